@@ -1,0 +1,22 @@
+# One library per folder, and one test binary fed by the test folders.
+
+# tessera_library(name SOURCES ... DEPS ...): static library tessera_<name>, included as
+# "<folder>/file.h" from the repository's root.
+function(tessera_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(tessera_${name} STATIC ${ARG_SOURCES})
+  target_include_directories(tessera_${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_options(tessera_${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${TESSERA_WARNINGS}>)
+  target_link_libraries(tessera_${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+endfunction()
+
+# tessera_test(folder SOURCES ... DEPS ...): adds tests/<folder> to the binary tessera_tests.
+function(tessera_test folder)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(tests_${folder} OBJECT ${ARG_SOURCES})
+  target_compile_options(tests_${folder} PRIVATE ${TESSERA_WARNINGS})
+  target_compile_definitions(tests_${folder} PRIVATE TESSERA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+                             TESSERA_BINARY_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+  target_link_libraries(tests_${folder} PUBLIC ${ARG_DEPS} GTest::gtest GTest::gmock)
+  set_property(GLOBAL APPEND PROPERTY TESSERA_TEST_FOLDERS tests_${folder})
+endfunction()

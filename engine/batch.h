@@ -1,0 +1,41 @@
+// The flat arrays of one step: what the model needs to know of its sequences, and no more.
+//
+// Rows are new tokens, sequence after sequence: prefill chunks and decodes mix freely.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/page_layout.h"
+#include "vision/feature_cache.h"
+
+namespace tessera {
+
+struct Batch {
+  // A stretch of rows whose embeddings are image features.
+  struct Splice {
+    int32_t first_row = 0;      // in the batch
+    int32_t first_feature = 0;  // row inside `features`
+    int32_t rows = 0;
+    std::shared_ptr<const ImageFeatures> features;
+  };
+  struct Layer {
+    std::vector<KvSlot> slots;       // [rows]
+    std::vector<PageId> pages;       // run after run
+    std::vector<KvRun> runs;         // sequence after sequence
+    std::vector<int32_t> run_begin;  // [sequences + 1]
+  };
+
+  std::vector<int32_t> ids;          // [rows]; image rows hold the image token
+  std::vector<int32_t> positions;    // [rows]
+  std::vector<int32_t> query_begin;  // [sequences + 1] into rows
+  std::vector<int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  std::vector<Splice> splices;
+  std::vector<Layer> layers;
+
+  int rows() const { return static_cast<int>(ids.size()); }
+  int sequences() const { return static_cast<int>(query_begin.size()) - 1; }
+};
+
+}  // namespace tessera

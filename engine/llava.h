@@ -1,0 +1,44 @@
+// The model: vision tower, projector and Llama decoder of a LLaVA checkpoint on one backend.
+//
+// Source: Liu et al. 2023 (LLaVA-1.5); Touvron et al. 2023 (Llama). Image features replace the
+// embeddings of image tokens; everything else is a Llama decoder.
+// Ownership: owns weights and activations in the backend's memory, and the backend itself.
+// Threads: one thread after Load (the engine's); config() is immutable.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/batch.h"
+#include "engine/model_config.h"
+#include "kernels/ops.h"
+#include "kernels/tensor.h"
+#include "vision/feature_cache.h"
+
+namespace tessera {
+
+class LlavaModel {
+ public:
+  // `max_rows` bounds the rows of one Forward (activations are allocated once).
+  static absl::StatusOr<std::unique_ptr<LlavaModel>> Load(const ModelConfig& config,
+                                                          TensorSource& source,
+                                                          std::unique_ptr<Ops> ops, int max_rows);
+  virtual ~LlavaModel() = default;
+
+  // Features of `images`, one [tokens_per_image, hidden] each, in device memory.
+  virtual std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
+      const std::vector<const PreparedImage*>& images) = 0;
+
+  // Runs the decoder over the batch; new K/V go into the arena. Returns the host logits
+  // [batch.logit_rows.size(), vocab], valid until the next call.
+  virtual const float* Forward(const Batch& batch, uint8_t* arena) = 0;
+
+  virtual Ops& ops() = 0;
+  virtual const ModelConfig& config() const = 0;
+  virtual int64_t parameters() const = 0;
+  virtual int max_rows() const = 0;
+};
+
+}  // namespace tessera

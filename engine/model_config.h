@@ -1,0 +1,73 @@
+// A llava-hf checkpoint's JSON files as one checked struct.
+//
+// Keys that a published config.json leaves out take transformers' defaults (LlamaConfig,
+// CLIPVisionConfig): llava-1.5-7b-hf omits the text model's hidden size, layers and heads.
+// Text models: llama, vicuna's llama, mistral (no sliding window) and qwen2 (QKV biases).
+// Errors: INVALID_ARGUMENT naming file and key, UNIMPLEMENTED for what this engine does not compute
+// (rope scaling, other activations, other vision towers), so that nothing is silently wrong.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/base.h"
+#include "kernels/page_layout.h"
+#include "vision/clip.h"
+#include "vision/processor.h"
+
+namespace tessera {
+
+struct LlamaConfig {  // defaults: transformers' LlamaConfig
+  int vocab = 32000;
+  int hidden = 4096;
+  int intermediate = 11008;
+  int layers = 32;
+  int heads = 32;
+  int kv_heads = 32;      // default: heads
+  int head_dim = 128;     // default: hidden / heads
+  int max_positions = 2048;
+  float rms_eps = 1e-6f;
+  float rope_theta = 10000.0f;
+  bool qkv_bias = false;  // attention_bias, or model_type qwen2
+  bool o_bias = false;    // attention_bias
+  bool tied_embeddings = false;
+
+  KvGeometry kv_geometry() const { return {layers, kv_heads, head_dim}; }
+};
+
+struct GenerationDefaults {  // generation_config.json, where present
+  float temperature = 0.0f;  // do_sample=false (or absent): greedy
+  int top_k = 0;
+  float top_p = 1.0f;
+  float repetition_penalty = 1.0f;
+};
+
+struct ModelConfig {
+  std::string name;          // directory name, or --model_name
+  std::string architecture;  // "llava"
+  DType dtype = DType::kBF16;
+  LlamaConfig text;
+  ClipConfig vision;
+  ProcessorConfig processor;
+  Activation projector_activation = Activation::kGelu;
+  int image_token = 32000;
+  int pad_token = -1;
+  int bos_token = 1;
+  std::vector<int> eos_tokens = {2};  // generation_config.json, else config.json
+  GenerationDefaults generation;
+  std::string chat_template;  // name in the template table, found from the checkpoint or "vicuna"
+
+  int tokens_per_image() const { return vision.features(); }
+};
+
+// Reads config.json, preprocessor_config.json, generation_config.json, tokenizer_config.json of
+// `dir`; only config.json is required (others take the model family's defaults).
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& dir);
+// The same from text, for tests and fuzzing; empty strings stand for absent files.
+struct ModelConfigTexts {
+  std::string config, preprocessor, generation, tokenizer;
+};
+absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigTexts& texts);
+
+}  // namespace tessera

@@ -1,0 +1,52 @@
+// What the engine reports while it runs, as an interface: the server turns it into metrics and logs.
+//
+// Threads: every call comes from the engine's thread; implementations must be quick and not block.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/request.h"
+
+namespace tessera {
+
+// A snapshot after a step.
+struct EngineLoad {
+  int running = 0;
+  int waiting = 0;
+  int64_t kv_bytes_used = 0;         // pages that requests hold
+  int64_t kv_bytes_reclaimable = 0;  // pages that only the prefix index holds
+  int64_t kv_bytes_stranded = 0;     // free pages inside part-filled slabs
+  int64_t kv_bytes_total = 0;
+  int64_t pages_by_format[kNumFormats] = {};
+  int64_t prefix_blocks = 0;
+  int64_t image_cache_bytes = 0;
+  int64_t image_cache_entries = 0;
+};
+
+struct StepReport {
+  int prefill_tokens = 0;
+  int decode_tokens = 0;
+  int sequences = 0;
+  double plan_seconds = 0;
+  double vision_seconds = 0;
+  double forward_seconds = 0;
+  double sample_seconds = 0;
+};
+
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnStep(const StepReport&, const EngineLoad&) {}
+  virtual void OnFirstToken(const Request&, double seconds_since_received) {}
+  virtual void OnInterToken(double seconds) {}
+  virtual void OnPrefixLookup(int prompt_tokens, int hit_tokens) {}
+  virtual void OnImageLookup(bool hit) {}
+  virtual void OnImageEncoded(int images, double seconds) {}
+  virtual void OnPreempted(const Request&) {}
+  // Exactly once a request, however it ends.
+  virtual void OnFinished(const Request&, const Event& last) {}
+};
+
+}  // namespace tessera

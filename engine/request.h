@@ -1,0 +1,99 @@
+// Plain structs of one request and of what comes back: the vocabulary between server and engine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "cache/policy.h"
+#include "vision/processor.h"
+
+namespace tessera {
+
+struct SamplingParams {
+  float temperature = 0.0f;  // 0: greedy
+  int top_k = 0;             // 0: off
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  bool has_seed = false;
+  uint64_t seed = 0;
+};
+
+struct StopParams {
+  int max_tokens = 0;  // > 0 after validation
+  int min_tokens = 0;
+  std::vector<std::string> strings;
+  std::vector<int32_t> token_ids;  // beside the model's own end-of-sequence ids
+  bool ignore_eos = false;
+  bool include_stop = false;  // keep the matched string in the text
+};
+
+// INVALID_ARGUMENT whose message starts with the field's proto path ("sampling.temperature: ...").
+absl::Status Validate(const SamplingParams& sampling, const StopParams& stop);
+
+// A prompt ready to run: image tokens are expanded, images prepared.
+struct Prompt {
+  struct ImageSpan {
+    int32_t begin = 0;  // first token index; covers model.tokens_per_image tokens
+    std::shared_ptr<const PreparedImage> image;
+  };
+  std::vector<int32_t> ids;
+  std::vector<ImageSpan> images;  // ordered by begin
+  int32_t image_tokens = 0;
+};
+
+struct Request {
+  std::string id;
+  Prompt prompt;
+  SamplingParams sampling;
+  StopParams stop;
+  std::shared_ptr<const Policy> policy;
+  bool bypass_prefix = false;
+  std::string salt;
+  int priority = 0;
+  int top_logprobs = -1;  // -1: none; 0: the token's own; else candidates too
+  absl::Time received = absl::InfinitePast();
+  absl::Time deadline = absl::InfiniteFuture();
+  double image_decode_seconds = 0;
+};
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+  std::vector<std::pair<int32_t, float>> top;
+};
+
+enum class FinishReason { kNone, kStop, kLength };
+
+struct Usage {
+  int prompt_tokens = 0, image_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0;
+  int64_t kv_bytes = 0, kv_bytes_peak = 0;
+  double kv_mean_bits = 0;
+  double kv_bytes_per_token = 0;
+  std::string policy;
+  double image_decode_seconds = 0, queue_seconds = 0, vision_seconds = 0, prefill_seconds = 0,
+         decode_seconds = 0, first_token_seconds = 0, total_seconds = 0;
+};
+
+// What a request's reader sees, in order: deltas, then exactly one event with `done`.
+struct Event {
+  std::string text;               // valid UTF-8
+  std::vector<int32_t> ids;
+  std::vector<TokenLogprob> logprobs;
+  bool done = false;
+  // With done only. A non-OK status (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, INTERNAL) means the
+  // request did not finish; reason is then kNone.
+  absl::Status status;
+  FinishReason reason = FinishReason::kNone;
+  int32_t stop_id = -1;
+  std::string stop_string;
+  Usage usage;
+};
+
+}  // namespace tessera

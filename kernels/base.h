@@ -1,0 +1,86 @@
+// The floor every folder stands on: data types, checks, status helpers and an annotated mutex.
+//
+// Errors: absl::Status where the outside world can be wrong; TESSERA_CHECK where only we can be
+// (it prints and aborts). This header includes no Abseil, so that .cu files may include it;
+// RETURN_IF_ERROR and ASSIGN_OR_RETURN need absl/status to be included by their user.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+
+namespace tessera {
+
+enum class DType : uint8_t { kF32, kF16, kBF16 };
+
+constexpr int64_t DTypeBytes(DType t) { return t == DType::kF32 ? 4 : 2; }
+constexpr const char* DTypeName(DType t) {
+  return t == DType::kF32 ? "F32" : t == DType::kF16 ? "F16" : "BF16";
+}
+
+[[noreturn]] inline void CheckFailed(const char* file, int line, const char* what) {
+  std::fprintf(stderr, "%s:%d: check failed: %s\n", file, line, what);
+  std::abort();
+}
+
+template <class T>
+constexpr T CeilDiv(T a, T b) {
+  return (a + b - 1) / b;
+}
+template <class T>
+constexpr T RoundUp(T a, T b) {
+  return CeilDiv(a, b) * b;
+}
+
+// Clang's thread-safety attributes over std::mutex. Not absl::Mutex: Debian's Abseil is not
+// instrumented, so the thread sanitizer reports false races under it.
+#if defined(__clang__)
+#define TESSERA_ATTRIBUTE(x) __attribute__((x))
+#else
+#define TESSERA_ATTRIBUTE(x)
+#endif
+#define TESSERA_GUARDED_BY(m) TESSERA_ATTRIBUTE(guarded_by(m))
+#define TESSERA_REQUIRES(...) TESSERA_ATTRIBUTE(requires_capability(__VA_ARGS__))
+
+class TESSERA_ATTRIBUTE(capability("mutex")) Mutex {
+ public:
+  void lock() TESSERA_ATTRIBUTE(acquire_capability()) { mutex_.lock(); }
+  void unlock() TESSERA_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
+
+ private:
+  std::mutex mutex_;
+};
+
+class TESSERA_ATTRIBUTE(scoped_lockable) MutexLock {
+ public:
+  explicit MutexLock(Mutex& m) TESSERA_ATTRIBUTE(acquire_capability(m)) : mutex_(m) { m.lock(); }
+  ~MutexLock() TESSERA_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
+}  // namespace tessera
+
+#define TESSERA_CHECK(condition)                                                        \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]] ::tessera::CheckFailed(__FILE__, __LINE__, #condition); \
+  } while (false)
+
+#define RETURN_IF_ERROR(expr)                          \
+  do {                                                 \
+    if (auto status_ = (expr); !status_.ok()) return status_; \
+  } while (false)
+
+#define TESSERA_CONCAT_(a, b) a##b
+#define TESSERA_CONCAT(a, b) TESSERA_CONCAT_(a, b)
+#define ASSIGN_OR_RETURN(lhs, expr) \
+  ASSIGN_OR_RETURN_IMPL_(TESSERA_CONCAT(statusor_, __LINE__), lhs, expr)
+#define ASSIGN_OR_RETURN_IMPL_(tmp, lhs, expr) \
+  auto tmp = (expr);                           \
+  if (!tmp.ok()) return tmp.status();          \
+  lhs = std::move(tmp).value()

@@ -1,0 +1,123 @@
+// Every numeric operation of Tessera, stated once; a backend is one class that implements it.
+//
+// Pointers are device pointers of the backend (host memory on the CPU). Activations are float32 on
+// the CPU backends. Shapes are row-major with the innermost axis last; `rows` counts tokens.
+// Aliasing: an output may alias an input only where the comment says so.
+// Threads: one thread at a time calls into one Ops. Calls are ordered; only CopyToHost waits.
+// Errors: a wrong shape is our bug (TESSERA_CHECK); a device that fails ends the process.
+// Batch invariance: on the CPU backends every output row is bit-identical whatever other rows are
+// in the same call; answers therefore do not depend on batching, chunking or preemption.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/base.h"
+#include "kernels/page_layout.h"
+
+namespace tessera {
+
+// Owned memory of a backend. Movable; the deleter knows the backend's allocator.
+using Buffer = std::unique_ptr<uint8_t[], std::function<void(uint8_t*)>>;
+
+// A dense layer y = x W^T + b in the backend's own layout.
+struct Linear {
+  int64_t in = 0;
+  int64_t out = 0;
+  DType dtype = DType::kF32;  // of the stored weights
+  Buffer weight;
+  Buffer bias;  // float32 [out], or null
+};
+
+// One [rows, cols] block of host weights; a Linear may be glued from several along `out`
+// (q, k, v; gate, up). `bias` is null or [rows] of the same dtype. Data may be misaligned.
+struct LinearPart {
+  const void* weight;
+  const void* bias;
+  int64_t rows;
+};
+
+struct RopeTable {  // float32 [max_positions, head_dim / 2] each
+  const float* cos;
+  const float* sin;
+};
+
+// What one layer's attention reads, for all sequences of a step.
+struct KvLayerView {
+  uint8_t* arena;           // base address of the arena
+  KvGeometry geometry;
+  const PageId* pages;      // page ids of all runs of this layer, run after run
+  const KvRun* runs;        // runs of all sequences, sequence after sequence
+  const int32_t* run_begin; // [num_sequences + 1] into runs
+};
+
+enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  virtual const char* name() const = 0;
+
+  // --- memory ---------------------------------------------------------------------------------
+  // 64-byte aligned, zeroed. Aborts when memory is exhausted: sizes are planned at start.
+  virtual Buffer Allocate(int64_t bytes) = 0;
+  virtual void CopyToDevice(void* dst, const void* src, int64_t bytes) = 0;
+  virtual void CopyToHost(void* dst, const void* src, int64_t bytes) = 0;  // waits
+  // Weights [sum of part rows, cols]; all parts have `dtype`; biases all present or all absent.
+  virtual Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) = 0;
+
+  // --- dense ----------------------------------------------------------------------------------
+  // y[rows, out] = act(x[rows, in] W^T + b), plus `residual`[rows, out] if not null.
+  // `residual` may be y itself; x may not alias y.
+  virtual void MatMul(const Linear& w, const float* x, int64_t rows, float* y,
+                      Activation act = Activation::kNone, const float* residual = nullptr) = 0;
+
+  // --- elementwise and norms ------------------------------------------------------------------
+  // out[rows, cols] = table[ids[row], :]; table is `dtype`, ids are checked by the caller.
+  virtual void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows,
+                     int64_t cols, float* out) = 0;
+  // out[to_row[i], :] = in[i, :] for i < rows (image features into embeddings).
+  virtual void ScatterRows(const float* in, const int32_t* to_row, int64_t rows, int64_t cols,
+                           float* out) = 0;
+  // out[i, :] = in[from_row[i], :] for i < rows.
+  virtual void GatherRows(const float* in, const int32_t* from_row, int64_t rows, int64_t cols,
+                          float* out) = 0;
+  // y = x / sqrt(mean(x^2) + eps) * w. y may be x.
+  virtual void RmsNorm(const float* x, const float* w, int64_t rows, int64_t cols, float eps,
+                       float* y) = 0;
+  // y = (x - mean) / sqrt(var + eps) * w + b, biased variance. y may be x.
+  virtual void LayerNorm(const float* x, const float* w, const float* b, int64_t rows,
+                         int64_t cols, float eps, float* y) = 0;
+  // y[rows, cols] = silu(gate) * up with x[rows, 2 * cols] = [gate | up].
+  virtual void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) = 0;
+
+  // --- vision ---------------------------------------------------------------------------------
+  // u8 pixels [images, side, side, 3] -> float patches [images, (side/patch)^2, 3*patch*patch],
+  // channel-major inside a patch as a convolution's weight wants: ((p/255) - mean[c]) / std[c],
+  // each operation in float32 in this order.
+  virtual void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
+                        const float mean[3], const float std[3], float* out) = 0;
+  // Full (not causal) attention: qkv [images, tokens, 3, heads, dim] -> out [images, tokens,
+  // heads, dim], scale 1/sqrt(dim).
+  virtual void VitAttention(const float* qkv, int64_t images, int64_t tokens, int64_t heads,
+                            int64_t dim, float* out) = 0;
+
+  // --- attention over the paged cache ---------------------------------------------------------
+  // qkv [rows, heads + 2 kv_heads, head_dim]: q and k are rotated (rotate-half: pairs (i, i+d/2)) by
+  // positions[row]; q is left in place, rotated k and v are stored at slots[row] as RAW16.
+  // A row whose page is kNoPage is rotated but not stored.
+  virtual void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                            int64_t rows, int64_t heads, const RopeTable& rope,
+                            const KvLayerView& kv) = 0;
+  // out[rows, heads, head_dim] = softmax(q k^T / sqrt(head_dim)) v for the rows of sequence s,
+  // query_begin[s] .. query_begin[s+1], over the sequence's runs. Causality needs no positions: the
+  // last n stored tokens of the last run are the n query rows themselves, in order; query row j of
+  // n sees everything but the last n - 1 - j tokens. q is the first `heads` of qkv's rows, with
+  // row stride (heads + 2 kv_heads) * head_dim. heads is a multiple of kv_heads (GQA).
+  virtual void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
+                              int64_t heads, const KvLayerView& kv, float* out) = 0;
+};
+
+}  // namespace tessera

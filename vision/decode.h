@@ -1,0 +1,20 @@
+// Compressed image bytes -> RGB8, by the system's libjpeg-turbo, libpng and libwebp.
+//
+// Pixels are those of Pillow's Image.open(...).convert("RGB"): grey and palette are expanded, alpha
+// is dropped and not composed, EXIF orientation is not applied, CMYK JPEG and 16-bit PNG are
+// refused. The format is found from the bytes; a `mime` that names another is an error.
+// Threads: safe. Errors: INVALID_ARGUMENT (not an image, truncated, mime mismatch, unsupported
+// kind), RESOURCE_EXHAUSTED (over a limit, named with both numbers), never a library's own text.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "vision/image.h"
+
+namespace tessera {
+
+// `mime` may be empty (then only the bytes decide).
+absl::StatusOr<Image> DecodeImage(absl::string_view bytes, absl::string_view mime,
+                                  const ImageLimits& limits);
+
+}  // namespace tessera

@@ -1,0 +1,16 @@
+// Pillow's Image.resize for RGB8, byte for byte.
+//
+// Source: Pillow's documented resampling: two passes (horizontal first), support scaled by the
+// shrink factor, weights in double, normalised, 22-bit fixed point, rounding to 8 bit between
+// the passes. Threads: safe. REQUIRES: positive sizes.
+#pragma once
+
+#include "vision/image.h"
+
+namespace tessera {
+
+enum class Resample { kBilinear = 2, kBicubic = 3 };  // Pillow's numbers, as in preprocessor_config
+
+Image Resize(const Image& in, int width, int height, Resample filter);
+
+}  // namespace tessera
