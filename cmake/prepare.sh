@@ -50,7 +50,8 @@ install_packages() {
     fi
     as_root=(sudo)
   fi
-  local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -qq)
+  local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq
+    -o Acquire::Retries=3 -o Dpkg::Use-Pty=0)
   "${apt[@]}" update || fail "apt-get update failed: is the network there?"
   "${apt[@]}" install -y --no-install-recommends "${missing[@]}" ||
     fail "apt-get could not install: ${missing[*]}"
