@@ -52,8 +52,6 @@ if(NOT TESSERA_CUDA STREQUAL "OFF")
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    # CMake 3.25 adds nothing for CUDA_STANDARD 20.
-    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
     set(TESSERA_HAVE_CUDA ON)
   elseif(TESSERA_CUDA STREQUAL "ON")
     message(FATAL_ERROR "TESSERA_CUDA=ON but no CUDA compiler was found")
