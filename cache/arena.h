@@ -2,9 +2,9 @@
 // equal pages; a slab goes back to the arena when its last page is freed.
 //
 // Pages are reference counted (prefix sharing). Allocation takes from the fullest part-filled slab
-// of the format, so that slabs empty out and little is stranded. The arena does bookkeeping only: it
-// never touches the memory, so the scheduler's tests use it without any.
-// Threads: one thread. Errors: Allocate says "full" by kNoPage; misuse is a CHECK.
+// of the format, so that slabs empty out and little is stranded. The arena does bookkeeping only:
+// it never touches the memory, so the scheduler's tests use it without any. Threads: one thread.
+// Errors: Allocate says "full" by kNoPage; misuse is a CHECK.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +32,9 @@ class Arena {
 
   const KvGeometry& geometry() const { return geometry_; }
   int64_t slab_bytes() const { return slab_bytes_; }
-  int64_t total_bytes() const;              // whole slabs
-  int64_t used_bytes() const;               // pages in use
-  int64_t slab_used_bytes() const;          // slabs given out: used + stranded
+  int64_t total_bytes() const;      // whole slabs
+  int64_t used_bytes() const;       // pages in use
+  int64_t slab_used_bytes() const;  // slabs given out: used + stranded
   int64_t pages_in_use(Format format) const;
   // Pages of `format` that could be allocated right now (free slabs and part-filled ones).
   int64_t available_pages(Format format) const;
@@ -46,9 +46,9 @@ class Arena {
   // Filled in by the implementation.
   struct Slab {
     Format format = Format::kRaw16;
-    int32_t in_use = 0;                 // pages; 0: the slab is free
-    std::vector<uint16_t> ref_counts;   // by page index
-    std::vector<uint16_t> free_list;    // page indices
+    int32_t in_use = 0;                // pages; 0: the slab is free
+    std::vector<uint16_t> ref_counts;  // by page index
+    std::vector<uint16_t> free_list;   // page indices
   };
   int64_t SlabOf(PageId page) const;
   int64_t IndexOf(PageId page) const;

@@ -1,10 +1,10 @@
 // A KV policy: the method that decides which tokens stay, and at how many bits.
 //
-// Text form (flag, request field, metrics label, benchmark row): `name`, `name(key=value, ...)`, and
-// later `select(...)+store(...)`. Parsing is exact: an unknown name or parameter is an error that
-// lists what exists and suggests the nearest. Today's table has one entry, `none`: every token at 16
-// bit; the methods follow as one file each in cache/policies/ and one line in the table of policy.cc.
-// Threads: immutable after parsing.
+// Text form (flag, request field, metrics label, benchmark row): `name`, `name(key=value, ...)`,
+// and later `select(...)+store(...)`. Parsing is exact: an unknown name or parameter is an error
+// that lists what exists and suggests the nearest. Today's table has one entry, `none`: every token
+// at 16 bit; the methods follow as one file each in cache/policies/ and one line in the table of
+// policy.cc. Threads: immutable after parsing.
 #pragma once
 
 #include <cstdint>

@@ -40,7 +40,8 @@ class PrefixIndex {
   ~PrefixIndex() { Clear(); }
 
   // The longest known chain of `keys`: pages[layer][block], not referenced for the caller (adopt
-  // before anything else can reclaim). `max_blocks` bounds it (at least one token must be computed).
+  // before anything else can reclaim). `max_blocks` bounds it (at least one token must be
+  // computed).
   struct Match {
     int blocks = 0;
     std::vector<std::vector<PageId>> pages;  // [layer][block]

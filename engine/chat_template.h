@@ -30,10 +30,10 @@ struct PromptPiece {
 };
 
 // Pieces of the whole prompt, ready for generation (the assistant's turn is opened). BOS is not
-// included: the tokenizer's setting adds it. INVALID_ARGUMENT ("messages[1].role: ...") for an order
-// the template cannot express (system not first, empty list, assistant last, ...).
-absl::StatusOr<std::vector<PromptPiece>> ApplyChatTemplate(absl::string_view name,
-                                                           const std::vector<ChatMessage>& messages);
+// included: the tokenizer's setting adds it. INVALID_ARGUMENT ("messages[1].role: ...") for an
+// order the template cannot express (system not first, empty list, assistant last, ...).
+absl::StatusOr<std::vector<PromptPiece>> ApplyChatTemplate(
+    absl::string_view name, const std::vector<ChatMessage>& messages);
 
 bool HasChatTemplate(absl::string_view name);
 std::vector<std::string> ChatTemplateNames();

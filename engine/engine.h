@@ -2,19 +2,15 @@
 // token events.
 //
 // Requests come in by a queue (Submit) and leave by their Outbox. Each step the loop takes new
-// requests, drops cancelled, expired and stalled ones, plans with the Scheduler, encodes images that
-// the plan needs, runs the model once over prefill chunks and decodes together, samples, emits.
-// Ownership: the engine owns model, cache and scheduler; the Outbox is shared with the reader.
-// Threads: Submit, Abort, Drain, Load, HeartbeatAge, FlushCaches are safe from any thread.
+// requests, drops cancelled, expired and stalled ones, plans with the Scheduler, encodes images
+// that the plan needs, runs the model once over prefill chunks and decodes together, samples,
+// emits. Ownership: the engine owns model, cache and scheduler; the Outbox is shared with the
+// reader. Threads: Submit, Abort, Drain, Load, HeartbeatAge, FlushCaches are safe from any thread.
 // Errors: a prompt that can never fit is refused by Submit, everything later arrives as an Event.
 #pragma once
 
-#include <atomic>
-#include <deque>
 #include <memory>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -22,26 +18,30 @@
 #include "engine/observer.h"
 #include "engine/outbox.h"
 #include "engine/request.h"
+#include "engine/tokenizer.h"
 
 namespace tessera {
 
 struct EngineOptions {
-  int64_t kv_cache_bytes = 0;          // arena size; > 0
+  int64_t kv_cache_bytes = 0;  // arena size; > 0
   int64_t image_cache_bytes = 256 << 20;
-  int max_batch_tokens = 512;          // rows of one step: prefill chunk + decodes
-  int max_sequences = 64;              // running at once
-  int max_queue = 256;                 // waiting; more are refused
-  int context_tokens = 0;              // 0: the model's
+  int max_batch_tokens = 512;  // rows of one step: prefill chunk + decodes
+  int max_sequences = 64;      // running at once
+  int max_queue = 256;         // waiting; more are refused
+  int context_tokens = 0;      // 0: the model's
   bool prefix_cache = true;
   absl::Duration stall_timeout = absl::Seconds(30);
-  bool check_integrity = false;        // after every step; debug builds and tests
+  bool check_integrity = false;  // after every step; debug builds and tests
 };
 
 class Engine {
  public:
-  // `model` and `observer` must outlive nothing: the engine owns the model; `observer` (may be
-  // null) must outlive the engine. Starts the thread.
-  Engine(std::unique_ptr<LlavaModel> model, const EngineOptions& options, Observer* observer);
+  // The engine owns the model and the cache (allocated here, in the model's device memory);
+  // `observer` (may be null) must outlive the engine. Starts the thread.
+  // REQUIRES: options checked (kv_cache_bytes > 0, max_sequences <= max_batch_tokens <=
+  // model->max_rows()).
+  Engine(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
+         const EngineOptions& options, Observer* observer);
   ~Engine();  // Stop()
 
   // Takes the request or says why not: INVALID_ARGUMENT (prompt and max_tokens over the context or
@@ -55,17 +55,17 @@ class Engine {
   // Waits until nothing is live, at most until `deadline`; then cancels what is left. True if all
   // finished by themselves.
   bool DrainUntil(absl::Time deadline);
-  void Stop();                                // cancels everything and joins the thread
+  void Stop();  // cancels everything and joins the thread
 
   EngineLoad Load() const;
-  absl::Duration HeartbeatAge() const;        // since the loop last turned
-  const LlavaModel& model() const { return *model_; }
-  const EngineOptions& options() const { return options_; }
+  absl::Duration HeartbeatAge() const;  // since the loop last turned
+  const ModelConfig& model_config() const;
+  int64_t parameters() const;
+  int context_tokens() const;  // of one sequence: the option, else the model's
+  const EngineOptions& options() const;
 
  private:
   class Loop;
-  std::unique_ptr<LlavaModel> model_;
-  EngineOptions options_;
   std::unique_ptr<Loop> loop_;
 };
 

@@ -24,8 +24,8 @@ struct LlamaConfig {  // defaults: transformers' LlamaConfig
   int intermediate = 11008;
   int layers = 32;
   int heads = 32;
-  int kv_heads = 32;      // default: heads
-  int head_dim = 128;     // default: hidden / heads
+  int kv_heads = 32;   // default: heads
+  int head_dim = 128;  // default: hidden / heads
   int max_positions = 2048;
   float rms_eps = 1e-6f;
   float rope_theta = 10000.0f;

@@ -1,4 +1,5 @@
-// What the engine reports while it runs, as an interface: the server turns it into metrics and logs.
+// What the engine reports while it runs, as an interface: the server turns it into metrics and
+// logs.
 //
 // Threads: every call comes from the engine's thread; implementations must be quick and not block.
 #pragma once

@@ -1,7 +1,8 @@
 // From content (text, images, roles) to a Prompt: template, tokens, decoded and prepared images.
 //
-// Heavy (image decode): run it on a worker thread, never on an RPC thread. Threads: safe, immutable.
-// Errors: INVALID_ARGUMENT / RESOURCE_EXHAUSTED whose message starts with the field's proto path
+// Heavy (image decode): run it on a worker thread, never on an RPC thread. Threads: safe,
+// immutable. Errors: INVALID_ARGUMENT / RESOURCE_EXHAUSTED whose message starts with the field's
+// proto path
 // ("content[2].image: ...").
 #pragma once
 

@@ -83,7 +83,7 @@ struct Usage {
 
 // What a request's reader sees, in order: deltas, then exactly one event with `done`.
 struct Event {
-  std::string text;               // valid UTF-8
+  std::string text;  // valid UTF-8
   std::vector<int32_t> ids;
   std::vector<TokenLogprob> logprobs;
   bool done = false;

@@ -25,8 +25,8 @@ class Sampler {
   void AddPromptToken(int32_t id);
   void AddOutputToken(int32_t id);
 
-  // logits [vocab] is changed in place. `also_banned`: ids not allowed at this step (end of sequence
-  // before min_tokens). Greedy ties go to the lowest id.
+  // logits [vocab] is changed in place. `also_banned`: ids not allowed at this step (end of
+  // sequence before min_tokens). Greedy ties go to the lowest id.
   int32_t Sample(absl::Span<float> logits, absl::Span<const int32_t> also_banned, int index);
 
  private:

@@ -1,10 +1,10 @@
 // Text <-> token ids: SentencePiece BPE (Llama, Vicuna, Mistral) read from tokenizer.model.
 //
-// tokenizer.model is a protobuf message read by our own wire reader: Debian's libsentencepiece carries
-// another protobuf and cannot share a process with gRPC (tests use its command-line tools as an
-// oracle). Merge by score, leftmost first on ties, byte fallback.
-// Special tokens are never parsed out of text: `<image>` or `</s>` written by a user is plain text.
-// Threads: immutable after Load, safe. Errors: INVALID_ARGUMENT / DATA_LOSS naming the file.
+// tokenizer.model is a protobuf message read by our own wire reader: Debian's libsentencepiece
+// carries another protobuf and cannot share a process with gRPC (tests use its command-line tools
+// as an oracle). Merge by score, leftmost first on ties, byte fallback. Special tokens are never
+// parsed out of text: `<image>` or `</s>` written by a user is plain text. Threads: immutable after
+// Load, safe. Errors: INVALID_ARGUMENT / DATA_LOSS naming the file.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ class Tokenizer {
   // All of `ids` as text, the leading dummy space removed; invalid UTF-8 becomes U+FFFD.
   std::string Decode(const std::vector<int32_t>& ids) const;
 
-  virtual int vocab_size() const = 0;  // pieces and added tokens; ids beyond have no text
+  virtual int vocab_size() const = 0;            // pieces and added tokens; ids beyond have no text
   virtual bool IsControl(int32_t id) const = 0;  // control, unknown or special added token
   virtual int32_t bos() const = 0;
   virtual bool add_bos() const = 0;

@@ -15,9 +15,9 @@ struct BackendOptions {
   int cpu_threads = 0;  // 0: one per available core
 };
 
-// `device`: "cpu" (the practical CPU path), "reference" (scalar truth, for tests), "cuda", or "auto"
-// (cuda where a usable GPU and a complete CUDA backend exist, else cpu). FAILED_PRECONDITION with
-// the reason when the named device cannot be had.
+// `device`: "cpu" (the practical CPU path), "reference" (scalar truth, for tests), "cuda", or
+// "auto" (cuda where a usable GPU and a complete CUDA backend exist, else cpu). FAILED_PRECONDITION
+// with the reason when the named device cannot be had.
 absl::StatusOr<std::unique_ptr<Ops>> MakeBackend(absl::string_view device,
                                                  const BackendOptions& options);
 

@@ -66,13 +66,14 @@ class TESSERA_ATTRIBUTE(scoped_lockable) MutexLock {
 
 }  // namespace tessera
 
-#define TESSERA_CHECK(condition)                                                        \
-  do {                                                                                  \
-    if (!(condition)) [[unlikely]] ::tessera::CheckFailed(__FILE__, __LINE__, #condition); \
+#define TESSERA_CHECK(condition)                              \
+  do {                                                        \
+    if (!(condition)) [[unlikely]]                            \
+      ::tessera::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)
 
-#define RETURN_IF_ERROR(expr)                          \
-  do {                                                 \
+#define RETURN_IF_ERROR(expr)                                 \
+  do {                                                        \
     if (auto status_ = (expr); !status_.ok()) return status_; \
   } while (false)
 

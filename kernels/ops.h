@@ -46,11 +46,11 @@ struct RopeTable {  // float32 [max_positions, head_dim / 2] each
 
 // What one layer's attention reads, for all sequences of a step.
 struct KvLayerView {
-  uint8_t* arena;           // base address of the arena
+  uint8_t* arena;  // base address of the arena
   KvGeometry geometry;
-  const PageId* pages;      // page ids of all runs of this layer, run after run
-  const KvRun* runs;        // runs of all sequences, sequence after sequence
-  const int32_t* run_begin; // [num_sequences + 1] into runs
+  const PageId* pages;       // page ids of all runs of this layer, run after run
+  const KvRun* runs;         // runs of all sequences, sequence after sequence
+  const int32_t* run_begin;  // [num_sequences + 1] into runs
 };
 
 enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
@@ -76,8 +76,8 @@ class Ops {
 
   // --- elementwise and norms ------------------------------------------------------------------
   // out[rows, cols] = table[ids[row], :]; table is `dtype`, ids are checked by the caller.
-  virtual void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows,
-                     int64_t cols, float* out) = 0;
+  virtual void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows, int64_t cols,
+                     float* out) = 0;
   // out[to_row[i], :] = in[i, :] for i < rows (image features into embeddings).
   virtual void ScatterRows(const float* in, const int32_t* to_row, int64_t rows, int64_t cols,
                            float* out) = 0;
@@ -88,8 +88,8 @@ class Ops {
   virtual void RmsNorm(const float* x, const float* w, int64_t rows, int64_t cols, float eps,
                        float* y) = 0;
   // y = (x - mean) / sqrt(var + eps) * w + b, biased variance. y may be x.
-  virtual void LayerNorm(const float* x, const float* w, const float* b, int64_t rows,
-                         int64_t cols, float eps, float* y) = 0;
+  virtual void LayerNorm(const float* x, const float* w, const float* b, int64_t rows, int64_t cols,
+                         float eps, float* y) = 0;
   // y[rows, cols] = silu(gate) * up with x[rows, 2 * cols] = [gate | up].
   virtual void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) = 0;
 
@@ -105,12 +105,11 @@ class Ops {
                             int64_t dim, float* out) = 0;
 
   // --- attention over the paged cache ---------------------------------------------------------
-  // qkv [rows, heads + 2 kv_heads, head_dim]: q and k are rotated (rotate-half: pairs (i, i+d/2)) by
-  // positions[row]; q is left in place, rotated k and v are stored at slots[row] as RAW16.
-  // A row whose page is kNoPage is rotated but not stored.
-  virtual void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
-                            int64_t rows, int64_t heads, const RopeTable& rope,
-                            const KvLayerView& kv) = 0;
+  // qkv [rows, heads + 2 kv_heads, head_dim]: q and k are rotated (rotate-half: pairs (i, i+d/2))
+  // by positions[row]; q is left in place, rotated k and v are stored at slots[row] as RAW16. A row
+  // whose page is kNoPage is rotated but not stored.
+  virtual void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
+                            int64_t heads, const RopeTable& rope, const KvLayerView& kv) = 0;
   // out[rows, heads, head_dim] = softmax(q k^T / sqrt(head_dim)) v for the rows of sequence s,
   // query_begin[s] .. query_begin[s+1], over the sequence's runs. Causality needs no positions: the
   // last n stored tokens of the last run are the n query rows themselves, in order; query row j of

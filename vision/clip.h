@@ -26,11 +26,11 @@ struct ClipConfig {  // defaults: transformers' CLIPVisionConfig
   int patch = 32;
   float eps = 1e-5f;
   Activation activation = Activation::kQuickGelu;
-  int feature_layer = -2;       // vision_feature_layer
-  bool drop_class_token = true; // vision_feature_select_strategy: "default"; "full" keeps it
+  int feature_layer = -2;        // vision_feature_layer
+  bool drop_class_token = true;  // vision_feature_select_strategy: "default"; "full" keeps it
 
   int patches() const { return (image_size / patch) * (image_size / patch); }
-  int tokens() const { return patches() + 1; }                           // with the class token
+  int tokens() const { return patches() + 1; }                              // with the class token
   int features() const { return drop_class_token ? patches() : tokens(); }  // rows out
   // Blocks that must run for `feature_layer` (negative counts from the end, as in Python).
   int blocks() const { return feature_layer < 0 ? layers + 1 + feature_layer : feature_layer; }

@@ -3,7 +3,8 @@
 //
 // The key is PreparedImage::digest (content + shape + processor), salted by the caller's cache salt
 // where tenants must not share. Entries are handed out as shared_ptr: a sequence keeps its
-// features alive while it needs them, even after eviction from the cache. One thread (the engine's).
+// features alive while it needs them, even after eviction from the cache. One thread (the
+// engine's).
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 namespace tessera {
 
 struct ImageFeatures {
-  Buffer data;      // device float32 [rows, width]
+  Buffer data;  // device float32 [rows, width]
   int64_t rows = 0;
   int64_t width = 0;
   int64_t bytes() const { return rows * width * 4; }

@@ -15,8 +15,8 @@ struct Image {
 
 // Checked against the header before anything of the image's size is allocated.
 struct ImageLimits {
-  int64_t max_bytes = 20 << 20;        // compressed
-  int64_t max_pixels = 64'000'000;     // width * height
+  int64_t max_bytes = 20 << 20;     // compressed
+  int64_t max_pixels = 64'000'000;  // width * height
   int max_side = 16384;
 };
 

@@ -18,9 +18,9 @@ namespace tessera {
 struct ProcessorConfig {
   bool do_resize = true;
   bool do_center_crop = true;
-  bool do_pad = false;       // expand to a square with the mean colour first (original LLaVA-1.5)
+  bool do_pad = false;  // expand to a square with the mean colour first (original LLaVA-1.5)
   int shortest_edge = 336;
-  int crop = 336;            // height and width after the centre crop
+  int crop = 336;  // height and width after the centre crop
   Resample resample = Resample::kBicubic;
   float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
   float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};

@@ -1,0 +1,329 @@
+#include "engine/engine_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+// How long the idle loop sleeps between heartbeats.
+constexpr auto kIdleTurn = std::chrono::milliseconds(100);
+
+GenerationRules MakeRules(const ModelConfig& config, const Tokenizer* tokenizer,
+                          const EngineOptions& options) {
+  GenerationRules rules;
+  rules.tokenizer = tokenizer;
+  rules.eos.assign(config.eos_tokens.begin(), config.eos_tokens.end());
+  rules.banned = {config.image_token};
+  if (config.pad_token >= 0) rules.banned.push_back(config.pad_token);
+  for (int id = tokenizer->vocab_size(); id < config.text.vocab; ++id) rules.banned.push_back(id);
+  // A model may use the same id for padding and for its end.
+  std::erase_if(rules.banned, [&](int32_t id) {
+    return std::find(rules.eos.begin(), rules.eos.end(), id) != rules.eos.end();
+  });
+  rules.context_tokens = config.text.max_positions;
+  if (options.context_tokens > 0)
+    rules.context_tokens = std::min(rules.context_tokens, options.context_tokens);
+  return rules;
+}
+
+}  // namespace
+
+Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
+                   const EngineOptions& options, Observer* observer)
+    : model_(std::move(model)),
+      tokenizer_(std::move(tokenizer)),
+      options_(options),
+      observer_(observer != nullptr ? observer : &silent_),
+      rules_(MakeRules(model_->config(), tokenizer_.get(), options)),
+      arena_(options.kv_cache_bytes, model_->config().text.kv_geometry()),
+      prefix_(&arena_),
+      features_(options.image_cache_bytes),
+      scheduler_({options.max_batch_tokens, options.max_sequences}, &arena_, &prefix_) {
+  TESSERA_CHECK(options_.max_batch_tokens <= model_->max_rows());
+  TESSERA_CHECK(options_.max_sequences <= options_.max_batch_tokens);
+  arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
+  heartbeat_nanos_ = absl::ToUnixNanos(absl::Now());
+  PublishLoad();
+  thread_ = std::thread([this] { Main(); });
+}
+
+Engine::Loop::~Loop() { Stop(); }
+
+void Engine::Loop::Main() {
+  while (TakeInbox()) {
+    Sweep(absl::Now());
+    if (!Step()) {
+      PublishLoad();
+      std::unique_lock<Mutex> lock(mutex_);
+      if (inbox_.empty() && !stopping_ && !flush_) wake_.wait_for(lock, kIdleTurn);
+    }
+  }
+  const absl::Time now = absl::Now();
+  while (!live_.empty()) {
+    Event last;
+    last.status = absl::UnavailableError("the server is stopping");
+    Finish(*live_.begin()->second, std::move(last), now);
+  }
+  PublishLoad();
+}
+
+bool Engine::Loop::TakeInbox() {
+  heartbeat_nanos_.store(absl::ToUnixNanos(absl::Now()), std::memory_order_release);
+  std::vector<Incoming> fresh;
+  bool flush, stopping;
+  {
+    MutexLock lock(mutex_);
+    fresh.swap(inbox_);
+    // Counted as waiting until the scheduler's own count is published.
+    load_.waiting += static_cast<int>(fresh.size());
+    flush = std::exchange(flush_, false);
+    stopping = stopping_;
+  }
+  if (flush) {
+    prefix_.Clear();
+    features_.Clear();
+  }
+  for (Incoming& in : fresh) {
+    const int64_t arrival = arrivals_++;
+    auto generation = std::make_unique<Generation>(std::move(in.request), std::move(in.outbox),
+                                                   &rules_, &arena_, arrival);
+    generation->submitted = in.submitted;
+    Sequence& sequence = generation->sequence();
+    const Request& request = generation->request();
+    sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
+    if (sequence.use_prefix) sequence.prefix_root = PrefixRoot(model_->config().name, request.salt);
+    by_sequence_[&sequence] = generation.get();
+    scheduler_.Add(&sequence);
+    live_.emplace(arrival, std::move(generation));
+  }
+  return !stopping;
+}
+
+void Engine::Loop::Sweep(absl::Time now) {
+  std::vector<std::pair<Generation*, absl::Status>> ended;
+  for (auto& [arrival, g] : live_) {
+    if (g->outbox().cancelled()) {
+      ended.emplace_back(g.get(), absl::CancelledError("the request was cancelled"));
+    } else if (now >= g->request().deadline) {
+      ended.emplace_back(g.get(), absl::DeadlineExceededError("the request's deadline has passed"));
+    } else if (g->outbox().WaitingFor(now) > options_.stall_timeout) {
+      ended.emplace_back(g.get(), absl::CancelledError(
+                                      absl::StrCat("the reader took nothing for ",
+                                                   absl::FormatDuration(options_.stall_timeout))));
+    }
+  }
+  for (auto& [g, status] : ended) {
+    Event last;
+    last.status = std::move(status);
+    Finish(*g, std::move(last), now);
+  }
+}
+
+bool Engine::Loop::Step() {
+  const absl::Time start = absl::Now();
+  const StepPlan plan = scheduler_.Plan();
+  for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
+  if (plan.items.empty()) return false;
+
+  StepReport report;
+  const absl::Time planned = absl::Now();
+  for (const Sequence* s : plan.admitted) {
+    Generation& g = Of(s);
+    if (g.sequence().preemptions > 0) continue;
+    g.first_scheduled = planned;
+    if (s->use_prefix) observer_->OnPrefixLookup(s->prompt_tokens, s->cached_tokens);
+  }
+  EncodeImages(plan, &report);
+  const absl::Time encoded = absl::Now();
+  const Batch batch = MakeBatch(plan);
+  const float* logits = model_->Forward(batch, arena_memory_.get());
+  const absl::Time computed = absl::Now();
+  for (const StepPlan::Item& item : plan.items) {
+    (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
+    scheduler_.Complete(item);
+  }
+  Emit(plan, logits);
+
+  report.sequences = static_cast<int>(plan.items.size());
+  report.plan_seconds = absl::ToDoubleSeconds(planned - start);
+  report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
+  report.forward_seconds = absl::ToDoubleSeconds(computed - encoded);
+  report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - computed);
+  PublishLoad();
+  observer_->OnStep(report, Load());
+  if (options_.check_integrity) CheckIntegrity();
+  return true;
+}
+
+Digest Engine::Loop::FeatureKey(const Request& request, const PreparedImage& image) const {
+  if (request.salt.empty()) return image.digest;
+  return Hasher().AddString(request.salt).Add(image.digest.data(), image.digest.size()).Finish();
+}
+
+void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
+  struct Want {
+    Generation* generation;
+    int image;
+    Digest key;
+  };
+  const int per_image = model_->config().tokens_per_image();
+  std::vector<Want> wants;
+  std::vector<const PreparedImage*> images;
+  std::unordered_map<Digest, int, DigestHash> slot_of;  // key -> index into images
+  for (const StepPlan::Item& item : plan.items) {
+    Generation& g = Of(item.sequence);
+    const auto& spans = g.request().prompt.images;
+    for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
+      if (spans[i].begin >= item.first + item.count || spans[i].begin + per_image <= item.first)
+        continue;
+      if (g.features[i] != nullptr) continue;
+      const Digest key = FeatureKey(g.request(), *spans[i].image);
+      if (!g.request().bypass_prefix) {
+        g.features[i] = features_.Find(key);
+        const bool shared = slot_of.contains(key);
+        observer_->OnImageLookup(g.features[i] != nullptr || shared);
+        if (g.features[i] != nullptr) continue;
+      }
+      if (slot_of.emplace(key, static_cast<int>(images.size())).second)
+        images.push_back(spans[i].image.get());
+      wants.push_back({&g, i, key});
+    }
+  }
+  if (images.empty()) return;
+  const absl::Time start = absl::Now();
+  const auto encoded = model_->EncodeImages(images);
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  observer_->OnImageEncoded(static_cast<int>(images.size()), seconds);
+  for (const Want& want : wants) {
+    const auto& features = encoded[slot_of.at(want.key)];
+    want.generation->features[want.image] = features;
+    want.generation->vision_seconds += seconds / static_cast<double>(wants.size());
+    if (!want.generation->request().bypass_prefix) features_.Insert(want.key, features);
+  }
+}
+
+Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
+  const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
+  Batch batch;
+  batch.query_begin.push_back(0);
+  batch.layers.resize(layers);
+  for (Batch::Layer& layer : batch.layers) layer.run_begin.push_back(0);
+  for (const StepPlan::Item& item : plan.items) {
+    const Sequence& s = *item.sequence;
+    const int row = batch.rows(), last = item.first + item.count;
+    for (int i = item.first; i < last; ++i) {
+      batch.ids.push_back(s.tokens[i]);
+      batch.positions.push_back(i);
+    }
+    batch.query_begin.push_back(batch.rows());
+    if (item.sample) batch.logit_rows.push_back(batch.rows() - 1);
+
+    Generation& g = Of(&s);
+    const auto& spans = g.request().prompt.images;
+    for (size_t i = 0; i < spans.size(); ++i) {
+      const int begin = std::max(item.first, spans[i].begin);
+      const int end = std::min(last, spans[i].begin + per_image);
+      if (begin >= end) continue;
+      batch.splices.push_back(
+          {row + begin - item.first, begin - spans[i].begin, end - begin, g.features[i]});
+      if (end == spans[i].begin + per_image) g.features[i] = nullptr;  // the splice holds it now
+    }
+    for (int l = 0; l < layers; ++l) {
+      Batch::Layer& layer = batch.layers[l];
+      for (int i = item.first; i < last; ++i) layer.slots.push_back(s.cache.SlotOf(l, i));
+      for (const Run& run : s.cache.runs(l)) {
+        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens});
+        layer.pages.insert(layer.pages.end(), run.pages.begin(), run.pages.end());
+      }
+      layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
+    }
+  }
+  return batch;
+}
+
+void Engine::Loop::Emit(const StepPlan& plan, const float* logits) {
+  const int64_t vocab = model_->config().text.vocab;
+  int64_t row = 0;
+  for (const StepPlan::Item& item : plan.items) {
+    if (!item.sample) continue;
+    Generation& g = Of(item.sequence);
+    const float* source = logits + row++ * vocab;
+    row_logits_.assign(source, source + vocab);
+    Event event = g.Advance(absl::MakeSpan(row_logits_));
+    const absl::Time now = absl::Now();
+    if (g.output_tokens() == 1) {
+      g.first_token = now;
+      observer_->OnFirstToken(g.request(), absl::ToDoubleSeconds(now - g.request().received));
+    } else {
+      observer_->OnInterToken(absl::ToDoubleSeconds(now - g.last_token));
+    }
+    g.last_token = now;
+    if (event.done) {
+      Finish(g, std::move(event), now);
+    } else {
+      g.outbox().Put(std::move(event), now);
+    }
+  }
+}
+
+void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
+  const Request& request = generation.request();
+  event.done = true;
+  Usage& usage = event.usage = generation.MakeUsage();
+  const auto seconds = [](absl::Time from, absl::Time to) {
+    return from == absl::Time() || to == absl::Time() ? 0.0 : absl::ToDoubleSeconds(to - from);
+  };
+  const absl::Time scheduled = generation.first_scheduled;
+  usage.queue_seconds = seconds(generation.submitted, scheduled == absl::Time() ? now : scheduled);
+  usage.prefill_seconds = seconds(scheduled, generation.first_token);
+  usage.decode_seconds = seconds(generation.first_token, generation.last_token);
+  usage.first_token_seconds = seconds(request.received, generation.first_token);
+  usage.total_seconds = seconds(request.received, now);
+
+  // Freed before the reader hears of it: a client that saw the end finds the memory free.
+  const int64_t arrival = generation.sequence().arrival;
+  scheduler_.Remove(&generation.sequence());
+  observer_->OnFinished(request, event);
+  {
+    MutexLock lock(mutex_);
+    ids_.erase(request.id);
+    if (ids_.empty()) idle_.notify_all();
+  }
+  generation.outbox().Put(std::move(event), now);
+  by_sequence_.erase(&generation.sequence());
+  live_.erase(arrival);
+}
+
+void Engine::Loop::PublishLoad() {
+  EngineLoad load;
+  load.running = scheduler_.running();
+  load.waiting = scheduler_.waiting();
+  load.kv_bytes_total = arena_.total_bytes();
+  load.kv_bytes_reclaimable =
+      prefix_.reclaimable_pages() * PageBytes(Format::kRaw16, arena_.geometry());
+  load.kv_bytes_used = arena_.used_bytes() - load.kv_bytes_reclaimable;
+  load.kv_bytes_stranded = arena_.slab_used_bytes() - arena_.used_bytes();
+  for (int f = 0; f < kNumFormats; ++f)
+    load.pages_by_format[f] = arena_.pages_in_use(static_cast<Format>(f));
+  load.prefix_blocks = prefix_.blocks();
+  load.image_cache_bytes = features_.bytes();
+  load.image_cache_entries = features_.entries();
+  MutexLock lock(mutex_);
+  load_ = load;
+}
+
+void Engine::Loop::CheckIntegrity() {
+  const auto check = [](const absl::Status& status) {
+    if (status.ok()) return;
+    CheckFailed(__FILE__, __LINE__, std::string(status.message()).c_str());
+  };
+  check(arena_.CheckIntegrity());
+  check(prefix_.CheckIntegrity());
+  for (const auto& [arrival, g] : live_) check(g->sequence().cache.CheckIntegrity());
+}
+
+}  // namespace tessera

@@ -1,0 +1,97 @@
+// The loop behind Engine: its inbox, its live requests and its step. Private to engine/.
+//
+// State is grouped by who may touch it: the inbox under its mutex (any thread), atomics (any
+// thread), everything else by the loop's thread alone.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/generation.h"
+#include "engine/scheduler.h"
+#include "kernels/base.h"
+#include "vision/feature_cache.h"
+
+namespace tessera {
+
+class Engine::Loop {
+ public:
+  Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
+       const EngineOptions& options, Observer* observer);
+  ~Loop();
+
+  // --- any thread
+  absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox, int* queue_position);
+  bool Abort(const std::string& request_id);
+  void FlushCaches();
+  void BeginDrain();
+  bool DrainUntil(absl::Time deadline);
+  void Stop();
+  EngineLoad Load() const;
+  absl::Duration HeartbeatAge() const;
+
+  const LlavaModel& model() const { return *model_; }
+  const EngineOptions& options() const { return options_; }
+  int context_tokens() const { return rules_.context_tokens; }
+
+ private:
+  struct Incoming {
+    Request request;
+    std::shared_ptr<Outbox> outbox;
+    absl::Time submitted;
+  };
+
+  // --- the loop's thread
+  void Main();
+  bool TakeInbox();            // false: time to end
+  void Sweep(absl::Time now);  // ends cancelled, expired and stalled requests
+  bool Step();                 // false: nothing to run
+  void EncodeImages(const StepPlan& plan, StepReport* report);
+  Batch MakeBatch(const StepPlan& plan);
+  void Emit(const StepPlan& plan, const float* logits);
+  void Finish(Generation& generation, Event event, absl::Time now);
+  Generation& Of(const Sequence* sequence) { return *by_sequence_.at(sequence); }
+  Digest FeatureKey(const Request& request, const PreparedImage& image) const;
+  void PublishLoad();
+  void CheckIntegrity();
+
+  // Constant after construction.
+  std::unique_ptr<LlavaModel> model_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  EngineOptions options_;
+  Observer* observer_;
+  Observer silent_;
+  GenerationRules rules_;
+
+  // Loop's thread only.
+  Buffer arena_memory_;
+  Arena arena_;
+  PrefixIndex prefix_;
+  FeatureCache features_;
+  Scheduler scheduler_;
+  std::map<int64_t, std::unique_ptr<Generation>> live_;  // by arrival
+  std::unordered_map<const Sequence*, Generation*> by_sequence_;
+  int64_t arrivals_ = 0;
+  std::vector<float> row_logits_;
+
+  // Any thread.
+  mutable Mutex mutex_;
+  std::condition_variable_any wake_, idle_;
+  std::vector<Incoming> inbox_ TESSERA_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, std::shared_ptr<Outbox>> ids_ TESSERA_GUARDED_BY(mutex_);
+  bool flush_ TESSERA_GUARDED_BY(mutex_) = false;
+  bool draining_ TESSERA_GUARDED_BY(mutex_) = false;
+  bool stopping_ TESSERA_GUARDED_BY(mutex_) = false;
+  EngineLoad load_ TESSERA_GUARDED_BY(mutex_);
+  std::atomic<int64_t> heartbeat_nanos_{0};
+  std::thread thread_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,71 @@
+// One live request inside the engine: its sequence, its sampler, its text, its clock readings.
+//
+// Threads: one thread (the engine's).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "engine/outbox.h"
+#include "engine/request.h"
+#include "engine/sampler.h"
+#include "engine/sequence.h"
+#include "engine/stop_matcher.h"
+#include "engine/tokenizer.h"
+#include "vision/feature_cache.h"
+
+namespace tessera {
+
+// Facts about the model that end or bound a generation; shared by all, owned by the engine.
+struct GenerationRules {
+  const Tokenizer* tokenizer = nullptr;
+  std::vector<int32_t> eos;     // end-of-sequence ids
+  std::vector<int32_t> banned;  // never drawn: ids without text, image and padding tokens
+  int context_tokens = 0;
+};
+
+class Generation {
+ public:
+  Generation(Request request, std::shared_ptr<Outbox> outbox, const GenerationRules* rules,
+             Arena* arena, int64_t arrival);
+
+  // Draws the next token from `logits` [vocab] (changed in place) and appends it to the sequence.
+  // Returns the event for the reader; done=true when the generation ended with this token.
+  Event Advance(absl::Span<float> logits);
+
+  const Request& request() const { return request_; }
+  Outbox& outbox() { return *outbox_; }
+  Sequence& sequence() { return sequence_; }
+  int output_tokens() const { return output_tokens_; }
+
+  // Usage as of now; the engine fills in the times it alone knows.
+  Usage MakeUsage() const;
+
+  // Features of each image of the prompt, held only while its rows are still to be computed.
+  std::vector<std::shared_ptr<const ImageFeatures>> features;
+
+  // Clock readings of the engine loop.
+  absl::Time submitted, first_scheduled, first_token, last_token;
+  double vision_seconds = 0;
+
+ private:
+  bool IsStopId(int32_t id) const;
+  std::vector<int32_t> BannedNow() const;
+  // Adds text to the event through the stop matcher; true: a stop string ended the generation.
+  bool AddText(absl::string_view text, Event* event);
+
+  Request request_;
+  std::shared_ptr<Outbox> outbox_;
+  const GenerationRules* rules_;
+  KvGeometry geometry_;
+  Sequence sequence_;
+  Sampler sampler_;
+  Detokenizer detokenizer_;
+  StopMatcher stops_;
+  int output_tokens_ = 0;
+};
+
+}  // namespace tessera

@@ -1,0 +1,157 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+namespace tessera {
+namespace {
+
+bool Before(const Sequence* a, const Sequence* b) {
+  return a->priority != b->priority ? a->priority > b->priority : a->arrival < b->arrival;
+}
+
+void InsertByRank(std::vector<Sequence*>& list, Sequence* s) {
+  list.insert(std::upper_bound(list.begin(), list.end(), s, Before), s);
+}
+
+bool Erase(std::vector<Sequence*>& list, Sequence* s) {
+  const auto it = std::find(list.begin(), list.end(), s);
+  if (it == list.end()) return false;
+  list.erase(it);
+  return true;
+}
+
+}  // namespace
+
+void Scheduler::Add(Sequence* sequence) { InsertByRank(waiting_, sequence); }
+
+void Scheduler::Remove(Sequence* sequence) {
+  TESSERA_CHECK(Erase(sequence->running ? running_ : waiting_, sequence));
+  sequence->running = false;
+  sequence->cache.Release();
+}
+
+void Scheduler::Schedule(Sequence* sequence, int count, StepPlan* plan) {
+  const int first = sequence->computed;
+  const bool sample = count == sequence->to_compute();
+  plan->items.push_back({sequence, first, count, sample});
+  plan->rows += count;
+}
+
+void Scheduler::Preempt(Sequence* sequence, StepPlan* plan) {
+  const auto item = std::find_if(plan->items.begin(), plan->items.end(),
+                                 [&](const auto& i) { return i.sequence == sequence; });
+  if (item != plan->items.end()) {
+    plan->rows -= item->count;
+    plan->items.erase(item);
+  }
+  TESSERA_CHECK(Erase(running_, sequence));
+  sequence->running = false;
+  sequence->cache.Release();
+  sequence->computed = 0;
+  sequence->registered_blocks = 0;
+  ++sequence->preemptions;
+  InsertByRank(waiting_, sequence);
+  plan->preempted.push_back(sequence);
+}
+
+bool Scheduler::MakeRoom(Sequence* sequence, int tokens, StepPlan* plan) {
+  while (!sequence->cache.Extend(tokens)) {
+    const int64_t missing =
+        sequence->cache.PagesToExtend(tokens) - arena_->available_pages(Format::kRaw16);
+    if (prefix_->Reclaim(std::max<int64_t>(missing, 1)) > 0) continue;
+    Sequence* victim = running_.back();
+    if (victim == sequence) return false;
+    Preempt(victim, plan);
+  }
+  sequence->peak_bytes = std::max(sequence->peak_bytes, sequence->cache.bytes());
+  return true;
+}
+
+bool Scheduler::TryAdmit(Sequence* sequence) {
+  int hit_blocks = 0;
+  if (sequence->use_prefix) {
+    // At least one token must run, or there would be no logits.
+    const int max_blocks = (static_cast<int>(sequence->tokens.size()) - 1) / kBlockTokens;
+    const PrefixIndex::Match match = prefix_->Find(sequence->BlockKeys(), max_blocks);
+    hit_blocks = match.blocks;
+    if (hit_blocks > 0) sequence->cache.AdoptPrefix(match.pages, hit_blocks * kBlockTokens);
+  }
+  if (!running_.empty()) {
+    // What running sequences still need for their known tokens, and one page a layer of headroom
+    // for each of their next tokens.
+    int64_t promised = 0;
+    for (const Sequence* s : running_)
+      promised += s->cache.PagesToExtend(static_cast<int>(s->tokens.size()) - s->cache.length()) +
+                  s->cache.layers();
+    const int remaining = static_cast<int>(sequence->tokens.size()) - sequence->cache.length();
+    if (sequence->cache.PagesToExtend(remaining) + promised >
+        arena_->available_pages(Format::kRaw16) + prefix_->reclaimable_pages()) {
+      sequence->cache.Release();
+      return false;
+    }
+  }
+  const int hit = hit_blocks * kBlockTokens;
+  sequence->computed = hit;
+  sequence->registered_blocks = hit_blocks;
+  if (!sequence->was_admitted) sequence->cached_tokens = std::min(hit, sequence->prompt_tokens);
+  sequence->was_admitted = true;
+  sequence->running = true;
+  InsertByRank(running_, sequence);
+  return true;
+}
+
+StepPlan Scheduler::Plan() {
+  StepPlan plan;
+  // Copies, because preemption edits running_. Decodes first, then chunks, each by rank.
+  for (const bool decode_pass : {true, false}) {
+    const std::vector<Sequence*> candidates = running_;
+    for (Sequence* s : candidates) {
+      const int room = limits_.max_batch_tokens - plan.rows;
+      if (room <= 0) break;
+      if ((s->to_compute() == 1) != decode_pass) continue;
+      if (!s->running) continue;  // preempted a moment ago
+      const int count = std::min(s->to_compute(), room);
+      if (MakeRoom(s, count, &plan)) {
+        Schedule(s, count, &plan);
+      } else {
+        Preempt(s, &plan);
+      }
+    }
+  }
+  // New sequences only while memory is not contended; a higher priority may push lower ones out.
+  const bool contended = !plan.preempted.empty();
+  while (!contended && !waiting_.empty() && plan.rows < limits_.max_batch_tokens) {
+    Sequence* s = waiting_.front();
+    if (running() >= limits_.max_sequences || !TryAdmit(s)) {
+      if (running_.empty() || running_.back()->priority >= s->priority) break;
+      Preempt(running_.back(), &plan);
+      continue;
+    }
+    waiting_.erase(waiting_.begin());
+    plan.admitted.push_back(s);
+    const int count = std::min(s->to_compute(), limits_.max_batch_tokens - plan.rows);
+    // Ranked above running ones it may take their pages; below all of them it may fail.
+    if (MakeRoom(s, count, &plan)) {
+      Schedule(s, count, &plan);
+    } else {
+      Preempt(s, &plan);
+    }
+  }
+  return plan;
+}
+
+void Scheduler::Complete(const StepPlan::Item& item) {
+  Sequence* s = item.sequence;
+  s->computed = item.first + item.count;
+  if (!s->use_prefix) return;
+  const int full = s->computed / kBlockTokens;
+  const std::vector<Digest>& keys = s->BlockKeys();
+  for (; s->registered_blocks < full; ++s->registered_blocks) {
+    std::vector<PageId> pages;
+    for (int layer = 0; layer < s->cache.layers(); ++layer)
+      pages.push_back(s->cache.SlotOf(layer, s->registered_blocks * kBlockTokens).page);
+    prefix_->Insert(keys, s->registered_blocks, pages);
+  }
+}
+
+}  // namespace tessera

@@ -1,0 +1,71 @@
+// Continuous batching: decides which tokens of which sequences run in the next step, who gets
+// pages, and who is preempted. Pure host logic: no device, no clock, no gRPC.
+//
+// Rank is (priority, then age). Decodes come first, so that a long prompt does not stall answers;
+// what is left of the token budget goes to prefill chunks, by rank. A sequence is admitted when all
+// its known tokens fit beside what running ones still need; if pages run out nevertheless, the
+// lowest-ranked running sequence is preempted: it gives back its pages and waits to be recomputed
+// (its full blocks stay in the prefix index until their pages are needed).
+// Progress: the highest-ranked sequence can always take every page, so it always finishes.
+// Threads: one thread (the engine's).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cache/arena.h"
+#include "cache/prefix_index.h"
+#include "engine/sequence.h"
+
+namespace tessera {
+
+struct SchedulerLimits {
+  int max_batch_tokens = 512;  // rows of one step; >= max_sequences
+  int max_sequences = 64;      // running at once
+};
+
+struct StepPlan {
+  struct Item {
+    Sequence* sequence = nullptr;
+    int first = 0;  // token index; count tokens from here run in this step
+    int count = 0;
+    bool sample = false;  // the last known token is among them: its logits are wanted
+  };
+  std::vector<Item> items;
+  std::vector<Sequence*> admitted;   // left the queue in this plan
+  std::vector<Sequence*> preempted;  // back in the queue
+  int rows = 0;
+};
+
+class Scheduler {
+ public:
+  Scheduler(const SchedulerLimits& limits, Arena* arena, PrefixIndex* prefix)
+      : limits_(limits), arena_(arena), prefix_(prefix) {}
+
+  void Add(Sequence* sequence);     // to the queue
+  void Remove(Sequence* sequence);  // from anywhere; its pages are released
+  // Reserves pages for what it plans. Every planned item must then be run and Completed, unless
+  // its sequence is Removed.
+  StepPlan Plan();
+  // The item's K and V are stored: advances the sequence and offers full blocks to the index.
+  void Complete(const StepPlan::Item& item);
+
+  int running() const { return static_cast<int>(running_.size()); }
+  int waiting() const { return static_cast<int>(waiting_.size()); }
+
+ private:
+  // Pages for `tokens` more, reclaiming and preempting lower ranks; false: `sequence` itself must
+  // give way.
+  bool MakeRoom(Sequence* sequence, int tokens, StepPlan* plan);
+  void Preempt(Sequence* sequence, StepPlan* plan);
+  bool TryAdmit(Sequence* sequence);
+  void Schedule(Sequence* sequence, int count, StepPlan* plan);
+
+  SchedulerLimits limits_;
+  Arena* arena_;
+  PrefixIndex* prefix_;
+  std::vector<Sequence*> waiting_;  // by rank, best first
+  std::vector<Sequence*> running_;  // by rank, best first
+};
+
+}  // namespace tessera

@@ -1,0 +1,34 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+
+namespace tessera {
+
+std::vector<PrefixToken> PrefixTokens(const Prompt& prompt, const std::vector<int32_t>& tokens,
+                                      int first, int last) {
+  std::vector<PrefixToken> out(last - first);
+  for (int i = first; i < last; ++i) out[i - first].id = tokens[i];
+  if (prompt.images.empty()) return out;
+  const int per_image = prompt.image_tokens / static_cast<int>(prompt.images.size());
+  for (const Prompt::ImageSpan& span : prompt.images) {
+    for (int i = std::max(first, span.begin); i < std::min(last, span.begin + per_image); ++i) {
+      out[i - first].image = &span.image->digest;
+      out[i - first].image_offset = i - span.begin;
+    }
+  }
+  return out;
+}
+
+const std::vector<Digest>& Sequence::BlockKeys() {
+  const int known = static_cast<int>(block_keys_.size());
+  const int full = static_cast<int>(tokens.size()) / kBlockTokens;
+  if (full > known) {
+    const Digest& parent = known == 0 ? prefix_root : block_keys_.back();
+    const std::vector<PrefixToken> fresh =
+        PrefixTokens(*prompt, tokens, known * kBlockTokens, full * kBlockTokens);
+    for (const Digest& key : tessera::BlockKeys(parent, fresh)) block_keys_.push_back(key);
+  }
+  return block_keys_;
+}
+
+}  // namespace tessera

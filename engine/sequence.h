@@ -1,0 +1,59 @@
+// What the scheduler knows of one request: its tokens, how many of them are computed, and its
+// cache.
+//
+// Plain state, no behaviour that needs a device or a clock. A sequence is waiting (holds no pages),
+// running, or gone; `computed` tokens have their K and V in `cache`, the rest are still to run. A
+// decode step is simply the case tokens.size() - computed == 1.
+// Ownership: owned by the engine loop; the scheduler holds pointers between Add and Remove.
+// Threads: one thread (the engine's).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cache/prefix_index.h"
+#include "cache/sequence_cache.h"
+#include "engine/request.h"
+
+namespace tessera {
+
+struct Sequence {
+  Sequence(Arena* arena, const Prompt& prompt, int priority, int64_t arrival)
+      : prompt(&prompt),
+        priority(priority),
+        arrival(arrival),
+        tokens(prompt.ids),
+        prompt_tokens(static_cast<int>(prompt.ids.size())),
+        cache(arena) {}
+
+  int to_compute() const { return static_cast<int>(tokens.size()) - computed; }
+  // Keys of all full blocks of `tokens`; extended as tokens are appended.
+  const std::vector<Digest>& BlockKeys();
+
+  const Prompt* prompt;  // not owned
+  int priority;
+  int64_t arrival;              // unique; order of submission
+  std::vector<int32_t> tokens;  // prompt, then output
+  int prompt_tokens;
+  int computed = 0;
+  bool running = false;  // kept by the scheduler
+  bool use_prefix = false;
+  Digest prefix_root{};  // when use_prefix
+
+  SequenceCache cache;
+  int cached_tokens = 0;  // of the prompt, found in the prefix index at the first admission
+  bool was_admitted = false;
+  int preemptions = 0;
+  int registered_blocks = 0;  // full blocks already offered to the prefix index
+  int64_t peak_bytes = 0;
+
+ private:
+  std::vector<Digest> block_keys_;
+};
+
+// Tokens that `prompt` (its image spans) and later output give as prefix tokens [first, last).
+std::vector<PrefixToken> PrefixTokens(const Prompt& prompt, const std::vector<int32_t>& tokens,
+                                      int first, int last);
+
+}  // namespace tessera
