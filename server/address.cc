@@ -52,8 +52,8 @@ absl::StatusOr<Address> ParseAddress(absl::string_view text) {
   if (absl::ConsumePrefix(&rest, "unix:")) {
     absl::ConsumePrefix(&rest, "//");
     if (rest.empty() || rest.size() >= sizeof(sockaddr_un{}.sun_path)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "\"", text, "\": a unix: path has 1 to ", sizeof(sockaddr_un{}.sun_path) - 1, " bytes"));
+      return absl::InvalidArgumentError(absl::StrCat("\"", text, "\": a unix: path has 1 to ",
+                                                     sizeof(sockaddr_un{}.sun_path) - 1, " bytes"));
     }
     address.unix_path = std::string(rest);
     return address;

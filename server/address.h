@@ -13,7 +13,7 @@ struct Address {
   std::string text;       // as given
   std::string unix_path;  // not empty: a Unix socket, host and port are unused
   std::string host;
-  int port = 0;           // 0: the system picks a free one
+  int port = 0;  // 0: the system picks a free one
 
   // Reachable from this machine only: a Unix socket, localhost, 127.0.0.0/8 or ::1.
   bool loopback() const;

@@ -26,6 +26,7 @@ namespace tessera {
 
 struct ConvertOptions {
   const ModelConfig* model = nullptr;
+  int context_tokens = 0;
   int max_images = 0;
   int64_t max_text_bytes = 0;
   std::shared_ptr<const Policy> default_policy;
@@ -35,7 +36,8 @@ struct ConvertOptions {
 // All of a request but its prompt's tokens. stop.max_tokens stays 0 when the request leaves it to
 // the server (see SetMaxTokens). `id` is the request's id, if it has one.
 // INVALID_ARGUMENT, NOT_FOUND (model), FAILED_PRECONDITION (policy not allowed).
-absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in, const ConvertOptions& options);
+absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
+                                       const ConvertOptions& options);
 
 // The prompt's parts. Views into `in` remain: it must outlive the result.
 absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
@@ -51,7 +53,8 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,
                           Request* request);
 
-// The first field set by the sender that this build does not know: INVALID_ARGUMENT with its path.
+// INVALID_ARGUMENT with the path of the first field that this build does not know, or for a message
+// of absurdly many parts.
 absl::Status CheckNoUnknownFields(const google::protobuf::Message& message);
 
 // The names in a policy's text form: "a(x=1)+b" -> a, b.

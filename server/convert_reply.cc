@@ -1,5 +1,5 @@
+#include "engine/utf8.h"
 #include "server/convert.h"
-#include "server/utf8.h"
 
 namespace tessera {
 namespace {
@@ -63,9 +63,9 @@ void ConvertFinished(const Event& event, v1::Finished* out) {
 
 std::string TokenText(const Tokenizer& tokenizer, int32_t id) {
   const std::string bytes = tokenizer.TokenBytes(id);
-  if (!bytes.empty() && IsUtf8(bytes)) return bytes;
+  if (!bytes.empty() && IsValidUtf8(bytes)) return bytes;
   const std::string piece = tokenizer.Piece(id);
-  return IsUtf8(piece) ? piece : std::string();
+  return IsValidUtf8(piece) ? piece : std::string();
 }
 
 }  // namespace tessera

@@ -15,6 +15,7 @@ constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxPolicyBytes = 256;
 constexpr size_t kMaxSaltBytes = 256;
 constexpr int kMaxTopLogprobs = 20;
+constexpr int kMaxMessageParts = 100'000;
 
 using Parts = google::protobuf::RepeatedPtrField<v1::ContentPart>;
 
@@ -36,8 +37,8 @@ class PromptCollector {
   absl::Status AddText(absl::string_view text, absl::string_view path) {
     text_bytes_ += static_cast<int64_t>(text.size());
     if (text_bytes_ > options_.max_text_bytes) {
-      return FieldError(path, absl::StrCat("the text is longer than ", options_.max_text_bytes,
-                                           " bytes"),
+      return FieldError(path,
+                        absl::StrCat("the text is longer than ", options_.max_text_bytes, " bytes"),
                         reason::kLimitExceeded);
     }
     return absl::OkStatus();
@@ -108,6 +109,12 @@ class PromptCollector {
 
   absl::Status AddTokenized(const v1::TokenizedPrompt& prompt) {
     if (prompt.ids().empty()) return FieldError("tokenized.ids", "no tokens");
+    if (prompt.ids_size() > options_.context_tokens) {
+      return FieldError("tokenized.ids",
+                        absl::StrCat(prompt.ids_size(), " tokens exceed the context of ",
+                                     options_.context_tokens),
+                        reason::kLimitExceeded);
+    }
     input_.ids.assign(prompt.ids().begin(), prompt.ids().end());
     for (size_t i = 0; i < input_.ids.size(); ++i) {
       if (input_.ids[i] < 0 || input_.ids[i] >= options_.model->text.vocab) {
@@ -189,9 +196,9 @@ absl::Status ConvertStopping(const v1::GenerateRequest& in, const ModelConfig& m
   out->include_stop = in.response().include_stop();
   for (size_t i = 0; i < out->token_ids.size(); ++i) {
     if (out->token_ids[i] < 0 || out->token_ids[i] >= model.text.vocab) {
-      return FieldError(absl::StrCat("stopping.stop_token_ids[", i, "]"),
-                        absl::StrCat(out->token_ids[i], " is outside the vocabulary of ",
-                                     model.text.vocab));
+      return FieldError(
+          absl::StrCat("stopping.stop_token_ids[", i, "]"),
+          absl::StrCat(out->token_ids[i], " is outside the vocabulary of ", model.text.vocab));
     }
   }
   return absl::OkStatus();
@@ -207,6 +214,38 @@ absl::StatusOr<int> ConvertLogprobs(const v1::ResponseOptions& in) {
   return in.logprobs() || in.has_top_logprobs() ? in.top_logprobs() : -1;
 }
 
+// Recurses as deep as the schema, which has no cycles.
+absl::Status VisitFields(const google::protobuf::Message& message, const std::string& path,
+                         int* visited) {
+  if (++*visited > kMaxMessageParts) {
+    return FieldError(path, absl::StrCat("a request of more than ", kMaxMessageParts, " parts"),
+                      reason::kLimitExceeded);
+  }
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  const google::protobuf::UnknownFieldSet& unknown = reflection.GetUnknownFields(message);
+  if (!unknown.empty()) {
+    return FieldError(path.empty() ? "request" : path,
+                      absl::StrCat("field number ", unknown.field(0).number(),
+                                   " is not known to this server: is the client newer?"),
+                      reason::kUnknownField);
+  }
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  for (const google::protobuf::FieldDescriptor* field : fields) {
+    if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    const std::string name = absl::StrCat(path, path.empty() ? "" : ".", field->name());
+    if (!field->is_repeated()) {
+      RETURN_IF_ERROR(VisitFields(reflection.GetMessage(message, field), name, visited));
+      continue;
+    }
+    for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+      RETURN_IF_ERROR(VisitFields(reflection.GetRepeatedMessage(message, field, i),
+                                  absl::StrCat(name, "[", i, "]"), visited));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
@@ -216,10 +255,9 @@ absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
   if (!in.request_id().empty()) RETURN_IF_ERROR(CheckRequestId("request_id", in.request_id()));
   out.id = in.request_id();
   if (!in.model().empty() && in.model() != options.model->name) {
-    return ErrorWithReason(
-        absl::StatusCode::kNotFound,
-        absl::StrCat("model: this server serves ", options.model->name, " only"),
-        reason::kModelNotFound);
+    return ErrorWithReason(absl::StatusCode::kNotFound,
+                           absl::StrCat("model: this server serves ", options.model->name, " only"),
+                           reason::kModelNotFound);
   }
   out.sampling = ConvertSampling(in.sampling(), options.model->generation);
   RETURN_IF_ERROR(ConvertStopping(in, *options.model, &out.stop));
@@ -280,15 +318,15 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,
                           Request* request) {
   const int prompt = static_cast<int>(request->prompt.ids.size());
-  const char* prompt_path = in.has_tokenized()       ? "tokenized.ids"
+  const char* prompt_path = in.has_tokenized()      ? "tokenized.ids"
                             : in.messages().empty() ? "content"
                                                     : "messages";
   const int left = context_tokens - prompt;
   if (left < 1) {
     return FieldError(prompt_path,
-                      absl::StrCat("the prompt has ", prompt, " tokens (", request->prompt.image_tokens,
-                                   " of images); the context of ", context_tokens,
-                                   " leaves no room for an answer"),
+                      absl::StrCat("the prompt has ", prompt, " tokens (",
+                                   request->prompt.image_tokens, " of images); the context of ",
+                                   context_tokens, " leaves no room for an answer"),
                       reason::kLimitExceeded);
   }
   if (in.stopping().has_max_tokens()) {
@@ -310,35 +348,8 @@ absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int
 }
 
 absl::Status CheckNoUnknownFields(const google::protobuf::Message& message) {
-  struct Visitor {
-    static absl::Status Visit(const google::protobuf::Message& m, const std::string& path) {
-      const google::protobuf::Reflection& reflection = *m.GetReflection();
-      const auto& unknown = reflection.GetUnknownFields(m);
-      if (!unknown.empty()) {
-        const std::string where = path.empty() ? std::string("request") : path;
-        return FieldError(where,
-                          absl::StrCat("field number ", unknown.field(0).number(),
-                                       " is not known to this server: is the client newer?"),
-                          reason::kUnknownField);
-      }
-      std::vector<const google::protobuf::FieldDescriptor*> fields;
-      reflection.ListFields(m, &fields);
-      for (const auto* field : fields) {
-        if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) continue;
-        const std::string name = absl::StrCat(path, path.empty() ? "" : ".", field->name());
-        if (!field->is_repeated()) {
-          RETURN_IF_ERROR(Visit(reflection.GetMessage(m, field), name));
-          continue;
-        }
-        for (int i = 0; i < reflection.FieldSize(m, field); ++i) {
-          RETURN_IF_ERROR(Visit(reflection.GetRepeatedMessage(m, field, i),
-                                absl::StrCat(name, "[", i, "]")));
-        }
-      }
-      return absl::OkStatus();
-    }
-  };
-  return Visitor::Visit(message, "");  // as deep as the schema, which does not recurse
+  int visited = 0;
+  return VisitFields(message, "", &visited);
 }
 
 std::vector<std::string> PolicyNames(absl::string_view text) {
@@ -356,8 +367,8 @@ std::vector<std::string> PolicyNames(absl::string_view text) {
 absl::Status CheckRequestId(absl::string_view path, absl::string_view id) {
   const bool visible = std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 127; });
   if (id.empty() || id.size() > kMaxRequestIdBytes || !visible) {
-    return FieldError(path, absl::StrCat("want 1 to ", kMaxRequestIdBytes,
-                                         " visible ASCII characters"));
+    return FieldError(path,
+                      absl::StrCat("want 1 to ", kMaxRequestIdBytes, " visible ASCII characters"));
   }
   return absl::OkStatus();
 }

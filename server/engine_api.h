@@ -19,8 +19,6 @@ class EngineApi {
                               int* queue_position) = 0;
   virtual bool Abort(const std::string& request_id) = 0;
   virtual void FlushCaches() = 0;
-  virtual void BeginDrain() = 0;
-  virtual bool DrainUntil(absl::Time deadline) = 0;
   virtual void Stop() = 0;
   virtual EngineLoad Load() const = 0;
   virtual absl::Duration HeartbeatAge() const = 0;
@@ -28,8 +26,9 @@ class EngineApi {
 
 class RealEngine final : public EngineApi {
  public:
-  RealEngine(std::unique_ptr<LlavaModel> model, const EngineOptions& options, Observer* observer)
-      : engine_(std::move(model), options, observer) {}
+  RealEngine(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
+             const EngineOptions& options, Observer* observer)
+      : engine_(std::move(model), std::move(tokenizer), options, observer) {}
 
   absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox,
                       int* queue_position) override {
@@ -37,8 +36,6 @@ class RealEngine final : public EngineApi {
   }
   bool Abort(const std::string& request_id) override { return engine_.Abort(request_id); }
   void FlushCaches() override { engine_.FlushCaches(); }
-  void BeginDrain() override { engine_.BeginDrain(); }
-  bool DrainUntil(absl::Time deadline) override { return engine_.DrainUntil(deadline); }
   void Stop() override { engine_.Stop(); }
   EngineLoad Load() const override { return engine_.Load(); }
   absl::Duration HeartbeatAge() const override { return engine_.HeartbeatAge(); }

@@ -7,9 +7,9 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/utf8.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
-#include "server/utf8.h"
 
 namespace tessera {
 namespace {
@@ -64,21 +64,17 @@ const char* DefaultReason(absl::StatusCode code) {
   }
 }
 
-bool IsOurFault(absl::StatusCode code) {
-  return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown;
-}
-
 // Whole characters only: a cut one would make the protobuf string invalid.
 std::string CutMessage(absl::string_view message) {
   std::string out;
   while (!message.empty() && out.size() < kMaxMessageBytes) {
-    const size_t length = Utf8CharacterLength(message);
-    if (length == 0) {
-      out += '?';
+    const int length = Utf8Length(message);
+    if (length <= 0) {
+      out += kReplacementCharacter;
     } else {
       out.append(message.data(), length);
     }
-    message.remove_prefix(length == 0 ? 1 : length);
+    message.remove_prefix(length <= 0 ? 1 : length);
   }
   if (!message.empty()) out += " ...";
   return out;
@@ -109,7 +105,8 @@ void AttachDerived(absl::Status* status) {
     violation->set_description(CutMessage(what));
     Attach(details, status);
   }
-  if (!Has<google::rpc::ErrorInfo>(*status)) Attach(MakeInfo(DefaultReason(status->code())), status);
+  if (!Has<google::rpc::ErrorInfo>(*status))
+    Attach(MakeInfo(DefaultReason(status->code())), status);
 }
 
 }  // namespace
@@ -157,6 +154,11 @@ absl::Status FromEngine(const absl::Status& status) {
   }
 }
 
+bool IsServerFault(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kInternal ||
+         status.code() == absl::StatusCode::kUnknown;
+}
+
 std::string LeadingFieldPath(absl::string_view message) {
   const size_t end = message.find(": ");
   if (end == absl::string_view::npos || end == 0) return "";
@@ -177,7 +179,7 @@ std::string LeadingFieldPath(absl::string_view message) {
 grpc::Status ToGrpcStatus(const absl::Status& status, absl::string_view request_id) {
   if (status.ok()) return grpc::Status::OK;
   absl::Status full = status;
-  if (IsOurFault(status.code())) {
+  if (IsServerFault(status)) {
     full = absl::InternalError(absl::StrCat(
         "internal error", request_id.empty() ? "" : absl::StrCat(" in request ", request_id),
         "; the server's log says more"));

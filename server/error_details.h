@@ -23,10 +23,10 @@ constexpr const char* kErrorDomain = "tessera";
 namespace reason {
 inline constexpr const char* kInvalidField = "INVALID_FIELD";
 inline constexpr const char* kUnknownField = "UNKNOWN_FIELD";
-inline constexpr const char* kLimitExceeded = "LIMIT_EXCEEDED";          // never fits: do not retry
-inline constexpr const char* kQueueFull = "QUEUE_FULL";                  // retry later
-inline constexpr const char* kStarting = "STARTING";                     // retry later
-inline constexpr const char* kDraining = "DRAINING";                     // retry elsewhere
+inline constexpr const char* kLimitExceeded = "LIMIT_EXCEEDED";  // never fits: do not retry
+inline constexpr const char* kQueueFull = "QUEUE_FULL";          // retry later
+inline constexpr const char* kStarting = "STARTING";             // retry later
+inline constexpr const char* kDraining = "DRAINING";             // retry elsewhere
 inline constexpr const char* kModelNotFound = "MODEL_NOT_FOUND";
 inline constexpr const char* kRequestNotFound = "REQUEST_NOT_FOUND";
 inline constexpr const char* kRequestIdInUse = "REQUEST_ID_IN_USE";
@@ -48,6 +48,9 @@ absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
                              absl::string_view reason);
 // Gives an error of the engine's Submit the details of its code: a full queue is worth a retry.
 absl::Status FromEngine(const absl::Status& status);
+
+// Errors that are ours, not the caller's: INTERNAL and UNKNOWN.
+bool IsServerFault(const absl::Status& status);
 
 // "" unless `message` starts with a field path and ": ".
 std::string LeadingFieldPath(absl::string_view message);

@@ -70,8 +70,7 @@ ABSL_FLAG(std::vector<std::string>, kv_policy_allow, D(kv_policy_allow),
           "Names of the policies that requests may choose, separated by commas; empty: all.");
 ABSL_FLAG(ByteSize, image_cache_bytes, D_BYTES(image_cache_bytes),
           "Size of the cache of encoded images, 0 to 1TiB; 0: none.");
-ABSL_FLAG(bool, prefix_cache, D(prefix_cache),
-          "Reuse the KV pages of prompts that start alike.");
+ABSL_FLAG(bool, prefix_cache, D(prefix_cache), "Reuse the KV pages of prompts that start alike.");
 ABSL_FLAG(int32_t, max_batch_tokens, D(max_batch_tokens),
           "Tokens of one engine step, prefill chunks and decodes together; at least "
           "--max_sequences.");
@@ -193,6 +192,8 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
 
 }  // namespace
 
+const char* Version() { return TESSERA_VERSION; }
+
 std::string FindDemoModel(const std::string& program_path) {
   const std::string dir = program_path.substr(0, program_path.rfind('/') + 1);
   for (const char* relative : {"models/demo", "../share/tessera/models/demo",
@@ -216,7 +217,7 @@ absl::StatusOr<ServerConfig> ParseFlags(int argc, char** argv) {
   usage.contains_help_flags = IsOurs;
   usage.contains_helpshort_flags = IsOurs;
   usage.contains_helppackage_flags = IsOurs;
-  usage.version_string = [] { return absl::StrCat("tesserad ", kVersion, "\n"); };
+  usage.version_string = [] { return absl::StrCat("tesserad ", Version(), "\n"); };
   absl::SetFlagsUsageConfig(usage);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   if (rest.size() > 1) {

@@ -1,5 +1,5 @@
-// tesserad's command line. The flags themselves are in flags.cc; a flag file (--flagfile=PATH) is the
-// configuration file, and --tryfromenv=a,b takes FLAGS_a, FLAGS_b from the environment.
+// tesserad's command line. The flags themselves are in flags.cc; a flag file (--flagfile=PATH) is
+// the configuration file, and --tryfromenv=a,b takes FLAGS_a, FLAGS_b from the environment.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace tessera {
 
-constexpr const char* kVersion = TESSERA_VERSION;
+const char* Version();  // "0.1.0"
 
 // Parses and validates. A malformed flag, --help and --version end the process (Abseil's
 // behaviour: a message, exit code 1, 1 and 0); a bad value, or a word that is no flag, is

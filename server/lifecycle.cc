@@ -3,6 +3,14 @@
 #include "server/error_details.h"
 
 namespace tessera {
+namespace {
+
+absl::Status StillStarting() {
+  return RetryLater(absl::StatusCode::kUnavailable, "the server is loading its model",
+                    reason::kStarting, absl::Seconds(5));
+}
+
+}  // namespace
 
 void Lifecycle::PublishLocked() {
   const bool ready = state_ == State::kServing;
@@ -26,6 +34,7 @@ void Lifecycle::DetachAll() {
 
 void Lifecycle::Serve() {
   MutexLock lock(mutex_);
+  loaded_ = true;
   if (state_ != State::kStarting) return;  // told to drain while loading
   state_ = State::kServing;
   PublishLocked();
@@ -37,6 +46,11 @@ void Lifecycle::BeginDrain(absl::Time now) {
   refuse_time_ = state_ == State::kServing ? now + drain_delay_ : now;
   state_ = State::kDraining;
   PublishLocked();
+}
+
+void Lifecycle::RefuseNow() {
+  MutexLock lock(mutex_);
+  refuse_time_ = absl::InfinitePast();
 }
 
 void Lifecycle::Stop() {
@@ -62,6 +76,11 @@ bool Lifecycle::live() const {
   return live_;
 }
 
+absl::Status Lifecycle::CheckLoaded() const {
+  MutexLock lock(mutex_);
+  return loaded_ ? absl::OkStatus() : StillStarting();
+}
+
 absl::Time Lifecycle::refuse_time() const {
   MutexLock lock(mutex_);
   return refuse_time_;
@@ -72,10 +91,7 @@ absl::Status Lifecycle::CheckAccepting(absl::Time now) const {
   if (state_ == State::kServing || (state_ == State::kDraining && now < refuse_time_)) {
     return absl::OkStatus();
   }
-  if (state_ == State::kStarting) {
-    return RetryLater(absl::StatusCode::kUnavailable, "the server is loading its model",
-                      reason::kStarting, absl::Seconds(5));
-  }
+  if (state_ == State::kStarting) return StillStarting();
   return RetryLater(absl::StatusCode::kUnavailable, "the server is draining", reason::kDraining,
                     absl::Seconds(1));
 }

@@ -3,10 +3,9 @@
 //
 //   STARTING --Serve--> SERVING --BeginDrain--> DRAINING --Stop--> STOPPED
 //
-// Health names: "" and "tessera.v1.Inference" say ready (SERVING state), "live" says that the engine's
-// loop turns. Draining stops readiness at once but goes on accepting for the drain delay, because
-// load balancers take a while to see it.
-// Threads: safe.
+// Health names: "" and "tessera.v1.Inference" say ready (SERVING state), "live" says that the
+// engine's loop turns. Draining stops readiness at once but goes on accepting for the drain delay,
+// because load balancers take a while to see it. Threads: safe.
 #pragma once
 
 #include <vector>
@@ -30,9 +29,11 @@ class Lifecycle {
   void Attach(grpc::HealthCheckServiceInterface* health);
   void DetachAll();
 
+  // The model is loaded: ready, unless a drain has begun meanwhile.
   void Serve();
   // Idempotent: the first call sets the moment from which work is refused.
   void BeginDrain(absl::Time now);
+  void RefuseNow();  // ends the drain delay
   void Stop();
   void SetLive(bool live);
 
@@ -40,6 +41,8 @@ class Lifecycle {
   bool live() const;
   // OK, or UNAVAILABLE with RetryInfo: STARTING, DRAINING.
   absl::Status CheckAccepting(absl::Time now) const;
+  // OK once Serve was called (also when draining), else UNAVAILABLE: STARTING.
+  absl::Status CheckLoaded() const;
   // The moment from which work is refused; InfiniteFuture before BeginDrain.
   absl::Time refuse_time() const;
 
@@ -49,6 +52,7 @@ class Lifecycle {
   const absl::Duration drain_delay_;
   mutable Mutex mutex_;
   State state_ TESSERA_GUARDED_BY(mutex_) = State::kStarting;
+  bool loaded_ TESSERA_GUARDED_BY(mutex_) = false;
   bool live_ TESSERA_GUARDED_BY(mutex_) = true;
   absl::Time refuse_time_ TESSERA_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::vector<grpc::HealthCheckServiceInterface*> health_ TESSERA_GUARDED_BY(mutex_);

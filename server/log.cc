@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "server/utf8.h"
+#include "engine/utf8.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -85,10 +85,10 @@ std::string EscapeJson(absl::string_view text) {
   std::string out;
   out.reserve(text.size() + 8);
   while (!text.empty()) {
-    const size_t length = Utf8CharacterLength(text);
+    const int length = Utf8Length(text);
     const unsigned char c = static_cast<unsigned char>(text[0]);
-    if (length == 0) {
-      out += "\xEF\xBF\xBD";
+    if (length <= 0) {
+      out += kReplacementCharacter;
     } else if (c == '"' || c == '\\') {
       out += '\\';
       out += static_cast<char>(c);
@@ -99,7 +99,7 @@ std::string EscapeJson(absl::string_view text) {
     } else {
       out.append(text.data(), length);
     }
-    text.remove_prefix(length == 0 ? 1 : length);
+    text.remove_prefix(length <= 0 ? 1 : length);
   }
   return out;
 }
@@ -107,8 +107,8 @@ std::string EscapeJson(absl::string_view text) {
 std::string FormatLogBody(LogFormat format, absl::string_view message,
                           std::initializer_list<LogField> fields) {
   const bool json = format == LogFormat::kJson;
-  std::string body = json ? absl::StrCat("\"msg\":\"", EscapeJson(message), "\"")
-                          : EscapeJson(message);
+  std::string body =
+      json ? absl::StrCat("\"msg\":\"", EscapeJson(message), "\"") : EscapeJson(message);
   for (const LogField& field : fields) {
     body += json ? "," : " ";
     field.AppendTo(format, &body);

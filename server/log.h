@@ -29,8 +29,7 @@ struct LogOptions {
 class LogField {
  public:
   LogField(absl::string_view key, absl::string_view value) : key_(key), text_(value) {}
-  LogField(absl::string_view key, const char* value)
-      : LogField(key, absl::string_view(value)) {}
+  LogField(absl::string_view key, const char* value) : LogField(key, absl::string_view(value)) {}
   LogField(absl::string_view key, const std::string& value)
       : LogField(key, absl::string_view(value)) {}
   LogField(absl::string_view key, bool value)
@@ -68,7 +67,7 @@ std::string EscapeJson(absl::string_view text);
 std::string FormatLogBody(LogFormat format, absl::string_view message,
                           std::initializer_list<LogField> fields);
 
-absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view name);  // debug, info, warning, error
+absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view name);    // debug, info, warning, error
 absl::StatusOr<LogFormat> ParseLogFormat(absl::string_view name);  // json, text
 
 }  // namespace tessera

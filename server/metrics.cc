@@ -142,23 +142,17 @@ class Metrics::Impl final : public prometheus::Collectable {
     for (const prometheus::Labels& labels : all) {
       Series series;
       if (spec.kind == MetricKind::kCounter) {
-        series.counter = &prometheus::BuildCounter()
-                              .Name(spec.name)
-                              .Help(spec.help)
-                              .Register(registry_)
-                              .Add(labels);
+        series.counter =
+            &prometheus::BuildCounter().Name(spec.name).Help(spec.help).Register(registry_).Add(
+                labels);
       } else if (spec.kind == MetricKind::kGauge) {
-        series.gauge = &prometheus::BuildGauge()
-                            .Name(spec.name)
-                            .Help(spec.help)
-                            .Register(registry_)
-                            .Add(labels);
+        series.gauge =
+            &prometheus::BuildGauge().Name(spec.name).Help(spec.help).Register(registry_).Add(
+                labels);
       } else {
-        series.histogram = &prometheus::BuildHistogram()
-                                .Name(spec.name)
-                                .Help(spec.help)
-                                .Register(registry_)
-                                .Add(labels, BucketEdges(spec.buckets));
+        series.histogram =
+            &prometheus::BuildHistogram().Name(spec.name).Help(spec.help).Register(registry_).Add(
+                labels, BucketEdges(spec.buckets));
       }
       out->push_back(series);
     }
@@ -186,10 +180,9 @@ class Metrics::Impl final : public prometheus::Collectable {
     kv("free", load.kv_bytes_total - load.kv_bytes_used - load.kv_bytes_reclaimable -
                    load.kv_bytes_stranded);
     kv("total", load.kv_bytes_total);
-    set(Metric::kKvUsage, load.kv_bytes_total == 0
-                              ? 0.0
-                              : static_cast<double>(load.kv_bytes_used) /
-                                    static_cast<double>(load.kv_bytes_total));
+    set(Metric::kKvUsage, load.kv_bytes_total == 0 ? 0.0
+                                                   : static_cast<double>(load.kv_bytes_used) /
+                                                         static_cast<double>(load.kv_bytes_total));
     for (int i = 0; i < kNumFormats; ++i) {
       At(Metric::kKvPages, {FormatName(static_cast<Format>(i))})
           .gauge->Set(static_cast<double>(load.pages_by_format[i]));
@@ -275,9 +268,7 @@ void Metrics::OnImageEncoded(int images, double seconds) {
   impl_->At(Metric::kImages).counter->Increment(images);
 }
 
-void Metrics::OnPreempted(const Request&) {
-  impl_->At(Metric::kPreemptions).counter->Increment();
-}
+void Metrics::OnPreempted(const Request&) { impl_->At(Metric::kPreemptions).counter->Increment(); }
 
 void Metrics::OnFinished(const Request& request, const Event& last) {
   impl_->At(Metric::kRequestsFinished, {FinishedLabel(last)}).counter->Increment();

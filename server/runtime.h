@@ -19,8 +19,7 @@ struct Runtime {
   ModelConfig model;
   int context_tokens = 0;
   int64_t parameters = 0;
-  std::string device;  // "cpu (avx2, 2 threads)"
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<PromptBuilder> prompts;
   std::unique_ptr<EngineApi> engine;
 };
