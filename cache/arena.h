@@ -2,62 +2,117 @@
 // equal pages; a slab goes back to the arena when its last page is freed.
 //
 // Pages are reference counted (prefix sharing). Allocation takes from the fullest part-filled slab
-// of the format, so that slabs empty out and little is stranded. The arena does bookkeeping only:
-// it never touches the memory, so the scheduler's tests use it without any. Threads: one thread.
-// Errors: Allocate says "full" by kNoPage; misuse is a CHECK.
+// of the format, so that slabs empty out and little is stranded; free slabs are reused last in,
+// first out. Every operation takes constant time. The arena does bookkeeping only: it never touches
+// the memory, so the scheduler's tests use it without any.
+// Threads: one thread. Errors: Allocate says "full" by kNoPage; misuse is a CHECK.
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "cache/slab_shelves.h"
+#include "kernels/base.h"
 #include "kernels/page_layout.h"
 
 namespace tessera {
 
 constexpr int64_t kSlabBytes = 2 << 20;
+// What 32-bit page ids can name (kNoPage excluded): just under 256 GiB.
+constexpr int64_t kMaxArenaBytes = int64_t{kNoPage} * kPageUnitBytes;
+
+// Learns when a watched page becomes shared (its count goes from one to two) or sole again.
+// Called inside Ref and Unref: must not call the arena.
+class PageWatcher {
+ public:
+  virtual ~PageWatcher() = default;
+  virtual void OnSharedChanged(uint32_t tag, bool shared) = 0;
+};
 
 class Arena {
  public:
-  // `bytes` is rounded down to whole slabs, or to one slab's worth of pages if a page is larger
-  // than kSlabBytes (then a slab is the smallest multiple of 2 MiB that holds one page).
+  // `bytes` (at most kMaxArenaBytes: the flag's owner checks) is rounded down to whole slabs. A
+  // slab has 2 MiB, or the smallest multiple of it that holds one page of every format.
   Arena(int64_t bytes, const KvGeometry& geometry);
+  // The same with given page sizes, by format (multiples of 64): formats that do not exist yet.
+  Arena(int64_t bytes, const KvGeometry& geometry, const std::vector<int64_t>& page_bytes);
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
 
   PageId Allocate(Format format);  // reference count 1, or kNoPage
   void Ref(PageId page);
   void Unref(PageId page);  // frees at zero
   int RefCount(PageId page) const;
   Format FormatOf(PageId page) const;
+  // True for a page in use; false for any other number. The queries above CHECK it.
+  bool IsAllocated(PageId page) const;
+
+  // One watcher (null: none) for all watched pages; it must outlive its watching.
+  void SetWatcher(PageWatcher* watcher);
+  void Watch(PageId page, uint32_t tag);  // REQUIRES: not watched; tag != kNoTag
+  void Unwatch(PageId page);              // REQUIRES: watched; before the page is freed
+  static constexpr uint32_t kNoTag = 0xffffffffu;
+  uint32_t WatchTag(PageId page) const;  // kNoTag: not watched
 
   const KvGeometry& geometry() const { return geometry_; }
+  int64_t page_bytes(Format format) const { return ClassOf(format).page_bytes; }
   int64_t slab_bytes() const { return slab_bytes_; }
   int64_t total_bytes() const;      // whole slabs
   int64_t used_bytes() const;       // pages in use
-  int64_t slab_used_bytes() const;  // slabs given out: used + stranded
-  int64_t pages_in_use(Format format) const;
-  // Pages of `format` that could be allocated right now (free slabs and part-filled ones).
+  int64_t slab_used_bytes() const;  // slabs given out: used + free pages in them + their remainders
+  int64_t pages_in_use(Format format) const { return ClassOf(format).used_pages; }
+  // Pages of `format` that could be allocated right now (free slabs and part-filled ones). Exact as
+  // long as nothing of another format is allocated in between.
   int64_t available_pages(Format format) const;
 
-  // Proves used + free = total, every count and list consistent. For tests and debug builds.
+  // Proves used + free = total, every count and list consistent. For tests and debug builds; linear
+  // in the number of pages.
   absl::Status CheckIntegrity() const;
 
  private:
-  // Filled in by the implementation.
+  struct PageClass {  // constants and totals of one format
+    int64_t page_bytes = 0;
+    uint32_t page_units = 0;
+    int32_t pages_per_slab = 0;
+    int64_t slabs = 0;  // given to this format now
+    int64_t used_pages = 0;
+  };
   struct Slab {
     Format format = Format::kRaw16;
     int32_t in_use = 0;                // pages; 0: the slab is free
-    std::vector<uint16_t> ref_counts;  // by page index
-    std::vector<uint16_t> free_list;   // page indices
+    int32_t fresh = 0;                 // pages from here on were not used since the slab was given
+    std::vector<uint16_t> ref_counts;  // by page index; grows to what was needed, never shrinks
+    std::vector<uint16_t> free_list;   // page indices below `fresh`
+    std::vector<uint32_t> tags;        // by page index; shorter while nothing was watched
   };
-  int64_t SlabOf(PageId page) const;
-  int64_t IndexOf(PageId page) const;
+
+  const PageClass& ClassOf(Format format) const {
+    TESSERA_CHECK(static_cast<size_t>(format) < classes_.size());
+    return classes_[static_cast<size_t>(format)];
+  }
+  PageClass& ClassOf(Format format) {
+    return const_cast<PageClass&>(std::as_const(*this).ClassOf(format));
+  }
+  int64_t SlabOf(PageId page) const { return page / slab_units_; }
+  int64_t IndexOf(PageId page) const {
+    return page % slab_units_ / ClassOf(slabs_[SlabOf(page)].format).page_units;
+  }
+  static uint32_t TagOf(const Slab& slab, int64_t index) {
+    return index < static_cast<int64_t>(slab.tags.size()) ? slab.tags[index] : kNoTag;
+  }
+  void FreePage(int64_t slab, int64_t index);
+  absl::Status CheckSlab(int64_t slab) const;
 
   KvGeometry geometry_;
   int64_t slab_bytes_ = 0;
+  uint32_t slab_units_ = 0;  // of kPageUnitBytes
+  std::vector<PageClass> classes_;
   std::vector<Slab> slabs_;
   std::vector<int32_t> free_slabs_;
-  int64_t used_pages_[kNumFormats] = {};
+  SlabShelves shelves_;  // slabs with both used and free pages
+  PageWatcher* watcher_ = nullptr;
 };
 
 }  // namespace tessera

@@ -2,7 +2,14 @@
 //
 // A template turns messages into an ordered list of pieces: text written by the template, text
 // written by a user, special tokens and images. Only the template can write special tokens; user
-// text is always plain. Threads: immutable, safe.
+// text is always plain.
+// Images stay where the caller's parts put them (llava-hf's own template moves them to the front of
+// the turn). As in LLaVA's training data a newline follows each image; it is written by the
+// template unless the text after the image begins with one, or the image ends the turn. Source of
+// the formats: lm-sys FastChat's vicuna_v1.1 as LLaVA-1.5 uses it (`</s>` after assistant turns,
+// system text optional and without a default, as in llava-hf), Meta's Llama 2 reference, Mistral's
+// v0.2 instruct format (system text in front of the first user turn), OpenAI's ChatML. Threads:
+// immutable, safe.
 #pragma once
 
 #include <string>
@@ -31,7 +38,9 @@ struct PromptPiece {
 
 // Pieces of the whole prompt, ready for generation (the assistant's turn is opened). BOS is not
 // included: the tokenizer's setting adds it. INVALID_ARGUMENT ("messages[1].role: ...") for an
-// order the template cannot express (system not first, empty list, assistant last, ...).
+// order the template cannot express (empty list, system not first, last turn not the user's, turns
+// that do not alternate in llama-2 and mistral), an empty turn, an image outside user turns,
+// unknown `name`.
 absl::StatusOr<std::vector<PromptPiece>> ApplyChatTemplate(
     absl::string_view name, const std::vector<ChatMessage>& messages);
 

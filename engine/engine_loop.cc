@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cache/audit.h"
 
 namespace tessera {
 namespace {
@@ -317,13 +318,10 @@ void Engine::Loop::PublishLoad() {
 }
 
 void Engine::Loop::CheckIntegrity() {
-  const auto check = [](const absl::Status& status) {
-    if (status.ok()) return;
-    CheckFailed(__FILE__, __LINE__, std::string(status.message()).c_str());
-  };
-  check(arena_.CheckIntegrity());
-  check(prefix_.CheckIntegrity());
-  for (const auto& [arrival, g] : live_) check(g->sequence().cache.CheckIntegrity());
+  std::vector<const SequenceCache*> caches;
+  for (const auto& [arrival, g] : live_) caches.push_back(&g->sequence().cache);
+  const absl::Status status = AuditCache(arena_, &prefix_, caches);
+  if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
 }
 
 }  // namespace tessera

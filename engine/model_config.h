@@ -3,6 +3,7 @@
 // Keys that a published config.json leaves out take transformers' defaults (LlamaConfig,
 // CLIPVisionConfig): llava-1.5-7b-hf omits the text model's hidden size, layers and heads.
 // Text models: llama, vicuna's llama, mistral (no sliding window) and qwen2 (QKV biases).
+// Derived values are not read back: image_seq_length follows from the vision tower.
 // Errors: INVALID_ARGUMENT naming file and key, UNIMPLEMENTED for what this engine does not compute
 // (rope scaling, other activations, other vision towers), so that nothing is silently wrong.
 #pragma once
@@ -12,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/base.h"
+#include "kernels/ops.h"
 #include "kernels/page_layout.h"
 #include "vision/clip.h"
 #include "vision/processor.h"
@@ -53,20 +55,24 @@ struct ModelConfig {
   Activation projector_activation = Activation::kGelu;
   int image_token = 32000;
   int pad_token = -1;
-  int bos_token = 1;
+  int bos_token = 1;                  // -1: none
   std::vector<int> eos_tokens = {2};  // generation_config.json, else config.json
   GenerationDefaults generation;
-  std::string chat_template;  // name in the template table, found from the checkpoint or "vicuna"
+  // Name in the template table: recognised from the checkpoint's jinja text; "vicuna" where the
+  // checkpoint has none; "" where it has one that the table does not know (then only raw prompts).
+  std::string chat_template;
 
   int tokens_per_image() const { return vision.features(); }
 };
 
-// Reads config.json, preprocessor_config.json, generation_config.json, tokenizer_config.json of
-// `dir`; only config.json is required (others take the model family's defaults).
+// Reads config.json, preprocessor_config.json, generation_config.json, tokenizer_config.json,
+// chat_template.jinja and chat_template.json of `dir`; only config.json is required (others take
+// the model family's defaults).
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& dir);
 // The same from text, for tests and fuzzing; empty strings stand for absent files.
 struct ModelConfigTexts {
   std::string config, preprocessor, generation, tokenizer;
+  std::string chat_template_jinja, chat_template_json;
 };
 absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigTexts& texts);
 

@@ -150,7 +150,8 @@ void Scheduler::Complete(const StepPlan::Item& item) {
     std::vector<PageId> pages;
     for (int layer = 0; layer < s->cache.layers(); ++layer)
       pages.push_back(s->cache.SlotOf(layer, s->registered_blocks * kBlockTokens).page);
-    prefix_->Insert(keys, s->registered_blocks, pages);
+    // Refused when the chain's parent is gone meanwhile (another sequence's copy was reclaimed).
+    if (!prefix_->Insert(keys, s->registered_blocks, pages)) break;
   }
 }
 

@@ -13,4 +13,16 @@ enum class Resample { kBilinear = 2, kBicubic = 3 };  // Pillow's numbers, as in
 
 Image Resize(const Image& in, int width, int height, Resample filter);
 
+struct Window {
+  int left = 0;
+  int top = 0;
+  int width = 0;
+  int height = 0;
+};
+
+// The pixels of Resize(in, width, height, filter) inside `window`, computed without the others: a
+// crop costs no more than its inputs, however long the uncropped image would be.
+// REQUIRES: window lies inside width x height and is not empty.
+Image ResizeWindow(const Image& in, int width, int height, const Window& window, Resample filter);
+
 }  // namespace tessera

@@ -1,0 +1,196 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/json.h"
+#include "engine/safetensors.h"
+#include "engine/weights.h"
+
+namespace tessera {
+namespace {
+
+constexpr char kIndexName[] = "model.safetensors.index.json";
+constexpr char kSingleName[] = "model.safetensors";
+constexpr size_t kMaxShards = 4096;
+
+// A file mapped read-only for as long as this lives.
+class MappedFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::string& path) {
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+      const std::string why = absl::StrCat(path, ": ", strerror(errno));
+      return errno == ENOENT ? absl::NotFoundError(why) : absl::InvalidArgumentError(why);
+    }
+    struct stat info;
+    const bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+    void* base = MAP_FAILED;
+    if (regular && info.st_size > 0) {
+      base = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
+    }
+    const int map_error = errno;
+    close(fd);
+    if (!regular) return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+    if (info.st_size == 0) return absl::DataLossError(absl::StrCat(path, ": empty file"));
+    if (base == MAP_FAILED) {
+      return absl::InternalError(absl::StrCat(path, ": mmap: ", strerror(map_error)));
+    }
+    // Advice only: weights are read once, front to back within a tensor.
+    (void)madvise(base, static_cast<size_t>(info.st_size), MADV_SEQUENTIAL);
+    return std::unique_ptr<MappedFile>(
+        new MappedFile(static_cast<char*>(base), static_cast<size_t>(info.st_size)));
+  }
+  ~MappedFile() { munmap(base_, bytes_); }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  absl::string_view content() const { return {base_, bytes_}; }
+
+ private:
+  MappedFile(char* base, size_t bytes) : base_(base), bytes_(bytes) {}
+  char* base_;
+  size_t bytes_;
+};
+
+class SafetensorsSource : public TensorSource {
+ public:
+  explicit SafetensorsSource(std::string dir) : dir_(std::move(dir)) {}
+
+  absl::Status AddFile(const std::string& name) {
+    const std::string path = absl::StrCat(dir_, "/", name);
+    ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));
+    ASSIGN_OR_RETURN(SafetensorsHeader header, ParseSafetensors(file->content(), path));
+    const char* data = file->content().data() + header.data_offset;
+    for (SafetensorsEntry& entry : header.tensors) {
+      const std::string canonical = CanonicalTensorName(entry.name);
+      const auto [it, added] = tensors_.try_emplace(canonical);
+      if (!added) {
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", entry.name,
+                                                       "\" is already in ", it->second.file,
+                                                       " as \"", it->second.entry.name, "\""));
+      }
+      it->second = {path, data + entry.begin, std::move(entry)};
+    }
+    files_.push_back(std::move(file));
+    return absl::OkStatus();
+  }
+
+  // Whether file `name` holds the tensor that the index calls `tensor`.
+  bool Holds(const std::string& name, absl::string_view tensor) const {
+    const auto it = tensors_.find(CanonicalTensorName(tensor));
+    return it != tensors_.end() && it->second.entry.name == tensor &&
+           it->second.file == absl::StrCat(dir_, "/", name);
+  }
+
+  bool Has(absl::string_view name) const override { return tensors_.contains(name); }
+
+  absl::StatusOr<HostTensor> Find(absl::string_view name,
+                                  const std::vector<int64_t>& shape) override {
+    const auto it = tensors_.find(name);
+    if (it == tensors_.end()) {
+      return absl::NotFoundError(absl::StrCat(dir_, ": no tensor \"", name, "\""));
+    }
+    const auto& [file, data, entry] = it->second;
+    const std::string at = absl::StrCat(file, ": tensor \"", entry.name, "\"");
+    HostTensor tensor{data, DType::kF32, entry.shape};
+    if (entry.dtype == "F16") {
+      tensor.dtype = DType::kF16;
+    } else if (entry.dtype == "BF16") {
+      tensor.dtype = DType::kBF16;
+    } else if (entry.dtype != "F32") {
+      return absl::UnimplementedError(
+          absl::StrCat(at, ": dtype ", entry.dtype, " (F32, F16 and BF16 are read)"));
+    }
+    if (entry.shape != shape) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(at, ": shape [", absl::StrJoin(entry.shape, ", "), "], wanted [",
+                       absl::StrJoin(shape, ", "), "]"));
+    }
+    return tensor;
+  }
+
+ private:
+  struct Located {
+    std::string file;
+    const char* data = nullptr;
+    SafetensorsEntry entry;
+  };
+  std::string dir_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
+  absl::flat_hash_map<std::string, Located> tensors_;  // by canonical name
+};
+
+bool IsPlainFileName(absl::string_view name) {
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
+         name.find('/') == absl::string_view::npos && name.find('\0') == absl::string_view::npos;
+}
+
+absl::Status AddSharded(const nlohmann::json& index, const std::string& index_path,
+                        SafetensorsSource* source) {
+  const nlohmann::json* map = FindMember(index, "weight_map");
+  if (map == nullptr || !map->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(index_path, ": no object \"weight_map\""));
+  }
+  std::set<std::string> shards;
+  for (const auto& [tensor, file] : map->items()) {
+    if (!file.is_string() || !IsPlainFileName(file.get_ref<const std::string&>())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(index_path, ": tensor \"", tensor.substr(0, 512),
+                       "\": not a plain file name: ", file.dump().substr(0, 300)));
+    }
+    shards.insert(file.get<std::string>());
+    if (shards.size() > kMaxShards) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(index_path, ": more than ", kMaxShards, " files"));
+    }
+  }
+  for (const std::string& shard : shards) RETURN_IF_ERROR(source->AddFile(shard));
+  for (const auto& [tensor, file] : map->items()) {
+    if (source->Holds(file.get_ref<const std::string&>(), tensor)) continue;
+    return absl::DataLossError(absl::StrCat(index_path, ": tensor \"", tensor, "\" is not in ",
+                                            file.get_ref<const std::string&>()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string CanonicalTensorName(absl::string_view name) {
+  // The first prefix that matches is replaced: older layout, then newer.
+  static constexpr std::pair<absl::string_view, absl::string_view> kLayouts[] = {
+      {"language_model.model.", "language_model."},
+      {"language_model.lm_head.", "lm_head."},
+      {"model.language_model.", "language_model."},
+      {"model.vision_tower.", "vision_tower."},
+      {"model.multi_modal_projector.", "multi_modal_projector."},
+  };
+  for (const auto& [from, to] : kLayouts) {
+    if (absl::StartsWith(name, from)) return absl::StrCat(to, name.substr(from.size()));
+  }
+  return std::string(name);
+}
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& dir) {
+  auto source = std::make_unique<SafetensorsSource>(dir);
+  const std::string index_path = absl::StrCat(dir, "/", kIndexName);
+  absl::StatusOr<nlohmann::json> index = ReadJsonFile(index_path);
+  if (index.ok()) {
+    RETURN_IF_ERROR(AddSharded(*index, index_path, source.get()));
+  } else if (absl::IsNotFound(index.status())) {
+    RETURN_IF_ERROR(source->AddFile(kSingleName));
+  } else {
+    return index.status();
+  }
+  return source;
+}
+
+}  // namespace tessera

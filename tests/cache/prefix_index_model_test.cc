@@ -1,0 +1,212 @@
+// The prefix index under random traffic, compared after every operation with a model that knows
+// only the contract: it recomputes from scratch what is idle and what must be reclaimed next.
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "cache/audit.h"
+#include "cache/prefix_index.h"
+#include "cache/sequence_cache.h"
+#include "gtest/gtest.h"
+
+namespace tessera {
+namespace {
+
+class Model {
+ public:
+  explicit Model(int layers) : layers_(layers) {}
+
+  void Insert(const std::vector<Digest>& keys, int i, const std::vector<PageId>& pages) {
+    if (blocks_.count(keys[i]) > 0) return;
+    if (i > 0 && blocks_.count(keys[i - 1]) == 0) return;
+    blocks_[keys[i]] = {i > 0 ? keys[i - 1] : Digest{}, i, pages, 0};
+  }
+  // Recomputes who is idle; blocks that just became so count as used now, the deepest first.
+  void Update(const std::multiset<PageId>& held) {
+    std::set<Digest> pinned;
+    for (const auto& [key, block] : blocks_) {
+      const bool shared = std::any_of(block.pages.begin(), block.pages.end(),
+                                      [&](PageId page) { return held.count(page) > 0; });
+      if (!shared) continue;
+      Digest above = key;
+      for (int depth = block.depth; depth >= 0; --depth) {
+        pinned.insert(above);
+        above = blocks_[above].parent;
+      }
+    }
+    std::vector<std::pair<int, Digest>> newly;
+    std::set<Digest> idle;
+    for (const auto& [key, block] : blocks_) {
+      if (pinned.count(key) > 0) continue;
+      idle.insert(key);
+      if (idle_.count(key) == 0) newly.emplace_back(-block.depth, key);
+    }
+    std::sort(newly.begin(), newly.end());
+    for (const auto& [depth, key] : newly) blocks_[key].used = ++now_;
+    idle_ = std::move(idle);
+  }
+  int Find(const std::vector<Digest>& keys, int max_blocks) {
+    int blocks = 0;
+    while (blocks < std::min<int>(max_blocks, keys.size()) && blocks_.count(keys[blocks]) > 0) {
+      ++blocks;
+    }
+    for (int i = blocks; i-- > 0;) {
+      if (idle_.count(keys[i]) > 0) blocks_[keys[i]].used = ++now_;
+    }
+    return blocks;
+  }
+  int64_t Reclaim(int64_t pages) {
+    int64_t freed = 0;
+    for (; freed < pages && !idle_.empty(); freed += layers_) {
+      std::set<Digest> parents;
+      for (const auto& [key, block] : blocks_) {
+        if (block.depth > 0) parents.insert(block.parent);
+      }
+      const Digest* victim = nullptr;
+      for (const Digest& key : idle_) {
+        if (parents.count(key) > 0) continue;
+        if (victim == nullptr || blocks_[key].used < blocks_[*victim].used) victim = &key;
+      }
+      blocks_.erase(*victim);
+      idle_.erase(*victim);
+    }
+    return freed;
+  }
+  void Clear() {
+    blocks_.clear();
+    idle_.clear();
+  }
+  int64_t idle_pages() const { return static_cast<int64_t>(idle_.size()) * layers_; }
+  bool IsIdle(const Digest& key) const { return idle_.count(key) > 0; }
+  std::set<PageId> Pages() const {
+    std::set<PageId> pages;
+    for (const auto& [key, block] : blocks_) pages.insert(block.pages.begin(), block.pages.end());
+    return pages;
+  }
+
+ private:
+  struct Block {
+    Digest parent;
+    int depth;
+    std::vector<PageId> pages;
+    int64_t used;
+  };
+  int layers_;
+  int64_t now_ = 0;
+  std::map<Digest, Block> blocks_;
+  std::set<Digest> idle_;
+};
+
+void RunTraffic(uint64_t seed, int operations) {
+  constexpr KvGeometry kGeometry = {2, 4, 128};
+  Arena arena(3 * kSlabBytes, kGeometry);  // 96 blocks of 2 pages
+  PrefixIndex index(&arena);
+  Model model(kGeometry.layers);
+  std::mt19937_64 random(seed);
+  std::vector<SequenceCache> live;
+  int64_t adopted = 0, reclaimed = 0, refused = 0;
+
+  const auto held = [&live] {
+    std::multiset<PageId> pages;
+    for (const SequenceCache& s : live) {
+      for (int layer = 0; layer < s.layers(); ++layer) {
+        for (const Run& run : s.runs(layer)) pages.insert(run.pages.begin(), run.pages.end());
+      }
+    }
+    return pages;
+  };
+  const auto start = [&] {
+    // Prompts of up to 10 blocks, each block one of two: many share beginnings.
+    std::vector<PrefixToken> tokens(1 + random() % 160);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      tokens[i].id = static_cast<int32_t>(i % 16 == 0 ? random() % 2 : i);
+    }
+    const auto keys = BlockKeys(PrefixRoot("m", random() % 4 == 0 ? "tenant" : ""), tokens);
+    SequenceCache sequence(&arena);
+    if (random() % 5 != 0) {  // the others started before the prefix was known
+      const int max_blocks = static_cast<int>(tokens.size() - 1) / kBlockTokens;
+      int64_t idle_pages = 0, expected_idle = 0;
+      const int peeked = index.Peek(keys, max_blocks, &idle_pages);
+      for (int i = 0; i < peeked; ++i) expected_idle += model.IsIdle(keys[i]) * kGeometry.layers;
+      EXPECT_EQ(idle_pages, expected_idle);
+      const int64_t before = index.reclaimable_pages();
+      const auto match = index.Find(keys, max_blocks);
+      EXPECT_EQ(match.blocks, model.Find(keys, max_blocks));
+      EXPECT_EQ(match.blocks, peeked);
+      sequence.AdoptPrefix(match.pages, match.blocks * kBlockTokens);
+      EXPECT_EQ(index.reclaimable_pages(), before - idle_pages);
+      adopted += match.blocks;
+    }
+    live.push_back(std::move(sequence));
+    model.Update(held());
+    SequenceCache& mine = live.back();
+    const int rest = static_cast<int>(tokens.size()) - mine.length();
+    const int64_t needed = mine.PagesToExtend(rest) - arena.available_pages(Format::kRaw16);
+    if (needed > 0) {
+      const int64_t freed = index.Reclaim(needed);
+      EXPECT_EQ(freed, model.Reclaim(needed));
+      reclaimed += freed;
+    }
+    if (!mine.Extend(rest)) {
+      ++refused;
+      live.pop_back();
+      return;
+    }
+    if (random() % 6 == 0) return;  // bypasses the index
+    for (size_t i = 0; i < keys.size(); ++i) {
+      std::vector<PageId> pages;
+      for (int layer = 0; layer < kGeometry.layers; ++layer) {
+        pages.push_back(mine.runs(layer)[0].pages[i]);
+      }
+      EXPECT_TRUE(index.Insert(keys, static_cast<int>(i), pages));
+      model.Insert(keys, static_cast<int>(i), pages);
+    }
+  };
+
+  for (int op = 0; op < operations; ++op) {
+    const uint64_t draw = random() % 100;
+    if (draw < 50) {
+      start();
+    } else if (draw < 90) {
+      if (live.empty()) continue;
+      std::swap(live[random() % live.size()], live.back());
+      live.pop_back();
+    } else if (draw < 99) {
+      const int64_t pages = static_cast<int64_t>(random() % 20);
+      const int64_t freed = index.Reclaim(pages);
+      ASSERT_EQ(freed, model.Reclaim(pages));
+      reclaimed += freed;
+    } else if (random() % 4 == 0) {
+      index.Clear();
+      model.Clear();
+    }
+    model.Update(held());
+    ASSERT_EQ(index.reclaimable_pages(), model.idle_pages());
+    const auto pages = index.AllPages();
+    ASSERT_EQ(std::set<PageId>(pages.begin(), pages.end()), model.Pages());
+    std::vector<const SequenceCache*> all;
+    for (const SequenceCache& s : live) all.push_back(&s);
+    const absl::Status status = AuditCache(arena, &index, all);
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_GT(adopted, operations / 4);
+  EXPECT_GT(reclaimed, operations / 4);
+  EXPECT_GT(refused, 0);
+  live.clear();
+  EXPECT_EQ(index.reclaimable_pages(), arena.pages_in_use(Format::kRaw16));
+  index.Clear();
+  EXPECT_EQ(arena.slab_used_bytes(), 0);
+}
+
+TEST(PrefixIndexModel, RandomTrafficAgrees) {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    RunTraffic(seed, 1500);
+    if (testing::Test::HasFailure()) break;
+  }
+}
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,263 @@
+#include "tests/layers/layer_rules.h"
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+
+namespace tessera::layers {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kHeaderGoalLines = 150;
+constexpr int kSourceGoalLines = 300;
+constexpr int kLimitLines = 500;
+
+// Each folder and the folders it may use besides itself; "tessera" is what proto/ generates.
+struct Folder {
+  absl::string_view name;
+  std::vector<absl::string_view> may_use;
+};
+
+const std::vector<Folder>& Folders() {
+  static const auto* folders = new std::vector<Folder>{
+      {"kernels", {}},
+      {"cache", {"kernels"}},
+      {"vision", {"kernels"}},
+      {"engine", {"cache", "vision", "kernels"}},
+      {"proto", {}},
+      {"server", {"engine", "cache", "vision", "kernels", "proto", "tessera"}},
+      {"tests", {"server", "engine", "cache", "vision", "kernels", "proto", "tessera"}},
+  };
+  return *folders;
+}
+
+// Libraries confined to some folders, by the start of an include path or of a CMake target's name.
+struct Confined {
+  absl::string_view prefix;
+  std::vector<absl::string_view> folders;
+};
+
+const std::vector<Confined>& ConfinedIncludes() {
+  static const auto* confined = new std::vector<Confined>{
+      {"grpc", {"server", "tests"}},        {"google/protobuf/", {"server", "tests"}},
+      {"google/rpc/", {"server", "tests"}}, {"spdlog/", {"server", "tests"}},
+      {"fmt/", {"server", "tests"}},        {"prometheus/", {"server", "tests"}},
+      {"civetweb", {"server", "tests"}},    {"Civet", {"server", "tests"}},
+      {"cuda", {"kernels", "tests"}},       {"cublas", {"kernels", "tests"}},
+  };
+  return *confined;
+}
+
+const std::vector<Confined>& ConfinedTargets() {
+  static const auto* confined = new std::vector<Confined>{
+      {"gRPC::", {"server", "proto", "tests"}},  {"protobuf::", {"server", "proto", "tests"}},
+      {"spdlog::", {"server", "tests"}},         {"fmt::", {"server", "tests"}},
+      {"prometheus-cpp::", {"server", "tests"}}, {"civetweb::", {"server", "tests"}},
+      {"CUDA::", {"kernels", "tests"}},
+  };
+  return *confined;
+}
+
+// What a .cu file may include beside kernels/ and the standard library.
+constexpr absl::string_view kCudaHeaders[] = {"cuda", "cublas", "cooperative_groups", "mma.h",
+                                              "cub/", "nv/",    "vector_types.h"};
+
+template <typename Range, typename Value>
+bool Contains(const Range& range, const Value& value) {
+  return std::find(std::begin(range), std::end(range), value) != std::end(range);
+}
+
+const Folder* FindFolder(absl::string_view name) {
+  for (const Folder& folder : Folders()) {
+    if (folder.name == name) return &folder;
+  }
+  return nullptr;
+}
+
+// One file while it is checked.
+struct File {
+  fs::path root;
+  const Folder& folder;
+  std::string path;  // Relative to the root.
+  std::vector<std::string> lines;
+  Findings& findings;
+
+  void Violation(size_t line, absl::string_view what) const {
+    findings.violations.push_back(absl::StrCat(path, ":", line, ": ", what));
+  }
+  void Warning(size_t line, absl::string_view what) const {
+    findings.warnings.push_back(absl::StrCat(path, ":", line, ": ", what));
+  }
+  bool Is(absl::string_view extension) const { return absl::EndsWith(path, extension); }
+  bool IsHeader() const { return Is(".h") || Is(".cuh"); }
+};
+
+bool IsSource(const fs::path& path) {
+  return Contains(std::vector<std::string>{".h", ".cc", ".cu", ".cuh"}, path.extension().string());
+}
+
+bool IsStandardHeader(absl::string_view include) {
+  if (!absl::StrContains(include, '.') && !absl::StrContains(include, '/')) return true;
+  constexpr absl::string_view kC[] = {"stdint.h", "stddef.h", "math.h", "string.h", "stdlib.h"};
+  return Contains(kC, include);
+}
+
+// "#  include <a/b.h>  // why" -> "a/b.h"; `quoted` tells "" from <>.
+bool ParseInclude(absl::string_view line, std::string* include, bool* quoted) {
+  line = absl::StripLeadingAsciiWhitespace(line);
+  if (!absl::ConsumePrefix(&line, "#")) return false;
+  line = absl::StripLeadingAsciiWhitespace(line);
+  if (!absl::ConsumePrefix(&line, "include")) return false;
+  line = absl::StripLeadingAsciiWhitespace(line);
+  if (line.empty() || (line[0] != '"' && line[0] != '<')) return false;
+  *quoted = line[0] == '"';
+  const size_t end = line.find(*quoted ? '"' : '>', 1);
+  if (end == absl::string_view::npos) return false;
+  *include = std::string(line.substr(1, end - 1));
+  return true;
+}
+
+void CheckInclude(const File& file, size_t line, const std::string& include, bool quoted) {
+  const absl::string_view top = absl::string_view(include).substr(0, include.find('/'));
+  const bool ours = FindFolder(top) != nullptr || top == "tessera";
+  if (absl::StrContains(include, "..")) {
+    file.Violation(line, absl::StrCat("include ", include, " climbs out of its folder"));
+  }
+  if (ours && top != file.folder.name && !Contains(file.folder.may_use, top)) {
+    file.Violation(line, absl::StrCat(file.folder.name, " may not include ", include));
+  }
+  if (quoted && !ours && !absl::StartsWith(include, "absl/")) {
+    // A path relative to the including file would pass by the rule above; other libraries' headers
+    // are fine when they are not files of ours.
+    if (fs::exists(fs::path(file.root / file.path).parent_path() / include)) {
+      file.Violation(line, absl::StrCat("include ", include, " by its path from the root"));
+    }
+  }
+  for (const Confined& library : ConfinedIncludes()) {
+    if (absl::StartsWith(include, library.prefix) && !Contains(library.folders, file.folder.name)) {
+      file.Violation(line, absl::StrCat(file.folder.name, " may not know ", include));
+    }
+  }
+  if ((file.Is(".cu") || file.Is(".cuh")) && top != "kernels" && !IsStandardHeader(include)) {
+    const bool cuda =
+        std::any_of(std::begin(kCudaHeaders), std::end(kCudaHeaders),
+                    [&](absl::string_view prefix) { return absl::StartsWith(include, prefix); });
+    if (!cuda) file.Violation(line, absl::StrCat("a .cu file may not include ", include));
+  }
+}
+
+// Build flags in a header would let two files disagree about one type. Macros that the compiler
+// itself defines (they start with two underscores) do not depend on our build.
+void CheckConditional(const File& file, size_t line_number, absl::string_view line) {
+  line = absl::StripLeadingAsciiWhitespace(line);
+  if (!absl::ConsumePrefix(&line, "#")) return;
+  line = absl::StripLeadingAsciiWhitespace(line);
+  const bool conditional = absl::StartsWith(line, "if") || absl::StartsWith(line, "elif");
+  if (!conditional) return;
+  const size_t comment = line.find("//");
+  line = line.substr(0, comment);
+  size_t begin = 0;
+  while (begin < line.size()) {
+    size_t end = begin;
+    while (end < line.size() && (absl::ascii_isalnum(line[end]) || line[end] == '_')) ++end;
+    const absl::string_view word = line.substr(begin, end - begin);
+    const bool identifier = !word.empty() && !absl::ascii_isdigit(word[0]);
+    constexpr absl::string_view kDirective[] = {"if", "ifdef", "ifndef", "elif", "defined"};
+    if (identifier && !absl::StartsWith(word, "__") && !Contains(kDirective, word)) {
+      file.Violation(line_number, absl::StrCat("header depends on the macro ", word));
+    }
+    begin = std::max(end, begin + 1);
+  }
+}
+
+void CheckSource(const File& file) {
+  for (size_t i = 0; i < file.lines.size(); ++i) {
+    std::string include;
+    bool quoted = false;
+    if (ParseInclude(file.lines[i], &include, &quoted)) {
+      CheckInclude(file, i + 1, include, quoted);
+    } else if (file.IsHeader()) {
+      CheckConditional(file, i + 1, file.lines[i]);
+    }
+  }
+  const int lines = static_cast<int>(file.lines.size());
+  const int goal = file.IsHeader() ? kHeaderGoalLines : kSourceGoalLines;
+  if (lines > kLimitLines) {
+    file.Violation(lines, absl::StrCat("longer than ", kLimitLines, " lines"));
+  } else if (lines > goal) {
+    file.Warning(lines, absl::StrCat("longer than ", goal, " lines"));
+  }
+}
+
+void CheckCMake(const File& file) {
+  for (size_t i = 0; i < file.lines.size(); ++i) {
+    const absl::string_view line =
+        absl::string_view(file.lines[i]).substr(0, file.lines[i].find('#'));
+    for (absl::string_view word :
+         absl::StrSplit(line, absl::ByAnyChar(" \t();\""), absl::SkipEmpty())) {
+      absl::string_view folder = word;
+      if (absl::ConsumePrefix(&folder, "tessera_") && FindFolder(folder) != nullptr &&
+          folder != file.folder.name && !Contains(file.folder.may_use, folder)) {
+        file.Violation(i + 1, absl::StrCat(file.folder.name, " may not depend on ", word));
+      }
+      for (const Confined& library : ConfinedTargets()) {
+        if (absl::StartsWith(word, library.prefix) &&
+            !Contains(library.folders, file.folder.name)) {
+          file.Violation(i + 1, absl::StrCat(file.folder.name, " may not link ", word));
+        }
+      }
+    }
+  }
+}
+
+// Sorted, so that the findings come in a fixed order.
+std::set<fs::path> FilesBelow(const fs::path& folder) {
+  std::set<fs::path> files;
+  if (!fs::is_directory(folder)) return files;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) files.insert(entry.path());
+  }
+  return files;
+}
+
+}  // namespace
+
+Findings CheckTree(const fs::path& root) {
+  Findings findings;
+  for (const Folder& folder : Folders()) {
+    for (const fs::path& path : FilesBelow(root / std::string(folder.name))) {
+      const bool cmake = path.filename() == "CMakeLists.txt";
+      if (!cmake && !IsSource(path)) continue;
+      File file{root, folder, fs::relative(path, root).string(), {}, findings};
+      std::ifstream stream(path);
+      for (std::string line; std::getline(stream, line);) file.lines.push_back(line);
+      if (!stream.eof()) file.Violation(0, "cannot be read");
+      if (cmake) {
+        CheckCMake(file);
+      } else {
+        CheckSource(file);
+      }
+    }
+  }
+  return findings;
+}
+
+std::vector<std::string> CheckedFolders(const fs::path& root) {
+  std::vector<std::string> folders;
+  for (const Folder& folder : Folders()) {
+    const std::set<fs::path> files = FilesBelow(root / std::string(folder.name));
+    if (std::any_of(files.begin(), files.end(), IsSource)) folders.emplace_back(folder.name);
+  }
+  std::sort(folders.begin(), folders.end());
+  return folders;
+}
+
+}  // namespace tessera::layers
