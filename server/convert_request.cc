@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "google/protobuf/unknown_field_set.h"
 #include "server/convert.h"
 #include "server/error_details.h"
@@ -313,6 +313,13 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
   PromptCollector collector(options);
   RETURN_IF_ERROR(collector.AddMessages(in.messages()));
   return collector.Take();
+}
+
+absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status) {
+  const std::string path = LeadingFieldPath(status.message());
+  if (status.ok() || in.content().empty() || !absl::StartsWith(path, "messages")) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat("content", status.message().substr(path.size())));
 }
 
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,

@@ -118,7 +118,9 @@ absl::Status GenerateStream::BuildAndSubmit(v1::Accepted* accepted) {
   const absl::Time start = absl::Now();
   if (start >= deadline_) return CancelReason();
   ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(request_, services_->convert));
-  ASSIGN_OR_RETURN(request.prompt, runtime.prompts->Build(input));
+  absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
+  if (!prompt.ok()) return WithClientPath(request_, prompt.status());
+  request.prompt = *std::move(prompt);
   if (!input.images.empty()) {
     request.image_decode_seconds = absl::ToDoubleSeconds(absl::Now() - start);
     services_->metrics->ObserveImageDecode(request.image_decode_seconds);

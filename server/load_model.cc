@@ -30,15 +30,16 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   return options;
 }
 
+}  // namespace
+
 PromptLimits MakePromptLimits(const ServerConfig& config) {
   PromptLimits limits;
   limits.image.max_bytes = config.max_image_bytes;
   limits.image.max_pixels = config.max_image_pixels;
   limits.max_images = config.max_images;
+  limits.max_text_bytes = config.max_text_bytes;
   return limits;
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Ops>> OpenDevice(const ServerConfig& config) {
   BackendOptions options;

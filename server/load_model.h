@@ -20,6 +20,8 @@ absl::StatusOr<std::unique_ptr<Ops>> OpenDevice(const ServerConfig& config);
 // "cpu (avx2, 2 threads)", for people.
 std::string DescribeDevice(const Ops& ops, const ServerConfig& config);
 
+PromptLimits MakePromptLimits(const ServerConfig& config);
+
 // Loads the model onto `ops` and starts the engine. `observer` must outlive runtime->engine.
 absl::Status LoadModel(const ServerConfig& config, std::unique_ptr<Ops> ops, Observer* observer,
                        Runtime* runtime);
