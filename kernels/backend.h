@@ -12,12 +12,16 @@
 namespace tessera {
 
 struct BackendOptions {
-  int cpu_threads = 0;  // 0: one per available core
+  int cpu_threads = 0;  // 0: one per core that this process may use
+  // Instruction set of the CPU backend: "avx512", "avx2", "scalar", or "" for the best this machine
+  // has. All give the same bits; naming one is for tests and benchmarks.
+  std::string cpu_isa;
 };
 
 // `device`: "cpu" (the practical CPU path), "reference" (scalar truth, for tests), "cuda", or
 // "auto" (cuda where a usable GPU and a complete CUDA backend exist, else cpu). FAILED_PRECONDITION
-// with the reason when the named device cannot be had.
+// with the reason when the named device or instruction set cannot be had; INVALID_ARGUMENT for
+// unknown names and options out of range.
 absl::StatusOr<std::unique_ptr<Ops>> MakeBackend(absl::string_view device,
                                                  const BackendOptions& options);
 
@@ -26,5 +30,8 @@ std::vector<std::string> BackendNames();
 
 // "avx512", "avx2" or "scalar": the instruction set the CPU backend runs on this machine.
 const char* CpuInstructionSet();
+
+// All values of BackendOptions::cpu_isa that work on this machine, best first.
+std::vector<std::string> CpuInstructionSets();
 
 }  // namespace tessera

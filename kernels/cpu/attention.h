@@ -1,0 +1,47 @@
+// Attention of the CPU backend: cuts a call into tasks of one KV head and a block of queries.
+//
+// A query is one (row, head) pair; the heads of a GQA group and neighbouring rows share a task, so
+// that a page is read, and converted, once for all of them.
+// Threads: one thread at a time (the pool's caller).
+#pragma once
+
+#include <vector>
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace tessera {
+
+class AttentionRunner {
+ public:
+  AttentionRunner(const CpuKernels& kernels, ThreadPool& pool);
+
+  // See Ops::PagedAttention and Ops::VitAttention.
+  void Paged(const float* qkv, const int32_t* query_begin, int64_t num_sequences, int64_t heads,
+             const KvLayerView& kv, float* out);
+  void Vit(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
+           float* out);
+
+ private:
+  struct Scratch;  // one worker's query block and converted page
+  struct Task {
+    int32_t sequence;
+    int32_t kv_head;
+    int32_t begin, end;  // queries: row * group + head within the group
+    int64_t tokens;      // stored, of the sequence
+  };
+
+  void PagedTask(const Task& task, const float* qkv, const int32_t* query_begin, int64_t heads,
+                 const KvLayerView& kv, float* out, Scratch& scratch) const;
+  void VitTask(const float* qkv, int64_t tokens, int64_t heads, int64_t dim, int64_t head,
+               int64_t begin, int64_t end, float* out, Scratch& scratch) const;
+  template <class Body>
+  void ForEach(int64_t tasks, int64_t multiply_adds, const Body& body);
+
+  const CpuKernels& kernels_;
+  ThreadPool& pool_;
+  std::vector<Buffer> scratch_;  // per worker
+  std::vector<Task> tasks_;
+};
+
+}  // namespace tessera

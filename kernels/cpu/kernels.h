@@ -1,0 +1,109 @@
+// The arithmetic of the CPU backend: one table of functions per instruction set.
+//
+// Why a table: the files that fill it are compiled for AVX2 or AVX-512, everything else for
+// baseline x86-64, and the machine decides at start which table is used.
+//
+// Bit equality. The functions are templates over a vector of 16 floats (simd_*.h) whose operations
+// are the same sequence of IEEE operations on every instruction set, so all tables give the same
+// bits: an answer depends neither on batching nor on the machine. The orders that are promised:
+//   dense      one accumulator per output element, k ascending, one fused multiply-add each
+//   q . k      lane l sums the elements l, l + 16, ... of the head; lanes are then added in a tree
+//              (l with l + 8, then + 4, + 2, + 1)
+//   softmax    online, page by page; values are added by fused multiply-add, token after token
+//   norms      lanes as in q . k
+// Threads: the tables are immutable; their functions touch only their arguments.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+
+namespace tessera {
+
+constexpr int kLanes = 16;
+// Inner dimension handled between two spills of the accumulators (spilling is exact): a block of
+// converted weights for two panels (32 KiB) and the rows it meets stay in the nearest caches.
+constexpr int kDenseBlock = 256;
+// Row stride of packed activations: not a multiple of 4096 bytes, so that the rows of a tile lie in
+// different cache sets, and a constant, so that the compiler addresses all rows from one register.
+constexpr int kDenseStride = kDenseBlock + 16;
+constexpr int kMaxHeadDim = 256;
+
+// One MatMul. Packed weights: panels [ceil(out / 16)][in][16] in the stored dtype, the last panel
+// padded with zeros.
+struct DenseCall {
+  const uint8_t* panels;
+  DType dtype;
+  int64_t in, out;
+  const float* bias;  // [out] or null
+  const float* x;     // [rows, in]
+  int64_t rows;
+  float* y;  // [rows, out]
+  Activation act;
+  const float* residual;  // [rows, out] or null; may be y
+};
+
+// A block of query rows of one KV head at one page. `stride` is head_dim rounded up to 16; q, k, v
+// and out rows are padded with zeros to it.
+struct AttendPage {
+  // K and V rows of the page's 16 tokens, either as stored (half, rows of `stride` elements; then
+  // head_dim is a multiple of 16) or converted to float [16][stride]. The other pair is null.
+  const uint16_t* k_half;
+  const uint16_t* v_half;
+  const float* k_float;
+  const float* v_float;
+  int64_t stride;
+  float scale;  // of q . k, before softmax
+  int queries;
+  const float* q;  // [queries][stride]
+  const int32_t*
+      visible;  // [queries]: the page's tokens that the query sees; 0: the page is skipped
+  float* max;   // [queries], of all scores so far
+  float* sum;   // [queries][16], lanes of the softmax denominator
+  float* out;   // [queries][stride], not yet divided
+};
+
+struct CpuKernels {
+  const char* isa;
+
+  // --- dense ---
+  int direct_rows;  // up to so many rows, weights are read once and straight from the panels
+  int tile_rows;    // rows of a register tile
+  int tile_panels;  // panels of a register tile
+  // The whole call for panels [begin, end); rows <= direct_rows.
+  void (*dense_direct)(const DenseCall&, int64_t begin, int64_t end);
+  // out[(k - k_begin) * 16 + lane] = panel's weights as float.
+  void (*dense_widen)(const DenseCall&, int64_t panel, int64_t k_begin, int64_t k_end, float* out);
+  // c[rows][panels * 16] (+)= a[rows][kDenseStride] b, b = [panels][k][16], panel stride `b_stride`
+  // floats. rows <= tile_rows, panels <= tile_panels.
+  void (*dense_tile)(const float* a, int64_t rows, const float* b, int64_t b_stride, int64_t panels,
+                     int64_t k, float* c, int64_t c_stride, bool accumulate);
+  // Rows [row, row + rows) of y for panels [begin, end) from the sums c[rows][c_stride].
+  void (*dense_finish)(const DenseCall&, const float* c, int64_t c_stride, int64_t row,
+                       int64_t rows, int64_t begin, int64_t end);
+
+  // --- rows ---
+  void (*embed)(const void* from, DType dtype, int64_t cols, float* out);
+  void (*rms_norm)(const float* x, const float* w, int64_t cols, float eps, float* y);
+  void (*layer_norm)(const float* x, const float* w, const float* b, int64_t cols, float eps,
+                     float* y);
+  void (*swiglu)(const float* gate, const float* up, int64_t cols, float* y);
+  void (*rope)(float* head, const float* cos, const float* sin, int64_t half_dim);
+  void (*store_half)(const float* from, int64_t n, uint16_t* to);  // saturating
+  void (*load_half)(const uint16_t* from, int64_t n, float* to);
+  // The functions inside the activations and softmax, alone: tests measure their errors.
+  void (*exp)(const float* x, int64_t n, float* y);
+  void (*erf)(const float* x, int64_t n, float* y);
+
+  // --- attention ---
+  int attend_converted;  // from so many queries on, converting a page first is faster
+  void (*attend_page)(const AttendPage&);
+  // out[i] = sums[i] / (sum of the 16 lanes), i < n.
+  void (*attend_finish)(const float* sums, const float* lanes, int64_t n, float* out);
+};
+
+const CpuKernels& ScalarKernels();
+const CpuKernels& Avx2Kernels();
+const CpuKernels& Avx512Kernels();
+
+}  // namespace tessera

@@ -1,0 +1,37 @@
+// Fills a CpuKernels table with the kernels over one vector type.
+#pragma once
+
+#include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/dense-inl.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/rows-inl.h"
+
+namespace tessera {
+
+template <class V>
+constexpr CpuKernels MakeKernels(const char* isa) {
+  return CpuKernels{
+      .isa = isa,
+      .direct_rows = Dense<V>::kDirectRows,
+      .tile_rows = V::kTileRows,
+      .tile_panels = V::kTilePanels,
+      .dense_direct = Dense<V>::Direct,
+      .dense_widen = Dense<V>::Widen,
+      .dense_tile = Dense<V>::Tile,
+      .dense_finish = Dense<V>::FinishRows,
+      .embed = Rows<V>::Embed,
+      .rms_norm = Rows<V>::RmsNorm,
+      .layer_norm = Rows<V>::LayerNorm,
+      .swiglu = Rows<V>::SwiGlu,
+      .rope = Rows<V>::Rope,
+      .store_half = Rows<V>::StoreHalf,
+      .load_half = Rows<V>::LoadHalf,
+      .exp = Rows<V>::Exp,
+      .erf = Rows<V>::Erf,
+      .attend_converted = V::kAttendQueries,
+      .attend_page = Attention<V>::Page,
+      .attend_finish = Attention<V>::Finish,
+  };
+}
+
+}  // namespace tessera

@@ -1,0 +1,264 @@
+#include "kernels/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/half.h"
+#include "kernels/host_memory.h"
+#include "kernels/tensor.h"
+
+namespace tessera {
+namespace {
+
+double Activate(double x, Activation act) {
+  switch (act) {
+    case Activation::kNone:
+      return x;
+    case Activation::kGelu:
+      return 0.5 * x * (1 + std::erf(x * M_SQRT1_2));
+    case Activation::kQuickGelu:
+      return x / (1 + std::exp(-1.702 * x));
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+  }
+  TESSERA_CHECK(false);
+}
+
+// softmax(scores) weighs `value(token, i)` into out[0 .. dim).
+template <class Value>
+void WeighValues(std::vector<double>& scores, int64_t dim, const Value& value, float* out) {
+  const double max = *std::max_element(scores.begin(), scores.end());
+  double sum = 0;
+  for (double& s : scores) sum += s = std::exp(s - max);
+  for (int64_t i = 0; i < dim; ++i) {
+    double o = 0;
+    for (size_t t = 0; t < scores.size(); ++t) o += scores[t] * value(t, i);
+    out[i] = static_cast<float>(o / sum);
+  }
+}
+
+class ReferenceOps final : public Ops {
+ public:
+  const char* name() const override { return "reference"; }
+
+  Buffer Allocate(int64_t bytes) override { return AllocateHost(bytes); }
+  void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
+    std::memcpy(dst, src, bytes);
+  }
+  void CopyToHost(void* dst, const void* src, int64_t bytes) override {
+    std::memcpy(dst, src, bytes);
+  }
+
+  Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
+    TESSERA_CHECK(!parts.empty() && cols > 0);
+    Linear w{.in = cols, .dtype = dtype};
+    for (const LinearPart& part : parts) w.out += part.rows;
+    w.weight = Allocate(w.out * cols * DTypeBytes(dtype));
+    if (parts[0].bias) w.bias = Allocate(w.out * 4);
+    int64_t row = 0;
+    for (const LinearPart& part : parts) {
+      TESSERA_CHECK((part.bias != nullptr) == (w.bias != nullptr));
+      std::memcpy(w.weight.get() + row * cols * DTypeBytes(dtype), part.weight,
+                  part.rows * cols * DTypeBytes(dtype));
+      if (part.bias) {
+        const HostTensor bias{part.bias, dtype, {part.rows}};
+        auto* out = reinterpret_cast<float*>(w.bias.get()) + row;
+        for (int64_t i = 0; i < part.rows; ++i) out[i] = ElementAsFloat(bias, i);
+      }
+      row += part.rows;
+    }
+    return w;
+  }
+
+  void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
+              const float* residual) override {
+    const HostTensor weight{w.weight.get(), w.dtype, {w.out, w.in}};
+    const auto* bias = reinterpret_cast<const float*>(w.bias.get());
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t o = 0; o < w.out; ++o) {
+        double sum = 0;
+        for (int64_t k = 0; k < w.in; ++k) {
+          sum += double{x[r * w.in + k]} * ElementAsFloat(weight, o * w.in + k);
+        }
+        if (bias) sum += bias[o];
+        sum = Activate(sum, act);
+        if (residual) sum += residual[r * w.out + o];
+        y[r * w.out + o] = static_cast<float>(sum);
+      }
+    }
+  }
+
+  void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows, int64_t cols,
+             float* out) override {
+    const HostTensor t{table, dtype, {}};
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        out[r * cols + c] = ElementAsFloat(t, ids[r] * cols + c);
+      }
+    }
+  }
+
+  void ScatterRows(const float* in, const int32_t* to_row, int64_t rows, int64_t cols,
+                   float* out) override {
+    for (int64_t i = 0; i < rows; ++i) std::copy_n(in + i * cols, cols, out + to_row[i] * cols);
+  }
+
+  void GatherRows(const float* in, const int32_t* from_row, int64_t rows, int64_t cols,
+                  float* out) override {
+    for (int64_t i = 0; i < rows; ++i) std::copy_n(in + from_row[i] * cols, cols, out + i * cols);
+  }
+
+  void RmsNorm(const float* x, const float* w, int64_t rows, int64_t cols, float eps,
+               float* y) override {
+    for (int64_t r = 0; r < rows; ++r, x += cols, y += cols) {
+      double squares = 0;
+      for (int64_t c = 0; c < cols; ++c) squares += double{x[c]} * x[c];
+      const double scale = 1 / std::sqrt(squares / cols + eps);
+      for (int64_t c = 0; c < cols; ++c) y[c] = static_cast<float>(x[c] * scale * w[c]);
+    }
+  }
+
+  void LayerNorm(const float* x, const float* w, const float* b, int64_t rows, int64_t cols,
+                 float eps, float* y) override {
+    for (int64_t r = 0; r < rows; ++r, x += cols, y += cols) {
+      double mean = 0, squares = 0;
+      for (int64_t c = 0; c < cols; ++c) mean += x[c];
+      mean /= cols;
+      for (int64_t c = 0; c < cols; ++c) squares += (x[c] - mean) * (x[c] - mean);
+      const double scale = 1 / std::sqrt(squares / cols + eps);
+      for (int64_t c = 0; c < cols; ++c) {
+        y[c] = static_cast<float>((x[c] - mean) * scale * w[c] + b[c]);
+      }
+    }
+  }
+
+  void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
+    for (int64_t r = 0; r < rows; ++r, x += 2 * cols, y += cols) {
+      for (int64_t c = 0; c < cols; ++c) {
+        y[c] = static_cast<float>(Activate(x[c], Activation::kSilu) * x[cols + c]);
+      }
+    }
+  }
+
+  void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
+                const float mean[3], const float std[3], float* out) override {
+    TESSERA_CHECK(patch > 0 && side % patch == 0);
+    const int64_t grid = side / patch;
+    for (int64_t i = 0; i < images * grid * grid; ++i) {
+      const int64_t image = i / (grid * grid), py = i / grid % grid, px = i % grid;
+      for (int64_t c = 0; c < 3; ++c) {
+        for (int64_t y = 0; y < patch; ++y) {
+          for (int64_t x = 0; x < patch; ++x) {
+            const int64_t row = image * side + py * patch + y, column = px * patch + x;
+            const float p = pixels[(row * side + column) * 3 + c];
+            *out++ = (p / 255.0f - mean[c]) / std[c];
+          }
+        }
+      }
+    }
+  }
+
+  void VitAttention(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
+                    float* out) override {
+    const double scale = 1 / std::sqrt(static_cast<double>(dim));
+    std::vector<double> scores(tokens);
+    for (int64_t row = 0; row < images * tokens; ++row) {
+      const int64_t first = row / tokens * tokens;
+      for (int64_t h = 0; h < heads; ++h) {
+        const auto at = [&](int64_t token, int64_t part) {
+          return qkv + ((token * 3 + part) * heads + h) * dim;
+        };
+        for (int64_t t = 0; t < tokens; ++t) {
+          double dot = 0;
+          for (int64_t i = 0; i < dim; ++i) dot += double{at(row, 0)[i]} * at(first + t, 1)[i];
+          scores[t] = dot * scale;
+        }
+        WeighValues(
+            scores, dim, [&](int64_t t, int64_t i) { return at(first + t, 2)[i]; },
+            out + (row * heads + h) * dim);
+      }
+    }
+  }
+
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
+                    int64_t heads, const RopeTable& rope, const KvLayerView& kv) override {
+    const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim, half = dim / 2;
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = qkv + r * (heads + 2 * kv_heads) * dim;
+      const float* cos = rope.cos + positions[r] * half;
+      const float* sin = rope.sin + positions[r] * half;
+      for (int64_t h = 0; h < heads + kv_heads; ++h) {
+        float* v = row + h * dim;
+        for (int64_t i = 0; i < half; ++i) {
+          const float a = v[i], b = v[i + half];
+          v[i] = a * cos[i] - b * sin[i];
+          v[i + half] = b * cos[i] + a * sin[i];
+        }
+      }
+      if (slots[r].page == kNoPage) continue;
+      for (int64_t h = 0; h < 2 * kv_heads; ++h) {
+        const int64_t head = h % kv_heads;
+        const float* from = row + (heads + h) * dim;
+        uint8_t* to = kv.arena + slots[r].page * kPageUnitBytes +
+                      Raw16Offset(dim, head, h >= kv_heads, slots[r].slot);
+        for (int64_t i = 0; i < dim; ++i) {
+          const uint16_t bits = FloatToHalf(from[i]);
+          std::memcpy(to + i * 2, &bits, 2);
+        }
+      }
+    }
+  }
+
+  void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
+                      int64_t heads, const KvLayerView& kv, float* out) override {
+    const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
+    TESSERA_CHECK(heads % kv_heads == 0);
+    const double scale = 1 / std::sqrt(static_cast<double>(dim));
+    for (int64_t s = 0; s < num_sequences; ++s) {
+      // Every stored token of the sequence, in the order of its runs: the address of its page and
+      // its slot.
+      std::vector<std::pair<const uint8_t*, int>> tokens;
+      for (int32_t i = kv.run_begin[s]; i < kv.run_begin[s + 1]; ++i) {
+        const KvRun& run = kv.runs[i];
+        TESSERA_CHECK(run.format == Format::kRaw16);
+        const int per_page = PageTokens(run.format);
+        for (int32_t t = 0; t < run.tokens; ++t) {
+          const PageId page = kv.pages[run.first_page + t / per_page];
+          tokens.emplace_back(kv.arena + page * kPageUnitBytes, t % per_page);
+        }
+      }
+      const auto element = [&](int64_t token, int64_t head, bool value, int64_t i) {
+        uint16_t bits;
+        std::memcpy(
+            &bits,
+            tokens[token].first + Raw16Offset(dim, head, value, tokens[token].second) + i * 2, 2);
+        return HalfToFloat(bits);
+      };
+      for (int64_t row = query_begin[s]; row < query_begin[s + 1]; ++row) {
+        const int64_t visible =
+            static_cast<int64_t>(tokens.size()) - (query_begin[s + 1] - 1 - row);
+        TESSERA_CHECK(visible > 0);
+        for (int64_t h = 0; h < heads; ++h) {
+          const int64_t kv_head = h / (heads / kv_heads);
+          const float* q = qkv + (row * (heads + 2 * kv_heads) + h) * dim;
+          std::vector<double> scores(visible);
+          for (int64_t t = 0; t < visible; ++t) {
+            for (int64_t i = 0; i < dim; ++i)
+              scores[t] += double{q[i]} * element(t, kv_head, false, i);
+            scores[t] *= scale;
+          }
+          WeighValues(
+              scores, dim, [&](int64_t t, int64_t i) { return element(t, kv_head, true, i); },
+              out + (row * heads + h) * dim);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeReferenceOps() { return std::make_unique<ReferenceOps>(); }
+
+}  // namespace tessera

@@ -1,0 +1,153 @@
+// Attention of every CPU backend against the reference.
+#include <cmath>
+
+#include "kernels/half.h"
+#include "tests/kernels/test_util.h"
+
+namespace tessera::testing {
+namespace {
+
+// Bound of one output: scores err by the dot product's roundings, which weights feel as relative
+// errors; a weighted mean of values moves by at most twice the largest such error times the largest
+// value; then come the roundings of the sums over tokens.
+double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
+                      int64_t dim) {
+  const double score = Gamma(dim / 16 + 6) * score_sizes + kUnit * score_range;
+  const double weight = 2 * (score + 4 * kUnit);
+  const int64_t rescales = tokens / 16 + 1;
+  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
+}
+
+struct PagedProblem {
+  PagedCase cache;
+  std::vector<int> rows;  // query rows per sequence
+  int group;
+};
+
+void Check(Ops& ops, Ops& reference, const PagedProblem& p, uint64_t seed) {
+  PagedCache cache(p.cache, seed, seed + 1);
+  const int dim = p.cache.head_dim, heads = p.cache.kv_heads * p.group;
+  std::vector<int32_t> begin = {0};
+  for (int n : p.rows) begin.push_back(begin.back() + n);
+  Random random(seed + 2);
+  const int64_t row_floats = (heads + 2 * p.cache.kv_heads) * dim;
+  const std::vector<float> qkv = random.Normals(begin.back() * row_floats, 2);
+  std::vector<float> out(begin.back() * heads * dim, NAN), expected = out;
+  const auto sequences = static_cast<int64_t>(p.rows.size());
+  ops.PagedAttention(qkv.data(), begin.data(), sequences, heads, cache.view(), out.data());
+  reference.PagedAttention(qkv.data(), begin.data(), sequences, heads, cache.view(),
+                           expected.data());
+
+  std::vector<double> bound(out.size());
+  for (int s = 0; s < sequences; ++s) {
+    const int tokens = cache.Tokens(s);
+    for (int r = begin[s]; r < begin[s + 1]; ++r) {
+      for (int h = 0; h < heads; ++h) {
+        double sizes = 0, low = INFINITY, high = -INFINITY, max_value = 0;
+        for (int t = 0; t < tokens - (begin[s + 1] - 1 - r); ++t) {
+          double dot = 0, size = 0;
+          for (int i = 0; i < dim; ++i) {
+            const double product = double{qkv[r * row_floats + h * dim + i]} *
+                                   HalfToFloat(cache.At(s, t, h / p.group, false, i));
+            dot += product;
+            size += std::fabs(product);
+            max_value = std::max<double>(
+                max_value, std::fabs(HalfToFloat(cache.At(s, t, h / p.group, true, i))));
+          }
+          const double scale = 1 / std::sqrt(dim);
+          sizes = std::max(sizes, size * scale);
+          low = std::min(low, dot * scale);
+          high = std::max(high, dot * scale);
+        }
+        const double e = AttentionBound(sizes, high - low, tokens, max_value, dim);
+        std::fill_n(bound.begin() + (int64_t{r} * heads + h) * dim, dim, e);
+      }
+    }
+  }
+  ExpectWithin(out, expected, bound,
+               "head_dim " + std::to_string(dim) + " group " + std::to_string(p.group));
+}
+
+class AttentionTest : public BackendTest {};
+
+TEST_P(AttentionTest, HeadDims) {
+  for (int dim : {8, 16, 24, 40, 64, 72, 128, 256}) {
+    Check(*ops_, *reference_,
+          {.cache = {.kv_heads = 2, .head_dim = dim, .run_tokens = {{1}, {37}, {64}}},
+           .rows = {1, 5, 1},
+           .group = 1},
+          dim);
+  }
+}
+
+TEST_P(AttentionTest, GroupedQueries) {
+  for (int group = 1; group <= 8; ++group) {
+    Check(*ops_, *reference_,
+          {.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{50}, {33}, {16}}},
+           .rows = {1, 7, 16},
+           .group = group},
+          group);
+  }
+  // One KV head under more query heads than a block holds.
+  Check(*ops_, *reference_,
+        {.cache = {.kv_heads = 1, .head_dim = 128, .run_tokens = {{40}}}, .rows = {3}, .group = 20},
+        99);
+}
+
+TEST_P(AttentionTest, WholePromptFromFirstToken) {
+  for (int n : {1, 15, 16, 17, 31, 33, 100}) {
+    Check(*ops_, *reference_,
+          {.cache = {.kv_heads = 1, .head_dim = 32, .run_tokens = {{n}}}, .rows = {n}, .group = 2},
+          n);
+  }
+}
+
+TEST_P(AttentionTest, SeveralRunsWithPartFilledPages) {
+  Check(*ops_, *reference_,
+        {.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{5, 17, 30}, {16, 1}, {3, 48}}},
+         .rows = {9, 1, 20},
+         .group = 2},
+        5);
+}
+
+TEST_P(AttentionTest, SequencesWithoutRowsAreSkipped) {
+  Check(*ops_, *reference_,
+        {.cache = {.kv_heads = 1, .head_dim = 64, .run_tokens = {{20}, {20}, {20}}},
+         .rows = {0, 3, 0},
+         .group = 1},
+        5);
+}
+
+TEST_P(AttentionTest, LargeScores) {
+  // One key dominates by thousands: the others' weights underflow and nothing becomes NaN.
+  PagedCache cache({.kv_heads = 1, .head_dim = 16, .run_tokens = {{40}}}, 1, 2);
+  for (int i = 0; i < 16; ++i) cache.At(0, 23, 0, false, i) = FloatToHalf(60000);
+  std::vector<float> qkv(3 * 16, 100.0f), out(16);
+  const int32_t begin[] = {0, 1};
+  ops_->PagedAttention(qkv.data(), begin, 1, 1, cache.view(), out.data());
+  for (int i = 0; i < 16; ++i) EXPECT_EQ(out[i], HalfToFloat(cache.At(0, 23, 0, true, i)));
+}
+
+TEST_P(AttentionTest, Vit) {
+  for (int dim : {8, 64, 72}) {
+    for (int tokens : {1, 16, 17, 65}) {
+      const int images = 2, heads = 3;
+      Random random(tokens);
+      const std::vector<float> qkv = random.Normals(images * tokens * 3 * heads * dim, 2);
+      std::vector<float> out(images * tokens * heads * dim, NAN), expected = out;
+      ops_->VitAttention(qkv.data(), images, tokens, heads, dim, out.data());
+      reference_->VitAttention(qkv.data(), images, tokens, heads, dim, expected.data());
+      float max = 0;
+      for (float v : qkv) max = std::max(max, std::fabs(v));
+      const double sizes = double{max} * max * std::sqrt(dim);  // |q . k| / sqrt(dim) at most
+      const double e = AttentionBound(sizes, 2 * sizes, tokens, max, dim);
+      ExpectWithin(out, expected, std::vector<double>(out.size(), e),
+                   "vit dim " + std::to_string(dim) + " tokens " + std::to_string(tokens));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+
+}  // namespace
+}  // namespace tessera::testing

@@ -1,0 +1,169 @@
+// MatMul of every CPU backend against the reference, with the bound of the sums' own roundings.
+#include <cmath>
+
+#include "tests/kernels/test_util.h"
+
+namespace tessera::testing {
+namespace {
+
+struct Problem {
+  int64_t rows, in, out;
+  DType dtype = DType::kBF16;
+  bool bias = false, residual = false, misaligned = false;
+  Activation act = Activation::kNone;
+  std::vector<int64_t> parts = {};  // rows of the glued parts; empty: one part
+
+  std::string Name() const {
+    return std::to_string(rows) + "x" + std::to_string(in) + "x" + std::to_string(out) + " " +
+           DTypeName(dtype) + " act " + std::to_string(static_cast<int>(act)) +
+           (bias ? " bias" : "") + (residual ? " residual" : "") + " parts " +
+           std::to_string(parts.size());
+  }
+};
+
+// |act'(x)| <= this for all three (the largest is GELU's, 1.129).
+constexpr double kActivationSlope = 1.13;
+
+void Check(Ops& ops, Ops& reference, const Problem& p, uint64_t seed) {
+  Random random(seed);
+  const Stored weight(random.Normals(p.in * p.out), p.dtype, p.misaligned);
+  const Stored bias(random.Normals(p.out), p.dtype, p.misaligned);
+  const std::vector<float> x = random.Normals(p.rows * p.in);
+  const std::vector<float> residual = random.Normals(p.rows * p.out, 4);
+  std::vector<int64_t> part_rows = p.parts.empty() ? std::vector<int64_t>{p.out} : p.parts;
+  std::vector<LinearPart> parts;
+  int64_t first = 0;
+  for (int64_t n : part_rows) {
+    const auto at = [&](const Stored& s, int64_t i) {
+      return static_cast<const uint8_t*>(s.data()) + i * DTypeBytes(p.dtype);
+    };
+    parts.push_back({at(weight, first * p.in), p.bias ? at(bias, first) : nullptr, n});
+    first += n;
+  }
+  ASSERT_EQ(first, p.out);
+
+  // In place where there is a residual, as the engine calls it.
+  std::vector<float> y = p.residual ? residual : std::vector<float>(p.rows * p.out, NAN);
+  std::vector<float> expected(y.size(), NAN);
+  std::vector<float> before(y.size());  // what goes into the activation
+  const Linear w = ops.MakeLinear(parts, p.in, p.dtype);
+  const Linear truth = reference.MakeLinear(parts, p.in, p.dtype);
+  EXPECT_EQ(w.in, p.in);
+  EXPECT_EQ(w.out, p.out);
+  EXPECT_EQ(w.bias != nullptr, p.bias);
+  ops.MatMul(w, x.data(), p.rows, y.data(), p.act, p.residual ? y.data() : nullptr);
+  reference.MatMul(truth, x.data(), p.rows, expected.data(), p.act,
+                   p.residual ? residual.data() : nullptr);
+  if (p.act != Activation::kNone) reference.MatMul(truth, x.data(), p.rows, before.data());
+
+  std::vector<double> bound(y.size());
+  for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t o = 0; o < p.out; ++o) {
+      double sizes = p.bias ? std::fabs(bias[o]) : 0;
+      for (int64_t k = 0; k < p.in; ++k) {
+        sizes += std::fabs(double{x[r * p.in + k]} * weight[o * p.in + k]);
+      }
+      const int64_t i = r * p.out + o;
+      double e = Gamma(p.in + 1) * sizes;
+      if (p.act != Activation::kNone) {
+        e = kActivationSlope * e + 8 * kUnit * std::fabs(before[i]);  // exp, erf, product, quotient
+      }
+      if (p.residual) e += kUnit * (std::fabs(expected[i]) + e);
+      bound[i] = e + kUnit * std::fabs(expected[i]);  // the reference's own rounding
+    }
+  }
+  ExpectWithin(y, expected, bound, p.Name());
+}
+
+class MatMulTest : public BackendTest {};
+
+TEST_P(MatMulTest, OddShapes) {
+  uint64_t seed = 1;
+  for (int64_t n : {1, 15, 16, 17, 31, 33, 64, 129}) {
+    for (int64_t k : {1, 8, 33, 257}) {
+      Check(*ops_, *reference_, {.rows = 3, .in = k, .out = n}, seed++);
+      Check(*ops_, *reference_, {.rows = 19, .in = k, .out = n}, seed++);
+    }
+  }
+}
+
+TEST_P(MatMulTest, AllRowCounts) {
+  for (int64_t rows = 1; rows <= 64; ++rows) {
+    Check(*ops_, *reference_, {.rows = rows, .in = 67, .out = 50}, 1000 + rows);
+  }
+}
+
+TEST_P(MatMulTest, SeveralCacheBlocks) {
+  // More rows than a chunk (264), more columns than a group (128), more than two blocks of k (256),
+  // and enough work to be shared by threads.
+  if (GetParam().isa == "scalar") {
+    Check(*ops_, *reference_, {.rows = 267, .in = 300, .out = 40, .bias = true}, 1);
+    return;
+  }
+  Check(*ops_, *reference_, {.rows = 267, .in = 520, .out = 135, .bias = true}, 2);
+  Check(*ops_, *reference_, {.rows = 1, .in = 600, .out = 1000, .residual = true}, 3);
+}
+
+TEST_P(MatMulTest, DTypes) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (bool misaligned : {false, true}) {
+      for (int64_t rows : {1, 2, 7, 33}) {
+        Check(*ops_, *reference_,
+              {.rows = rows,
+               .in = 300,
+               .out = 35,
+               .dtype = dtype,
+               .bias = true,
+               .misaligned = misaligned},
+              7 * rows + misaligned);
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, BiasActivationResidual) {
+  for (Activation act :
+       {Activation::kNone, Activation::kGelu, Activation::kQuickGelu, Activation::kSilu}) {
+    for (bool bias : {false, true}) {
+      for (bool residual : {false, true}) {
+        for (int64_t rows : {1, 5, 30}) {
+          // in = 3 leaves sums near zero, where GELU's tails lie; 280 crosses a block of k.
+          for (int64_t in : {3, 280}) {
+            Check(
+                *ops_, *reference_,
+                {.rows = rows, .in = in, .out = 37, .bias = bias, .residual = residual, .act = act},
+                in + rows);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, GluedParts) {
+  for (int64_t rows : {1, 20}) {
+    for (bool misaligned : {false, true}) {
+      Check(*ops_, *reference_,
+            {.rows = rows,
+             .in = 40,
+             .out = 62,
+             .bias = true,
+             .misaligned = misaligned,
+             .parts = {1, 15, 16, 30}},
+            rows);
+    }
+  }
+}
+
+TEST_P(MatMulTest, NoRowsDoesNothing) {
+  const std::vector<float> w(16);
+  const Linear linear = ops_->MakeLinear({{w.data(), nullptr, 4}}, 4, DType::kF32);
+  float y = 7;
+  ops_->MatMul(linear, w.data(), 0, &y);
+  EXPECT_EQ(y, 7);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, MatMulTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+
+}  // namespace
+}  // namespace tessera::testing

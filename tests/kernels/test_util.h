@@ -1,0 +1,102 @@
+// What the kernel tests share: backends under test, random operands, comparison with a bound per
+// element, and a paged cache filled with known values.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/ops.h"
+
+namespace tessera::testing {
+
+constexpr double kUnit = 0x1p-24;  // unit roundoff of float
+// The classic bound of n roundings: n u / (1 - n u).
+constexpr double Gamma(int64_t n) { return n * kUnit / (1 - n * kUnit); }
+
+// A backend as the suites instantiate it, and its name in test names.
+struct BackendCase {
+  std::string isa;
+  int threads;
+};
+inline std::string CaseName(const ::testing::TestParamInfo<BackendCase>& info) {
+  return info.param.isa + "_" + std::to_string(info.param.threads) + "_threads";
+}
+std::vector<BackendCase> AllBackendCases();
+bool IsaAvailable(const std::string& isa);
+std::unique_ptr<Ops> MakeCpu(const std::string& isa, int threads);
+std::unique_ptr<Ops> MakeReference();
+
+// For suites over BackendCase: skips, with the reason, what this machine cannot run.
+class BackendTest : public ::testing::TestWithParam<BackendCase> {
+ protected:
+  void SetUp() override;
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<Ops> reference_ = MakeReference();
+};
+
+class Random {
+ public:
+  explicit Random(uint64_t seed) : engine_(seed) {}
+  float Normal() { return normal_(engine_); }
+  int64_t Below(int64_t n) { return static_cast<int64_t>(engine_() % static_cast<uint64_t>(n)); }
+  std::vector<float> Normals(int64_t n, float scale = 1);
+  std::mt19937_64& engine() { return engine_; }
+
+ private:
+  std::mt19937_64 engine_;
+  std::normal_distribution<float> normal_;
+};
+
+// Values stored as `dtype`, at an address that is odd if `misaligned`.
+class Stored {
+ public:
+  Stored(const std::vector<float>& values, DType dtype, bool misaligned);
+  const void* data() const { return bytes_.data() + offset_; }
+  float operator[](int64_t i) const;
+
+ private:
+  std::vector<uint8_t> bytes_;
+  size_t offset_;
+  DType dtype_;
+};
+
+// |actual[i] - expected[i]| <= bound[i] for all i; a failure names the worst element.
+void ExpectWithin(const std::vector<float>& actual, const std::vector<float>& expected,
+                  const std::vector<double>& bound, const std::string& what);
+void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& expected,
+                    const std::string& what);
+
+// Sequences in a paged RAW16 cache; unused slots hold NaN, so that reading one shows.
+struct PagedCase {
+  int kv_heads, head_dim;
+  std::vector<std::vector<int>> run_tokens;  // per sequence, tokens of each run
+};
+class PagedCache {
+ public:
+  // `shuffle` seeds the places of the pages in the arena, `values` what the tokens hold.
+  PagedCache(const PagedCase& shape, uint64_t shuffle, uint64_t values);
+  KvLayerView view() const;
+  // Half bits of one element of token `token` of sequence `s`, counted over its runs.
+  uint16_t& At(int s, int token, int head, bool value, int i);
+  KvSlot Slot(int s, int token) const;
+  int Tokens(int s) const;
+  // Cuts sequence s (its only run) to its first n tokens.
+  void Truncate(int s, int n) { runs_[run_begin_[s]].tokens = n; }
+
+ private:
+  PagedCase shape_;
+  KvGeometry geometry_;
+  std::vector<uint8_t> bytes_;
+  uint8_t* arena_;  // aligned to 64 bytes within bytes_
+  std::vector<PageId> pages_;
+  std::vector<KvRun> runs_;
+  std::vector<int32_t> run_begin_;
+};
+
+}  // namespace tessera::testing
