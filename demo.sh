@@ -68,7 +68,11 @@ start_server() {
     --metrics_listen "$metrics" >"$log" 2>&1 </dev/null &
   server=$!
   for ((i = 0; i < start_limit_seconds * 10; ++i)); do
-    if timeout 5 "$bin/tessera" info --address "$address" >/dev/null 2>&1; then return; fi
+    # Told by the operator's service: the admin listener is up before the model is.
+    if timeout 5 "$bin/tessera" info --address "$admin" 2>/dev/null |
+      grep -qE '^ *state +SERVING *$'; then
+      return
+    fi
     if ! kill -0 "$server" 2>/dev/null; then
       show_log
       fail "tesserad ended before it was ready"
@@ -92,9 +96,9 @@ ask() {
     prompt+=$'\n'"Image $((++i)): <image>"
   done
   prompt+=$'\n'"$question ASSISTANT:"
-  printf '\n%s%s%s  %s(%s)%s\n' "$bold" "$question" "$plain" "$dim" "${*/#/$pictures/}" "$plain"
+  printf '\n%s%s%s  %s(%s)%s\n' "$bold" "$question" "$plain" "$dim" "$pictures: ${*/%/.png}" "$plain"
   if ! timeout "$answer_limit_seconds" "$bin/tessera" chat --address "$address" "${images[@]}" \
-    --message "$prompt" --raw --expect "$expected"; then
+    --message "$prompt" --raw --expect "$expected" --temperature 0 --max_tokens 16; then
     printf '%sWrong or no answer; "%s" is right.%s\n' "$red" "$expected" "$plain"
     wrong=$((wrong + 1))
   fi
@@ -123,14 +127,18 @@ ask island "5" "Which image shows a yellow ring?" "${eight[@]}"
 ask island "blue" "What color is the bar in image 4?" "${eight[@]}"
 
 heading "Metrics: http://$metrics/metrics"
-read_metrics | tr -d '\r' | grep -E '^tessera_' | grep -vE '_bucket|[ ]0$' | head -n 12 || true
+read_metrics | tr -d '\r' | awk '
+  /^tessera_(prompt|image|generation)_tokens_total|^tessera_prefix_cache_hit_tokens_total/ ||
+  /^tessera_time_to_first_token_seconds_(sum|count)|^tessera_requests_finished_total.* [^0]/ {
+    print; ++lines }
+  END { exit lines == 0 }' || fail "No metrics at http://$metrics/metrics"
 
 if $keep; then
   pid=$server
   server=0
   heading "Left running"
   echo "Ask it:   $bin/tessera chat --address $address --image FILE --message TEXT"
-  echo "Its load: $bin/tessera info --address $address"
+  echo "Its load: $bin/tessera info --address $admin"
   echo "Stop it:  kill $pid"
 else
   heading "Stopping tesserad"

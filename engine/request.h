@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,8 +36,16 @@ struct StopParams {
   bool include_stop = false;  // keep the matched string in the text
 };
 
+constexpr int kMaxStopStrings = 16;
+constexpr size_t kMaxStopStringBytes = 256;
+constexpr int kMaxStopIds = 64;
+constexpr int kMaxTopLogprobs = 20;
+
 // INVALID_ARGUMENT whose message starts with the field's proto path ("sampling.temperature: ...").
-absl::Status Validate(const SamplingParams& sampling, const StopParams& stop);
+// `top_logprobs` is the wire's value where it was set. What depends on the model (ids within the
+// vocabulary, max_tokens within the context) is not checked here.
+absl::Status Validate(const SamplingParams& sampling, const StopParams& stop,
+                      std::optional<int> top_logprobs = std::nullopt);
 
 // A prompt ready to run: image tokens are expanded, images prepared.
 struct Prompt {

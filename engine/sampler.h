@@ -1,10 +1,21 @@
 // Logits -> the next token, and its log-probabilities.
 //
-// Order, as vLLM and transformers have it: logprobs are of the raw distribution; then repetition,
-// presence and frequency penalties, temperature, top-k, top-p, min-p, draw. Reproducible: the draw
-// depends only on (seed, index of the output token), never on batching. Without a seed one is made
-// from the request id at submission.
-// Threads: one thread (the engine's).
+// Order, as transformers has it: logprobs are of the raw distribution; then repetition, presence
+// and frequency penalties, temperature, top-k, top-p, min-p, draw. Greedy (temperature 0) takes the
+// largest logit after penalties. What each filter keeps, in the order "larger logit, then lower
+// id":
+//   top-k  the first k;
+//   top-p  of those, renormalised, the shortest beginning whose mass reaches top_p (at least one);
+//   min-p  of those, all with at least min_p times the probability of the most probable token.
+// Penalties: repetition divides positive logits and multiplies negative ones (Keskar et al. 2019);
+// presence is subtracted once, frequency once per occurrence.
+//
+// Reproducible: the draw depends only on the logits and on (seed, index of the output token), never
+// on batching or on what was drawn before. Without a seed one is made from the request id at
+// submission. Probabilities are computed in double.
+// Never out of range: a NaN logit counts as -infinity, +infinity as the largest float; with no
+// finite logit at all the lowest id that is not banned is taken, or 0 when all are. Threads: one
+// thread (the engine's).
 #pragma once
 
 #include <cstdint>
@@ -18,29 +29,34 @@ namespace tessera {
 
 class Sampler {
  public:
-  // `banned`: ids that are never drawn (ids without text, image token, padding). Must outlive.
+  // `params` must have passed Validate. `banned`: ids that are never drawn (ids without text, image
+  // token, padding); ids outside the vocabulary are ignored. Must outlive.
   Sampler(const SamplingParams& params, uint64_t seed, const std::vector<int32_t>* banned);
 
   // Tokens that penalties look at: repetition sees prompt and output, the others the output only.
   void AddPromptToken(int32_t id);
   void AddOutputToken(int32_t id);
 
-  // logits [vocab] is changed in place. `also_banned`: ids not allowed at this step (end of
-  // sequence before min_tokens). Greedy ties go to the lowest id.
+  // logits [vocab], not empty, is changed in place. `also_banned`: ids not allowed at this step
+  // (end of sequence before min_tokens). Ties go to the lowest id.
   int32_t Sample(absl::Span<float> logits, absl::Span<const int32_t> also_banned, int index);
 
  private:
+  void ApplyPenalties(absl::Span<float> logits) const;
+  int32_t Draw(absl::Span<const float> logits, float largest, int index) const;
+
   SamplingParams params_;
   uint64_t seed_;
   const std::vector<int32_t>* banned_;
-  struct Counts {
-    int output = 0;
-    bool in_prompt = false;
-  };
-  std::unordered_map<int32_t, Counts> counts_;
+  bool penalties_;                           // else counts_ stays empty
+  std::unordered_map<int32_t, int> counts_;  // tokens of prompt and output: times in the output
 };
 
-// log softmax of `logits` at `id`, with the `top` largest as candidates (by logit, then lowest id).
+// The number in [0, 1) that Sampler draws for output token `index`: a counter-based generator.
+double UniformDraw(uint64_t seed, uint64_t index);
+
+// log softmax of `logits` at `id`, with the `top` largest as candidates (by logit, then lowest id;
+// impossible ones are left out). Computed in double; -infinity becomes the lowest float.
 TokenLogprob ComputeLogprob(absl::Span<const float> logits, int32_t id, int top);
 
 }  // namespace tessera
