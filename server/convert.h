@@ -53,7 +53,8 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,
                           Request* request);
 
-// The prompt builder sees `content` as one message: gives its errors the path that the client knows.
+// The prompt builder sees `content` as one message: gives its errors the path that the client
+// knows.
 absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status);
 
 // INVALID_ARGUMENT with the path of the first field that this build does not know, or for a message

@@ -318,8 +318,7 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
 absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status) {
   const std::string path = LeadingFieldPath(status.message());
   if (status.ok() || in.content().empty() || !absl::StartsWith(path, "messages")) return status;
-  return absl::Status(status.code(),
-                      absl::StrCat("content", status.message().substr(path.size())));
+  return absl::Status(status.code(), absl::StrCat("content", status.message().substr(path.size())));
 }
 
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,

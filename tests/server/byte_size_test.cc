@@ -6,10 +6,14 @@ namespace tessera {
 namespace {
 
 TEST(ByteSizeTest, ReadsWhatPeopleWrite) {
-  const std::pair<const char*, int64_t> kCases[] = {
-      {"0", 0},           {"1048576", 1 << 20},   {"17B", 17},
-      {"512MiB", 512 << 20}, {"2GiB", int64_t{2} << 30}, {"1 TiB", int64_t{1} << 40},
-      {"3kib", 3 << 10},  {"9223372036854775807", INT64_MAX}};
+  const std::pair<const char*, int64_t> kCases[] = {{"0", 0},
+                                                    {"1048576", 1 << 20},
+                                                    {"17B", 17},
+                                                    {"512MiB", 512 << 20},
+                                                    {"2GiB", int64_t{2} << 30},
+                                                    {"1 TiB", int64_t{1} << 40},
+                                                    {"3kib", 3 << 10},
+                                                    {"9223372036854775807", INT64_MAX}};
   for (const auto& [text, bytes] : kCases) {
     const auto parsed = ParseByteSize(text);
     ASSERT_TRUE(parsed.ok()) << text << ": " << parsed.status();

@@ -17,9 +17,7 @@ ServerConfig Good() {
   return config;
 }
 
-TEST(ConfigTest, DefaultsAreValid) {
-  EXPECT_TRUE(Validate(Good()).ok()) << Validate(Good());
-}
+TEST(ConfigTest, DefaultsAreValid) { EXPECT_TRUE(Validate(Good()).ok()) << Validate(Good()); }
 
 struct Case {
   const char* name;
@@ -57,12 +55,14 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"device", [](ServerConfig* c) { c->device = "tpu"; }, "--device=tpu"},
         Case{"format", [](ServerConfig* c) { c->load_format = "pickle"; }, "--load_format=pickle"},
         Case{"policy", [](ServerConfig* c) { c->kv_policy = "nope"; }, "--kv_policy=nope"},
-        Case{"allow", [](ServerConfig* c) { c->kv_policy_allow = {"none", "nope"}; },
+        Case{"allow",
+             [](ServerConfig* c) {
+               c->kv_policy_allow = {"none", "nope"};
+             },
              "--kv_policy_allow=nope"},
         Case{"listen", [](ServerConfig* c) { c->listen = "nonsense"; }, "--listen"},
         Case{"open", [](ServerConfig* c) { c->listen = "0.0.0.0:1"; }, "--insecure_listen_any"},
-        Case{"admin", [](ServerConfig* c) { c->admin_listen = "[::]:1"; },
-             "--insecure_listen_any"},
+        Case{"admin", [](ServerConfig* c) { c->admin_listen = "[::]:1"; }, "--insecure_listen_any"},
         Case{"metrics", [](ServerConfig* c) { c->metrics_listen = "unix:/x"; },
              "--metrics_listen"}),
     [](const auto& info) { return std::string(info.param.name); });

@@ -45,8 +45,8 @@ TEST(ErrorDetailsTest, OversizeImageDoesNot) {
 }
 
 TEST(ErrorDetailsTest, RetryDelayKeepsItsFraction) {
-  const auto status = RetryLater(absl::StatusCode::kUnavailable, "x", reason::kDraining,
-                                 absl::Milliseconds(2500));
+  const auto status =
+      RetryLater(absl::StatusCode::kUnavailable, "x", reason::kDraining, absl::Milliseconds(2500));
   EXPECT_EQ(View(ToGrpcStatus(status)).retry, absl::Milliseconds(2500));
 }
 
@@ -75,7 +75,8 @@ TEST(ErrorDetailsTest, OkIsOk) { EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok()
 
 TEST(ErrorDetailsTest, FindsFieldPaths) {
   EXPECT_EQ(LeadingFieldPath("a: b"), "a");
-  EXPECT_EQ(LeadingFieldPath("messages[12].content[3].image: x: y"), "messages[12].content[3].image");
+  EXPECT_EQ(LeadingFieldPath("messages[12].content[3].image: x: y"),
+            "messages[12].content[3].image");
   EXPECT_EQ(LeadingFieldPath("x-request-id: bad"), "x-request-id");
   for (const char* text : {"", ": x", "no colon", "Two words: x", "a[b]: x", "a[]: x", "a[1: x",
                            "https://x", "/etc/x: y"}) {

@@ -17,8 +17,12 @@ using testing::HasSubstr;
 TEST(LogTest, JsonSurvivesHostileText) {
   const std::string hostile = "quote\" slash\\ \n\r\t \x01 \x7f \xff bad \xe2\x82\xac \xed\xa0\x80";
   const std::string body = FormatLogBody(LogFormat::kJson, hostile,
-                                         {{"key\"", hostile}, {"n", 3}, {"x", 0.25}, {"t", true},
-                                          {"nan", std::nan("")}, {"big", int64_t{1} << 40}});
+                                         {{"key\"", hostile},
+                                          {"n", 3},
+                                          {"x", 0.25},
+                                          {"t", true},
+                                          {"nan", std::nan("")},
+                                          {"big", int64_t{1} << 40}});
   EXPECT_EQ(body.find('\n'), std::string::npos);
   const auto json = nlohmann::json::parse("{" + body + "}");
   EXPECT_THAT(json["msg"].get<std::string>(), HasSubstr("quote\" slash\\ \n\r\t \x01"));
