@@ -9,11 +9,13 @@
 namespace tessera::testing {
 namespace {
 
-// Every instruction set of this machine with 1, 2 and 3 threads.
+// Every instruction set of this machine with 1, 2 and 3 threads; the slow one with 2.
 std::vector<std::unique_ptr<Ops>> AllCpus() {
   std::vector<std::unique_ptr<Ops>> all;
   for (const std::string& isa : CpuInstructionSets()) {
-    for (int threads : {1, 2, 3}) all.push_back(MakeCpu(isa, threads));
+    for (int threads : {1, 2, 3}) {
+      if (isa != "scalar" || threads == 2) all.push_back(MakeCpu(isa, threads));
+    }
   }
   return all;
 }

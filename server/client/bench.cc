@@ -1,0 +1,138 @@
+// `tessera bench`: latency, throughput and goodput of a server under load.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/client_context.h"
+#include "server/client/bench_config.h"
+#include "server/client/bench_report.h"
+#include "server/client/commands.h"
+#include "server/client/connection.h"
+#include "server/client/json_fields.h"
+#include "server/client/load_run.h"
+#include "server/client/synthetic.h"
+#include "server/client/terminal.h"
+#include "tessera/v1/tokenizer.grpc.pb.h"
+
+namespace tessera::client {
+namespace {
+
+constexpr char kSummary[] =
+    "Sends requests of made-up words and pictures, and reports time to first token, time between "
+    "tokens, end-to-end time, throughput and goodput. Closed loop (--concurrency) asks how fast "
+    "the server is with so many at once; open loop (--rate) asks what its users see at that many a "
+    "second.\n"
+    "Requests are not retried: a refusal is a result. Exit status 1 if a request failed.";
+
+// How many words make about `tokens` text tokens with this server's tokenizer and template.
+grpc::Status CalibrateWords(const std::shared_ptr<grpc::Channel>& channel, int tokens, int* words) {
+  constexpr int kFew = 1, kMany = 257;
+  const auto stub = v1::Tokenizer::NewStub(channel);
+  const auto count = [&](int length, int* out) {
+    v1::CountTokensRequest request;
+    request.add_content()->set_text(SyntheticText(length, /*seed=*/0));
+    v1::CountTokensResponse response;
+    grpc::ClientContext context;
+    SetTimeout(absl::Seconds(30), &context);
+    const grpc::Status status = stub->CountTokens(&context, request, &response);
+    *out = response.tokens() - response.image_tokens();
+    return status;
+  };
+  int few = 0, many = 0;
+  grpc::Status status = count(kFew, &few);
+  if (status.ok()) status = count(kMany, &many);
+  if (!status.ok()) return status;
+  if (many <= few) {
+    return grpc::Status(grpc::StatusCode::INTERNAL,
+                        "CountTokens gives a long text no more tokens than a short one");
+  }
+  const double per_word = static_cast<double>(many - few) / (kMany - kFew);
+  *words = std::max(1, static_cast<int>(std::lround(kFew + (tokens - few) / per_word)));
+  return grpc::Status::OK;
+}
+
+// The first error of each code in full.
+void ShowErrors(const std::vector<Measured>& results, const Io& io) {
+  std::set<grpc::StatusCode> shown;
+  for (const Measured& measured : results) {
+    const RpcError& error = measured.call.error;
+    if (error.ok() || !shown.insert(error.code).second) continue;
+    *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(error);
+  }
+}
+
+LoadPlan PlanOf(const BenchConfig& config) {
+  LoadPlan plan;
+  plan.first_index = config.warmup;
+  plan.requests = config.requests;
+  plan.duration = config.duration;
+  plan.concurrency = config.concurrency;
+  plan.rate = config.rate;
+  plan.seed = config.seed;
+  plan.timeout = config.timeout;
+  return plan;
+}
+
+// False if a warm-up request failed: the errors are shown.
+bool Warm(const std::shared_ptr<grpc::Channel>& channel, const BenchConfig& config,
+          const Workload& workload, const Io& io) {
+  if (config.warmup == 0) return true;
+  LoadPlan plan;
+  plan.requests = config.warmup;
+  plan.concurrency = config.open_loop() ? 1 : config.concurrency;
+  plan.timeout = config.timeout;
+  const auto results = RunLoad(
+      channel, plan, [&](int64_t i) { return workload.Make(i); }, io.interrupt,
+      [](int64_t, int64_t) {});
+  ShowErrors(results, io);
+  return std::all_of(results.begin(), results.end(), [](const auto& r) { return r.call.ok(); }) &&
+         static_cast<int>(results.size()) == config.warmup;
+}
+
+}  // namespace
+
+int RunBench(const Args& args, const Io& io) {
+  BenchConfig config;
+  Options options("bench", kSummary);
+  config.Register(&options);
+  if (const auto code = options.ParseOrExit(args, io)) return *code;
+  if (const auto status = config.Finish(options); !status.ok()) {
+    return options.UsageError(status, io);
+  }
+  auto channel = Connect(config.address);
+  if (!channel.ok()) {
+    return options.UsageError(
+        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
+  }
+  int words = 0;
+  if (config.prompt.empty()) {
+    const grpc::Status status = CalibrateWords(*channel, config.prompt_tokens, &words);
+    if (!status.ok()) {
+      *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(status));
+      return kExitFailure;
+    }
+  }
+  const Workload workload(config, words);
+  if (!Warm(*channel, config, workload, io)) {
+    *io.err << "tessera bench: the warm-up failed\n";
+    return kExitFailure;
+  }
+  std::vector<Measured> results;
+  {
+    ProgressBar bar(io);
+    results = RunLoad(
+        *channel, PlanOf(config), [&](int64_t i) { return workload.Make(i); }, io.interrupt,
+        [&](int64_t done, int64_t failed) { bar.Update(done, config.requests, failed); });
+  }
+  const BenchReport report = MakeReport(results, config.slo);
+  ShowErrors(results, io);
+  if (config.json) {
+    *io.out << ToLine(report.ToJson(config)) << "\n";
+  } else {
+    *io.out << report.Render(config);
+  }
+  return report.failed == 0 && report.good > 0 ? kExitOk : kExitFailure;
+}
+
+}  // namespace tessera::client

@@ -1,0 +1,125 @@
+#include "server/client/eval_report.h"
+
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/base.h"
+#include "server/client/format.h"
+#include "server/client/json_fields.h"
+#include "server/client/prompt_parts.h"
+
+namespace tessera::client {
+namespace {
+
+constexpr int kMaxTokens = 8;
+
+absl::StatusOr<Question> ParseQuestion(absl::string_view line, absl::string_view directory) {
+  ASSIGN_OR_RETURN(const nlohmann::json object, ParseObject(line));
+  Fields fields(object);
+  Question question;
+  const std::pair<const char*, std::string*> texts[] = {{"task", &question.task},
+                                                        {"prompt", &question.prompt},
+                                                        {"answer", &question.answer},
+                                                        {"reference", &question.reference}};
+  for (const auto& [key, out] : texts) {
+    if (fields.Find(key) == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", key, "\" is missing"));
+    }
+    RETURN_IF_ERROR(fields.Get(key, out));
+  }
+  RETURN_IF_ERROR(fields.Get("images", &question.images));
+  for (std::string& path : question.images) path = ResolvePath(directory, path);
+  return question;
+}
+
+double Share(int part, int whole) { return whole > 0 ? static_cast<double>(part) / whole : 0.0; }
+
+}  // namespace
+
+absl::StatusOr<std::vector<Question>> ReadQuestions(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  const std::string directory = DirectoryOf(path);
+  std::vector<Question> questions;
+  int number = 0;
+  for (absl::string_view rest = text; !rest.empty();) {
+    const size_t newline = std::min(rest.find('\n'), rest.size() - 1);
+    const absl::string_view line = absl::StripAsciiWhitespace(rest.substr(0, newline + 1));
+    rest.remove_prefix(newline + 1);
+    ++number;
+    if (line.empty()) continue;
+    auto question = ParseQuestion(line, directory);
+    if (!question.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ":", number, ": ", question.status().message()));
+    }
+    questions.push_back(*std::move(question));
+  }
+  if (questions.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": no questions in it"));
+  }
+  return questions;
+}
+
+absl::StatusOr<v1::GenerateRequest> QuestionRequest(const Question& question) {
+  std::vector<v1::Image> images;
+  for (const std::string& path : question.images) {
+    ASSIGN_OR_RETURN(images.emplace_back(), LoadImage(path));
+  }
+  v1::GenerateRequest request;
+  ASSIGN_OR_RETURN(*request.mutable_content(),
+                   SplitAtMarkers(question.prompt, kRawMarker, std::move(images)));
+  request.set_apply_template(false);
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_stopping()->set_max_tokens(kMaxTokens);
+  return request;
+}
+
+bool SameAnswer(absl::string_view a, absl::string_view b) {
+  return absl::StripAsciiWhitespace(a) == absl::StripAsciiWhitespace(b);
+}
+
+void EvalReport::Add(const Question& question, const QuestionResult& result) {
+  const bool right = result.answered && SameAnswer(result.answer, question.answer);
+  const bool agreeing = result.answered && SameAnswer(result.answer, question.reference);
+  for (Task* task : {&tasks[question.task], &all}) {
+    ++task->questions;
+    task->right += right;
+    task->agreeing += agreeing;
+    task->failed += !result.answered;
+  }
+  if (!result.answered) return;
+  const int answered = all.questions - all.failed;
+  kv_bytes_per_token += (result.kv_bytes_per_token - kv_bytes_per_token) / answered;
+}
+
+std::string EvalReport::RenderTable() const {
+  Table table({"task", "questions", "right", "accuracy", "agreement", "failed"});
+  const auto add = [&](const std::string& name, const Task& task) {
+    table.AddRow({name, absl::StrCat(task.questions), absl::StrCat(task.right),
+                  absl::StrFormat("%.3f", Share(task.right, task.questions)),
+                  absl::StrFormat("%.3f", Share(task.agreeing, task.questions)),
+                  absl::StrCat(task.failed)});
+  };
+  for (const auto& [name, task] : tasks) add(name, task);
+  add("all", all);
+  return table.Render();
+}
+
+nlohmann::ordered_json EvalReport::ToJson() const {
+  nlohmann::ordered_json json;
+  json["questions"] = all.questions;
+  json["accuracy"] = nlohmann::ordered_json::object();
+  for (const auto& [name, task] : tasks) {
+    json["accuracy"][name] = Share(task.right, task.questions);
+  }
+  json["mean_accuracy"] = Share(all.right, all.questions);
+  json["agreement"] = Share(all.agreeing, all.questions);
+  json["kv_bytes_per_token"] = kv_bytes_per_token;
+  if (all.failed > 0) json["failed"] = all.failed;
+  return json;
+}
+
+}  // namespace tessera::client

@@ -1,0 +1,82 @@
+// From protobuf to the engine's structs, with every check that needs no picture and no tokenizer,
+// and back.
+//
+// Errors of requests name the field by its path ("content[2].image"), so that a client knows which
+// of its inputs is wrong. Fields this build does not know are errors too: ignoring them would
+// silently answer another question than the one asked. Threads: safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cache/policy.h"
+#include "engine/model_config.h"
+#include "engine/prompt_builder.h"
+#include "engine/request.h"
+#include "engine/tokenizer.h"
+#include "google/protobuf/message.h"
+#include "tessera/v1/inference.pb.h"
+#include "tessera/v1/tokenizer.pb.h"
+
+namespace tessera {
+
+struct ConvertOptions {
+  const ModelConfig* model = nullptr;
+  int context_tokens = 0;
+  int max_images = 0;
+  int64_t max_text_bytes = 0;
+  std::shared_ptr<const Policy> default_policy;
+  std::vector<std::string> allowed_policies;  // names; empty: all
+};
+
+// All of a request but its prompt's tokens. stop.max_tokens stays 0 when the request leaves it to
+// the server (see SetMaxTokens). `id` is the request's id, if it has one.
+// INVALID_ARGUMENT, NOT_FOUND (model), FAILED_PRECONDITION (policy not allowed).
+absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
+                                       const ConvertOptions& options);
+
+// The prompt's parts. Views into `in` remain: it must outlive the result.
+absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
+                                          const ConvertOptions& options);
+absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,
+                                          const ConvertOptions& options);
+absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
+                                          const ConvertOptions& options);
+
+// Once the prompt's length is known: gives an absent max_tokens its value, the least of
+// `default_max_tokens` and what the context leaves. INVALID_ARGUMENT if the prompt, or the prompt
+// with the asked max_tokens, is longer than the context.
+absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,
+                          Request* request);
+
+// The prompt builder sees `content` as one message: gives its errors the path that the client
+// knows.
+absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status);
+
+// INVALID_ARGUMENT with the path of the first field that this build does not know, or for a message
+// of absurdly many parts.
+absl::Status CheckNoUnknownFields(const google::protobuf::Message& message);
+
+// The names in a policy's text form: "a(x=1)+b" -> a, b.
+std::vector<std::string> PolicyNames(absl::string_view text);
+
+// A client's request id: 1 to 128 visible ASCII characters.
+absl::Status CheckRequestId(absl::string_view path, absl::string_view id);
+
+// --- replies
+struct ReplyOptions {
+  bool token_ids = false;
+  bool logprobs = false;
+};
+// False when the event holds nothing to tell (no text, and no tokens that were asked for).
+bool ConvertDelta(const Event& event, const ReplyOptions& options, const Tokenizer& tokenizer,
+                  v1::TokenDelta* out);
+void ConvertFinished(const Event& event, v1::Finished* out);
+// A token for people: its text, or the vocabulary's piece where the bytes alone are not UTF-8.
+std::string TokenText(const Tokenizer& tokenizer, int32_t id);
+
+}  // namespace tessera

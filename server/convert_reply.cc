@@ -1,0 +1,71 @@
+#include "engine/utf8.h"
+#include "server/convert.h"
+
+namespace tessera {
+namespace {
+
+void ConvertUsage(const Usage& in, v1::Usage* out) {
+  out->set_prompt_tokens(in.prompt_tokens);
+  out->set_image_tokens(in.image_tokens);
+  out->set_cached_tokens(in.cached_tokens);
+  out->set_output_tokens(in.output_tokens);
+  out->set_preemptions(in.preemptions);
+  out->set_kv_bytes(in.kv_bytes);
+  out->set_kv_bytes_peak(in.kv_bytes_peak);
+  out->set_kv_mean_bits(in.kv_mean_bits);
+  out->set_kv_bytes_per_token(in.kv_bytes_per_token);
+  out->set_kv_policy(in.policy);
+  v1::StageTimes* times = out->mutable_times();
+  times->set_image_decode(in.image_decode_seconds);
+  times->set_queue(in.queue_seconds);
+  times->set_vision_encode(in.vision_seconds);
+  times->set_prefill(in.prefill_seconds);
+  times->set_decode(in.decode_seconds);
+  times->set_time_to_first_token(in.first_token_seconds);
+  times->set_total(in.total_seconds);
+}
+
+}  // namespace
+
+bool ConvertDelta(const Event& event, const ReplyOptions& options, const Tokenizer& tokenizer,
+                  v1::TokenDelta* out) {
+  if (event.text.empty() && event.ids.empty()) return false;
+  out->set_text(event.text);
+  out->set_tokens(static_cast<int32_t>(event.ids.size()));
+  if (options.token_ids) {
+    out->mutable_token_ids()->Add(event.ids.begin(), event.ids.end());
+  }
+  if (!options.logprobs) return true;
+  for (const TokenLogprob& in : event.logprobs) {
+    v1::TokenLogprob* logprob = out->add_logprobs();
+    logprob->set_token_id(in.id);
+    logprob->set_logprob(in.logprob);
+    for (const auto& [id, value] : in.top) {
+      auto* candidate = logprob->add_top();
+      candidate->set_token_id(id);
+      candidate->set_logprob(value);
+      candidate->set_text(TokenText(tokenizer, id));
+    }
+  }
+  return true;
+}
+
+void ConvertFinished(const Event& event, v1::Finished* out) {
+  out->set_reason(event.reason == FinishReason::kLength ? v1::Finished::REASON_LENGTH
+                                                        : v1::Finished::REASON_STOP);
+  if (!event.stop_string.empty()) {
+    out->set_stop_string(event.stop_string);
+  } else if (event.stop_id >= 0) {
+    out->set_stop_token_id(event.stop_id);
+  }
+  ConvertUsage(event.usage, out->mutable_usage());
+}
+
+std::string TokenText(const Tokenizer& tokenizer, int32_t id) {
+  const std::string bytes = tokenizer.TokenBytes(id);
+  if (!bytes.empty() && IsValidUtf8(bytes)) return bytes;
+  const std::string piece = tokenizer.Piece(id);
+  return IsValidUtf8(piece) ? piece : std::string();
+}
+
+}  // namespace tessera

@@ -1,0 +1,177 @@
+#include "server/daemon.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/address.h"
+#include "server/flags.h"
+
+namespace tessera {
+namespace {
+
+constexpr absl::Duration kWatchTurn = absl::Milliseconds(100);
+constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
+// One thread keeps up with some thirty thousand writes a second; a second one hides its wake-ups.
+constexpr int kSenderThreads = 2;
+
+absl::Status WithFlag(const char* flag, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("--", flag, ": ", status.message()));
+}
+
+}  // namespace
+
+Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device)
+    : config_(config),
+      device_(std::move(device)),
+      log_(log),
+      metrics_(Version(), config_.model_name, device_),
+      lifecycle_(config_.drain_delay),
+      senders_(
+          std::make_unique<WorkerPool>("tessera-send", kSenderThreads, WorkerPool::kUnbounded)),
+      workers_(std::make_unique<WorkerPool>("tessera-work", config_.decode_threads,
+                                            static_cast<size_t>(config_.max_queue))),
+      inference_(&context_, &streams_),
+      tokenizer_(&context_),
+      control_(&context_, &streams_) {
+  context_.config = &config_;
+  context_.runtime = &runtime_;
+  context_.lifecycle = &lifecycle_;
+  context_.metrics = &metrics_;
+  context_.log = log_;
+  context_.workers = workers_.get();
+  context_.senders = senders_.get();
+  context_.device = &device_;
+}
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config, Logger* log,
+                                                      const Loader& loader, std::string device) {
+  std::unique_ptr<Daemon> daemon(new Daemon(config, log, std::move(device)));
+  RETURN_IF_ERROR(daemon->Listen());
+  RETURN_IF_ERROR(daemon->Load(loader));
+  return daemon;
+}
+
+absl::Status Daemon::Listen() {
+  SetUpGrpc(config_.reflection, log_);
+  if (!IsOff(config_.metrics_listen)) {
+    ASSIGN_OR_RETURN(const Address address, ParseAddress(config_.metrics_listen));
+    if (absl::Status free = CheckAddressFree(address); !free.ok()) {
+      return WithFlag("metrics_listen", free);
+    }
+    auto exporter = MetricsExporter::Start(config_.metrics_listen, &metrics_);
+    if (!exporter.ok()) return WithFlag("metrics_listen", exporter.status());
+    exporter_ = *std::move(exporter);
+    metrics_address_ = absl::StrCat(address.host, ":", exporter_->port());
+  }
+  auto server = Listener::Start(config_.listen, config_, {&inference_, &tokenizer_});
+  if (!server.ok()) return WithFlag("listen", server.status());
+  public_ = *std::move(server);
+  lifecycle_.Attach(public_->health());
+  if (!IsOff(config_.admin_listen)) {
+    auto admin = Listener::Start(config_.admin_listen, config_, {&control_});
+    if (!admin.ok()) return WithFlag("admin_listen", admin.status());
+    admin_ = *std::move(admin);
+    admin_address_ = admin_->address();
+    lifecycle_.Attach(admin_->health());
+  }
+  log_->Write(LogLevel::kInfo, "listening",
+              {{"listen", listen_address()},
+               {"admin_listen", admin_address_},
+               {"metrics_listen", metrics_address_}});
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::Load(const Loader& loader) {
+  const absl::Time start = absl::Now();
+  RETURN_IF_ERROR(loader(config_, &metrics_, &runtime_));
+  context_.convert.model = &runtime_.model;
+  context_.convert.context_tokens = runtime_.context_tokens;
+  context_.convert.max_images = config_.max_images;
+  context_.convert.max_text_bytes = config_.max_text_bytes;
+  context_.convert.allowed_policies = config_.kv_policy_allow;
+  ASSIGN_OR_RETURN(context_.convert.default_policy, ParsePolicy(config_.kv_policy));
+  metrics_.SetSource([this] {
+    MetricsSnapshot now;
+    now.load = runtime_.engine->Load();
+    now.rpcs_in_flight = streams_.size();
+    now.heartbeat_age_seconds = absl::ToDoubleSeconds(runtime_.engine->HeartbeatAge());
+    now.ready = lifecycle_.state() == Lifecycle::State::kServing;
+    return now;
+  });
+  watcher_ = std::thread([this] { Watch(); });
+  lifecycle_.Serve();
+  log_->Write(LogLevel::kInfo, "serving",
+              {{"model", runtime_.model.name},
+               {"device", device_},
+               {"context_tokens", runtime_.context_tokens},
+               {"kv_cache_bytes", runtime_.engine->Load().kv_bytes_total},
+               {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+  return absl::OkStatus();
+}
+
+void Daemon::Watch() {
+  while (watching_.load()) {
+    const absl::Duration age = runtime_.engine->HeartbeatAge();
+    const bool live = age <= config_.liveness_timeout;
+    if (live != lifecycle_.live()) {
+      log_->Write(live ? LogLevel::kInfo : LogLevel::kError,
+                  live ? "the engine turns again" : "the engine does not turn",
+                  {{"heartbeat_age_seconds", absl::ToDoubleSeconds(age)}});
+      lifecycle_.SetLive(live);
+    }
+    const int given_up = streams_.CancelStalled(absl::Now(), config_.stall_timeout);
+    if (given_up > 0) {
+      log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
+                  {{"calls", given_up}});
+    }
+    absl::SleepFor(kWatchTurn);
+  }
+}
+
+void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
+  if (std::exchange(drained_, true)) return;
+  const absl::Time start = absl::Now();
+  lifecycle_.BeginDrain(start);
+  log_->Write(LogLevel::kInfo, "draining", {{"calls", streams_.size()}});
+  bool hurried = false;
+  const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {
+    while (!hurried && !done() && absl::Now() < until) {
+      hurried = hurry(std::min(kWatchTurn, until - absl::Now()));
+    }
+  };
+  wait_for(lifecycle_.refuse_time(), [] { return false; });
+  lifecycle_.RefuseNow();
+  wait_for(absl::Now() + config_.drain_timeout, [this] { return streams_.size() == 0; });
+  const int left = streams_.size();
+  if (left > 0) {
+    streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
+                               reason::kDraining, absl::Seconds(1)));
+    streams_.WaitUntilEmpty(absl::Now() + kShutdownGrace);
+  }
+
+  // Shutdown waits for connections too, hence the short grace; then it cancels what is left.
+  const absl::Time deadline = absl::Now() + kShutdownGrace;
+  lifecycle_.Stop();
+  lifecycle_.DetachAll();
+  if (public_ != nullptr) public_->Shutdown(deadline);
+  if (admin_ != nullptr) admin_->Shutdown(deadline);
+  watching_ = false;
+  if (watcher_.joinable()) watcher_.join();
+  workers_ = nullptr;
+  metrics_.SetSource(nullptr);
+  if (runtime_.engine != nullptr) runtime_.engine->Stop();
+  senders_ = nullptr;
+  exporter_ = nullptr;
+  log_->Write(
+      LogLevel::kInfo, "stopped",
+      {{"calls_ended_early", left}, {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+}
+
+Daemon::~Daemon() {
+  Drain([](absl::Duration) { return true; });
+  runtime_.engine = nullptr;  // before the metrics that observe it
+}
+
+}  // namespace tessera

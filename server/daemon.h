@@ -1,0 +1,87 @@
+// tesserad as an object: puts the parts together, and takes them apart in the one order that is
+// safe.
+//
+// Start:  log -> addresses -> metrics -> listeners (STARTING, not ready) -> model -> engine ->
+// ready. Drain:  not ready -> drain_delay -> refuse work -> wait for running calls <= drain_timeout
+// -> end
+//         the rest with UNAVAILABLE -> listeners -> engine -> metrics.
+// Each step of the drain is bounded; `hurry` cuts the waiting short.
+// Threads: one thread owns the daemon. Errors: anything that keeps it from serving, said in one
+// line that names the flag, file or address.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/config.h"
+#include "server/control_service.h"
+#include "server/inference_service.h"
+#include "server/lifecycle.h"
+#include "server/listener.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/runtime.h"
+#include "server/service_context.h"
+#include "server/stream_registry.h"
+#include "server/tokenizer_service.h"
+#include "server/worker_pool.h"
+
+namespace tessera {
+
+class Daemon {
+ public:
+  // Fills a Runtime; the second argument is to observe the engine.
+  using Loader = std::function<absl::Status(const ServerConfig&, Observer*, Runtime*)>;
+
+  // `log` must outlive the daemon. Listens, then loads the model (by `loader`; tests give their
+  // own), then serves.
+  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const ServerConfig& config, Logger* log,
+                                                       const Loader& loader, std::string device);
+  ~Daemon();  // Drain with every wait cut short, unless drained already
+
+  // See above; returns when everything has ended. `hurry(timeout)` waits up to `timeout` and says
+  // whether the rest is to be cut short.
+  void Drain(const std::function<bool(absl::Duration)>& hurry);
+
+  const std::string& listen_address() const { return public_->address(); }
+  const std::string& admin_address() const { return admin_address_; }      // "" if off
+  const std::string& metrics_address() const { return metrics_address_; }  // "" if off
+  Metrics& metrics() { return metrics_; }
+  Lifecycle& lifecycle() { return lifecycle_; }
+
+ private:
+  Daemon(const ServerConfig& config, Logger* log, std::string device);
+  absl::Status Listen();
+  absl::Status Load(const Loader& loader);
+  void Watch();  // the housekeeping thread
+
+  const ServerConfig config_;
+  const std::string device_;
+  Logger* const log_;
+  std::string admin_address_, metrics_address_;
+
+  // Destroyed in reverse order: what others point to comes first.
+  Metrics metrics_;
+  std::unique_ptr<MetricsExporter> exporter_;
+  Lifecycle lifecycle_;
+  StreamRegistry streams_;
+  Runtime runtime_;
+  std::unique_ptr<WorkerPool> senders_;
+  std::unique_ptr<WorkerPool> workers_;
+  ServiceContext context_;
+  InferenceService inference_;
+  TokenizerService tokenizer_;
+  ControlService control_;
+  std::unique_ptr<Listener> public_;
+  std::unique_ptr<Listener> admin_;
+  std::atomic<bool> watching_{true};
+  std::thread watcher_;
+  bool drained_ = false;
+};
+
+}  // namespace tessera

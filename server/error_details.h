@@ -1,0 +1,63 @@
+// How an error inside the daemon becomes a gRPC status that programs can act on.
+//
+// Errors travel as absl::Status. google.rpc details are attached as its payloads, keyed by type URL
+// and holding the serialized message; ToGrpcStatus turns them into `grpc-status-details-bin`. Lower
+// layers know no protobuf: they start the message with the field's path ("content[2].image: not an
+// image") and ToGrpcStatus derives the details from code and path. Every error carries an ErrorInfo
+// of domain "tessera" with one of the reasons below, which never change their meaning.
+// Threads: safe.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "grpcpp/support/status.h"
+
+namespace tessera {
+
+constexpr const char* kErrorDomain = "tessera";
+
+// The stable reasons. Appending is allowed, renaming is not.
+namespace reason {
+inline constexpr const char* kInvalidField = "INVALID_FIELD";
+inline constexpr const char* kUnknownField = "UNKNOWN_FIELD";
+inline constexpr const char* kLimitExceeded = "LIMIT_EXCEEDED";  // never fits: do not retry
+inline constexpr const char* kQueueFull = "QUEUE_FULL";          // retry later
+inline constexpr const char* kStarting = "STARTING";             // retry later
+inline constexpr const char* kDraining = "DRAINING";             // retry elsewhere
+inline constexpr const char* kModelNotFound = "MODEL_NOT_FOUND";
+inline constexpr const char* kRequestNotFound = "REQUEST_NOT_FOUND";
+inline constexpr const char* kRequestIdInUse = "REQUEST_ID_IN_USE";
+inline constexpr const char* kPolicyNotAllowed = "KV_POLICY_NOT_ALLOWED";
+inline constexpr const char* kCancelled = "CANCELLED";
+inline constexpr const char* kDeadlineExceeded = "DEADLINE_EXCEEDED";
+inline constexpr const char* kUnimplemented = "UNIMPLEMENTED";
+inline constexpr const char* kInternal = "INTERNAL";
+}  // namespace reason
+
+// INVALID_ARGUMENT, "<path>: <what>", BadRequest on `path`.
+absl::Status FieldError(absl::string_view path, absl::string_view what,
+                        absl::string_view reason = reason::kInvalidField);
+// UNAVAILABLE or RESOURCE_EXHAUSTED that a later try may not meet, with RetryInfo.
+absl::Status RetryLater(absl::StatusCode code, absl::string_view message, absl::string_view reason,
+                        absl::Duration delay);
+// Any code with a reason and nothing else.
+absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
+                             absl::string_view reason);
+// Gives an error of the engine's Submit the details of its code: a full queue is worth a retry.
+absl::Status FromEngine(const absl::Status& status);
+
+// Errors that are ours, not the caller's: INTERNAL and UNKNOWN.
+bool IsServerFault(const absl::Status& status);
+
+// "" unless `message` starts with a field path and ": ".
+std::string LeadingFieldPath(absl::string_view message);
+
+// The status on the wire. `request_id` goes into ErrorInfo's metadata and replaces the text of
+// INTERNAL and UNKNOWN errors, whose own words are for the log only. Messages are cut at 1 KiB, so
+// that they fit a client's limit on metadata. OK gives OK.
+grpc::Status ToGrpcStatus(const absl::Status& status, absl::string_view request_id = "");
+
+}  // namespace tessera

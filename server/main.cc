@@ -1,0 +1,84 @@
+// tesserad: flags, then the daemon, then wait for a signal, then drain.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/daemon.h"
+#include "server/flags.h"
+#include "server/load_model.h"
+#include "server/log.h"
+#include "server/signals.h"
+
+namespace tessera {
+namespace {
+
+// Loading a large model takes minutes, and there is nothing to drain yet: a signal ends the
+// process.
+class EndWhileLoading {
+ public:
+  explicit EndWhileLoading(Logger* log) : thread_([this, log] { Watch(log); }) {}
+  ~EndWhileLoading() {
+    loaded_ = true;
+    thread_.join();
+  }
+
+ private:
+  void Watch(Logger* log) {
+    while (!loaded_) {
+      if (!Signals::Wait(absl::Milliseconds(50))) continue;
+      log->Write(LogLevel::kInfo, "stopped while loading");
+      std::_Exit(0);
+    }
+  }
+  std::atomic<bool> loaded_{false};
+  std::thread thread_;
+};
+
+absl::Status Run(const ServerConfig& config, Logger* log) {
+  log->Write(LogLevel::kInfo, "starting", {{"version", Version()}, {"model", config.model}});
+  for (const auto& [name, value] : config.effective) {
+    log->Write(LogLevel::kInfo, "flag", {{"name", name}, {"value", value}});
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, OpenDevice(config));
+  const std::string device = DescribeDevice(*ops, config);
+  const auto load = [&ops](const ServerConfig& c, Observer* observer, Runtime* runtime) {
+    return LoadModel(c, std::move(ops), observer, runtime);
+  };
+  auto loading = std::make_unique<EndWhileLoading>(log);
+  ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Start(config, log, load, device));
+  loading = nullptr;
+  while (!Signals::Wait(absl::Hours(1))) {
+  }
+  daemon->Drain(Signals::Wait);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const absl::StatusOr<ServerConfig> config = ParseFlags(argc, argv);
+  if (!config.ok()) {
+    std::fprintf(stderr, "tesserad: %s\n", std::string(config.status().message()).c_str());
+    return 1;
+  }
+  const absl::StatusOr<std::unique_ptr<Logger>> log = Logger::Open(config->log);
+  if (!log.ok()) {
+    std::fprintf(stderr, "tesserad: %s\n", std::string(log.status().message()).c_str());
+    return 1;
+  }
+  Signals::Block();
+  const absl::Status status = Run(*config, log->get());
+  if (status.ok()) return 0;
+  (*log)->Write(LogLevel::kError, "cannot serve", {{"error", status.message()}});
+  std::fprintf(stderr, "tesserad: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace tessera
+
+int main(int argc, char** argv) { return tessera::Main(argc, argv); }

@@ -1,0 +1,88 @@
+// Every metric tesserad exports: name, kind, help, labels and buckets in one table.
+//
+// metrics.cc creates all series from it at start (with zero values, so that rates and alerts work
+// from the first scrape); documentation, alert rules and dashboards are tested against it. Names
+// have base units; label values are bounded, never a user's, prompt's or request's.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+enum class MetricKind { kCounter, kGauge, kHistogram };
+enum class Buckets { kNone, kFirstToken, kInterToken, kRequest, kStage, kStep, kTokens };
+
+// One per row of the table; the order of the rows.
+enum class Metric {
+  kRequests,
+  kRequestsFinished,
+  kRequestsByPolicy,
+  kCancellations,
+  kPreemptions,
+  kRequestsRunning,
+  kRequestsWaiting,
+  kRpcsInFlight,
+  kFirstTokenSeconds,
+  kInterTokenSeconds,
+  kRequestSeconds,
+  kQueueSeconds,
+  kPrefillSeconds,
+  kDecodeSeconds,
+  kImageDecodeSeconds,
+  kVisionEncodeSeconds,
+  kPromptTokensPerRequest,
+  kGenerationTokensPerRequest,
+  kPromptTokens,
+  kImageTokens,
+  kGenerationTokens,
+  kImages,
+  kStepSeconds,
+  kStepTokens,
+  kKvBytes,
+  kKvUsage,
+  kKvPages,
+  kPrefixBlocks,
+  kPrefixLookupTokens,
+  kPrefixHitTokens,
+  kImageLookups,
+  kImageHits,
+  kImageCacheBytes,
+  kImageCacheEntries,
+  kHeartbeatAge,
+  kReady,
+  kStartTime,
+  kResidentMemory,
+  kCpuSeconds,
+  kOpenFiles,
+  kBuildInfo,
+  kCount,
+};
+
+struct MetricLabel {
+  std::string name;
+  std::vector<std::string> values;  // all of them; series are their cross product
+};
+
+struct MetricSpec {
+  Metric metric;
+  std::string name;
+  MetricKind kind;
+  std::string help;
+  std::vector<MetricLabel> labels;
+  Buckets buckets = Buckets::kNone;
+};
+
+// Row i describes Metric(i). Label values that depend on the build or model (build_info's) come as
+// arguments.
+std::vector<MetricSpec> MetricsTable(const std::string& version, const std::string& model,
+                                     const std::string& device);
+
+const std::vector<double>& BucketEdges(Buckets buckets);
+
+// The full names of all RPC methods that are counted ("Generate", ...).
+const std::vector<std::string>& RpcMethods();
+// Names of grpc status codes by number: "OK", "CANCELLED", ...
+const std::vector<std::string>& RpcCodes();
+
+}  // namespace tessera

@@ -1,0 +1,20 @@
+// SIGTERM and SIGINT as something to wait for, instead of handlers in which little is allowed.
+//
+// Block before any thread starts (threads inherit the mask). Threads: one waiter.
+#pragma once
+
+#include "absl/time/time.h"
+
+namespace tessera {
+
+class Signals {
+ public:
+  // Blocks SIGTERM and SIGINT in this thread and those it will start, and ignores SIGPIPE: a
+  // reader that went away is an error of one write, not the end of the daemon.
+  static void Block();
+
+  // True when SIGTERM or SIGINT arrived; false after `timeout`.
+  static bool Wait(absl::Duration timeout);
+};
+
+}  // namespace tessera

@@ -1,0 +1,142 @@
+// tessera_bench gemm: the dense layer against OpenBLAS in the same run.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/backend.h"
+#include "kernels/half.h"
+#include "tests/bench/bench.h"
+#include "tests/bench/openblas.h"
+
+namespace tessera::bench {
+namespace {
+
+// Weights in the stored dtype and, for OpenBLAS, the same values as float.
+struct Weights {
+  Linear packed;
+  std::vector<float> floats;
+};
+
+absl::StatusOr<DType> ParseDType(const std::string& name) {
+  for (DType t : {DType::kF32, DType::kF16, DType::kBF16}) {
+    if (name == DTypeName(t)) return t;
+  }
+  return absl::InvalidArgumentError("--dtype is F32, F16 or BF16");
+}
+
+Weights MakeWeights(Ops& ops, int64_t in, int64_t out, DType dtype, uint64_t seed, bool floats) {
+  std::vector<float> values(in * out);
+  FastRandom(seed).Fill(values.data(), in * out);
+  std::vector<uint16_t> halves;
+  if (dtype != DType::kF32) {
+    for (float& v : values) {
+      const uint16_t h = dtype == DType::kF16 ? FloatToHalf(v) : FloatToBFloat16(v);
+      v = dtype == DType::kF16 ? HalfToFloat(h) : BFloat16ToFloat(h);
+      halves.push_back(h);
+    }
+  }
+  const void* data = dtype == DType::kF32 ? static_cast<const void*>(values.data()) : halves.data();
+  Weights w{ops.MakeLinear({{data, nullptr, out}}, in, dtype), {}};
+  if (floats) w.floats = std::move(values);
+  return w;
+}
+
+double WorstDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::fabs(double{a[i]} - b[i]));
+  return worst;
+}
+
+absl::Status Run(const Flags& flags, Report& report) {
+  const int64_t in = flags.Number("in"), out = flags.Number("out");
+  const int threads = static_cast<int>(flags.Number("threads"));
+  const std::string& isa = flags.Text("isa");
+  ASSIGN_OR_RETURN(const DType dtype, ParseDType(flags.Text("dtype")));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Ops> ops,
+                   MakeBackend("cpu", {.cpu_threads = threads, .cpu_isa = isa}));
+  const auto blas = OpenBlas::Open(isa == "avx2" ? "Haswell" : "", threads);
+  if (!blas.ok()) {
+    std::fprintf(stderr, "gemm: comparison skipped: %s\n",
+                 std::string(blas.status().message()).c_str());
+  }
+
+  // Each run takes the next copy: a decode step finds no weights in the cache.
+  std::vector<Weights> weights;
+  for (int64_t i = 0; i < flags.Number("copies"); ++i) {
+    weights.push_back(MakeWeights(*ops, in, out, dtype, i + 1, blas.ok()));
+  }
+  const std::string ours =
+      absl::StrCat("tessera ", isa.empty() ? CpuInstructionSet() : isa.c_str());
+  for (int64_t m : flags.Numbers("m")) {
+    std::vector<float> x(m * in), y(m * out), y_blas(m * out);
+    FastRandom random(m);
+    struct Candidate {
+      std::string name;
+      std::function<void(const Weights&)> run;
+      double weight_bytes;
+    };
+    std::vector<Candidate> candidates = {
+        {ours, [&](const Weights& w) { ops->MatMul(w.packed, x.data(), m, y.data()); },
+         1.0 * in * out * DTypeBytes(dtype)}};
+    if (blas.ok()) {
+      candidates.push_back({absl::StrCat("sgemm ", blas->core()),
+                            [&](const Weights& w) {
+                              blas->MatMul(w.floats.data(), in, out, x.data(), m, y_blas.data());
+                            },
+                            4.0 * in * out});
+      if (m == 1) {
+        candidates.push_back({absl::StrCat("sgemv ", blas->core()),
+                              [&](const Weights& w) {
+                                blas->MatVec(w.floats.data(), in, out, x.data(), y_blas.data());
+                              },
+                              4.0 * in * out});
+      }
+    }
+    std::vector<std::function<void(int64_t)>> timed;
+    for (const Candidate& c : candidates) {
+      timed.push_back([&](int64_t round) { c.run(weights[(round + 1) % weights.size()]); });
+    }
+    random.Fill(x.data(), m * in);
+    const std::vector<double> seconds = MedianSeconds(flags, timed);
+    if (blas.ok()) {
+      // Roundings of both sums, each at most in * u times the sum of sizes, which is below `in`.
+      const double limit = 2.0 * in * 0x1p-24 * in;
+      const double worst = WorstDifference(y, y_blas);
+      if (!(worst <= limit)) {
+        return absl::InternalError(absl::StrCat("results differ by ", worst, " at m = ", m));
+      }
+    }
+    const double flops = 2.0 * m * in * out;
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      report.Row()
+          .Number("m", static_cast<double>(m), 0)
+          .Text("what", candidates[i].name)
+          .Text("weights", i == 0 ? DTypeName(dtype) : "F32")
+          .Number("threads", threads, 0)
+          .Number("ms", seconds[i] * 1e3, 3)
+          .Number("gflops", flops / seconds[i] * 1e-9, 1)
+          .Number("weight_gbytes_per_s", candidates[i].weight_bytes / seconds[i] * 1e-9, 1)
+          .Number("tessera_speedup", seconds[i] / seconds[0], 2);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command GemmCommand() {
+  return {.name = "gemm",
+          .help = "y = x W^T of the CPU backend against OpenBLAS (same values as float32)",
+          .flags = {{"m", "1,16,256", "rows of x"},
+                    {"in", "4096", "columns of W"},
+                    {"out", "4096", "rows of W"},
+                    {"dtype", "BF16", "of our weights: F32, F16 or BF16"},
+                    {"threads", "2", "of both"},
+                    {"isa", "", "avx512, avx2 (OpenBLAS then too) or scalar; empty: the best"},
+                    {"copies", "8", "different weights, used in turn, so that none is cached"}},
+          .run = Run};
+}
+
+}  // namespace tessera::bench

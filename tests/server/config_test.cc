@@ -1,0 +1,86 @@
+#include "server/config.h"
+
+#include <functional>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/flags.h"
+
+namespace tessera {
+namespace {
+
+using testing::HasSubstr;
+
+ServerConfig Good() {
+  ServerConfig config;
+  config.model = "models/demo";
+  return config;
+}
+
+TEST(ConfigTest, DefaultsAreValid) { EXPECT_TRUE(Validate(Good()).ok()) << Validate(Good()); }
+
+struct Case {
+  const char* name;
+  std::function<void(ServerConfig*)> change;
+  const char* message;
+};
+
+class BadConfigTest : public testing::TestWithParam<Case> {};
+
+TEST_P(BadConfigTest, IsNamed) {
+  ServerConfig config = Good();
+  GetParam().change(&config);
+  const absl::Status status = Validate(config);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadConfigTest,
+    testing::Values(
+        Case{"model", [](ServerConfig* c) { c->model = ""; }, "--model"},
+        Case{"threads", [](ServerConfig* c) { c->decode_threads = 0; }, "--decode_threads=0"},
+        Case{"queue", [](ServerConfig* c) { c->max_queue = 0; }, "--max_queue=0"},
+        Case{"batch", [](ServerConfig* c) { c->max_batch_tokens = 8; }, "--max_sequences=64"},
+        Case{"images", [](ServerConfig* c) { c->max_images = -1; }, "--max_images=-1"},
+        Case{"arena", [](ServerConfig* c) { c->kv_cache_bytes = 1024; }, "--kv_cache_bytes=1KiB"},
+        Case{"message", [](ServerConfig* c) { c->max_message_bytes = int64_t{2} << 30; },
+             "--max_message_bytes=2GiB"},
+        Case{"quota", [](ServerConfig* c) { c->rpc_memory_bytes = 1 << 20; },
+             "--rpc_memory_bytes=1MiB"},
+        Case{"stall", [](ServerConfig* c) { c->stall_timeout = absl::ZeroDuration(); },
+             "--stall_timeout=0"},
+        Case{"delay", [](ServerConfig* c) { c->drain_delay = absl::Seconds(-1); },
+             "--drain_delay=-1s"},
+        Case{"device", [](ServerConfig* c) { c->device = "tpu"; }, "--device=tpu"},
+        Case{"format", [](ServerConfig* c) { c->load_format = "pickle"; }, "--load_format=pickle"},
+        Case{"policy", [](ServerConfig* c) { c->kv_policy = "nope"; }, "--kv_policy=nope"},
+        Case{"allow",
+             [](ServerConfig* c) {
+               c->kv_policy_allow = {"none", "nope"};
+             },
+             "--kv_policy_allow=nope"},
+        Case{"listen", [](ServerConfig* c) { c->listen = "nonsense"; }, "--listen"},
+        Case{"open", [](ServerConfig* c) { c->listen = "0.0.0.0:1"; }, "--insecure_listen_any"},
+        Case{"admin", [](ServerConfig* c) { c->admin_listen = "[::]:1"; }, "--insecure_listen_any"},
+        Case{"metrics", [](ServerConfig* c) { c->metrics_listen = "unix:/x"; },
+             "--metrics_listen"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST(ConfigTest, OpenAddressesCanBeAskedFor) {
+  ServerConfig config = Good();
+  config.listen = "0.0.0.0:8600";
+  config.insecure_listen_any = true;
+  config.metrics_listen = "off";
+  config.admin_listen = "unix:/tmp/admin";
+  EXPECT_TRUE(Validate(config).ok()) << Validate(config);
+}
+
+TEST(FlagsTest, FindsTheDemoModelFromTheBuildTree) {
+  EXPECT_EQ(FindDemoModel(std::string(TESSERA_BINARY_DIR) + "/tesserad"),
+            std::string(TESSERA_SOURCE_DIR) + "/models/demo");
+  EXPECT_EQ(FindDemoModel("/nowhere/tesserad"), "");
+}
+
+}  // namespace
+}  // namespace tessera
