@@ -63,7 +63,7 @@ start_server() {
   mapfile -t ports < <(free_ports 3)
   address=127.0.0.1:${ports[0]} admin=127.0.0.1:${ports[1]} metrics=127.0.0.1:${ports[2]}
   mkdir -p "$(dirname "$log")"
-  # Its own session: neither a closing terminal nor Ctrl-C is meant for it.
+  # Detached: neither a closing terminal nor Ctrl-C is meant for it.
   setsid "$bin/tesserad" --model models/demo --listen "$address" --admin_listen "$admin" \
     --metrics_listen "$metrics" >"$log" 2>&1 </dev/null &
   server=$!
