@@ -41,8 +41,14 @@ class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
       result_.error = {grpc::StatusCode::INTERNAL,
                        "the stream ended with OK but without a `finished` event"};
     }
-    queue_->Finish(this, std::move(result_));
+    // First every trace of the call, then the news of its end: whoever waits for that may drop the
+    // channel, and its last reference must not go on a gRPC thread (gRPC would join it with
+    // itself).
+    CallQueue* const queue = queue_;
+    CallResult result = std::move(result_);
+    queue->Forget(this);
     delete this;
+    queue->Finish(std::move(result));
   }
 
  private:
@@ -92,7 +98,7 @@ CallQueue::CallQueue(std::shared_ptr<grpc::Channel> channel, OnDelta on_delta)
 CallQueue::~CallQueue() {
   CancelAll();
   mutex_.lock();
-  changed_.wait(mutex_, [this] { return running_.empty(); });
+  changed_.wait(mutex_, [this] { return unfinished_ == 0; });
   mutex_.unlock();
 }
 
@@ -105,6 +111,7 @@ void CallQueue::Start(int64_t tag, std::shared_ptr<const v1::GenerateRequest> re
   {
     MutexLock lock(mutex_);
     running_.emplace(call, std::move(context));
+    ++unfinished_;
   }
   call->Begin();
 }
@@ -141,10 +148,16 @@ void CallQueue::Wake() {
   changed_.notify_all();
 }
 
-void CallQueue::Finish(Call* call, CallResult result) {
-  // Notified under the lock: once it is free, the destructor may end this object.
+void CallQueue::Forget(Call* call) {
+  // The call still holds its context, so that none is destroyed under the lock.
   MutexLock lock(mutex_);
   running_.erase(call);
+}
+
+void CallQueue::Finish(CallResult result) {
+  // Notified under the lock: once it is free, the destructor may end this object.
+  MutexLock lock(mutex_);
+  --unfinished_;
   finished_.push_back(std::move(result));
   changed_.notify_all();
 }

@@ -70,7 +70,8 @@ class CallQueue {
 
  private:
   class Call;
-  void Finish(Call* call, CallResult result);
+  void Forget(Call* call);
+  void Finish(CallResult result);
 
   const std::unique_ptr<v1::Inference::Stub> stub_;
   const OnDelta on_delta_;
@@ -79,6 +80,7 @@ class CallQueue {
   Mutex mutex_;
   std::condition_variable_any changed_;
   std::map<Call*, std::shared_ptr<grpc::ClientContext>> running_ TESSERA_GUARDED_BY(mutex_);
+  int unfinished_ TESSERA_GUARDED_BY(mutex_) = 0;  // started, and not yet in finished_
   std::deque<CallResult> finished_ TESSERA_GUARDED_BY(mutex_);
   bool woken_ TESSERA_GUARDED_BY(mutex_) = false;
 };

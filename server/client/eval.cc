@@ -168,7 +168,7 @@ int RunEval(const Args& args, const Io& io) {
   ShowErrors(asked, io);
   *io.out << report.RenderTable();
   *io.out << "KV bytes per token: "
-          << FormatCount(static_cast<int64_t>(report.kv_bytes_per_token + 0.5)) << "\n";
+          << FormatCount(static_cast<int64_t>(report.kv_bytes_per_token() + 0.5)) << "\n";
   const nlohmann::ordered_json json = report.ToJson();
   if (config.json) *io.out << ToLine(json) << "\n";
   if (report.all.failed > 0) return kExitFailure;

@@ -90,9 +90,12 @@ void EvalReport::Add(const Question& question, const QuestionResult& result) {
     task->agreeing += agreeing;
     task->failed += !result.answered;
   }
-  if (!result.answered) return;
+  if (result.answered) kv_bytes_per_token_sum += result.kv_bytes_per_token;
+}
+
+double EvalReport::kv_bytes_per_token() const {
   const int answered = all.questions - all.failed;
-  kv_bytes_per_token += (result.kv_bytes_per_token - kv_bytes_per_token) / answered;
+  return answered > 0 ? kv_bytes_per_token_sum / answered : 0.0;
 }
 
 std::string EvalReport::RenderTable() const {
@@ -117,7 +120,7 @@ nlohmann::ordered_json EvalReport::ToJson() const {
   }
   json["mean_accuracy"] = Share(all.right, all.questions);
   json["agreement"] = Share(all.agreeing, all.questions);
-  json["kv_bytes_per_token"] = kv_bytes_per_token;
+  json["kv_bytes_per_token"] = kv_bytes_per_token();
   if (all.failed > 0) json["failed"] = all.failed;
   return json;
 }

@@ -39,8 +39,9 @@ struct EvalReport {
   };
   std::map<std::string, Task> tasks;
   Task all;
-  double kv_bytes_per_token = 0;  // mean over answered questions
+  double kv_bytes_per_token_sum = 0;  // over answered questions
 
+  double kv_bytes_per_token() const;  // their mean; 0 without any
   void Add(const Question& question, const QuestionResult& result);
   // Rows by task, then all.
   std::string RenderTable() const;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "server/client/terminal.h"
 
 namespace tessera::client {
 namespace {
@@ -93,7 +94,7 @@ std::string FormatError(const RpcError& error) {
     absl::StrAppend(&out, "  retry after ", absl::FormatDuration(*error.retry_delay), "\n");
   }
   for (const std::string& line : error.other) absl::StrAppend(&out, "  ", line, "\n");
-  return out;
+  return Printable(out);
 }
 
 nlohmann::ordered_json ToJson(const RpcError& error) {

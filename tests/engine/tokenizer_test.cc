@@ -322,7 +322,7 @@ TEST(TokenizerTest, LongTextIsQuickAndExact) {
     const auto begin = std::chrono::steady_clock::now();
     const Ids ids = t->Encode(text, true);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    EXPECT_LT(seconds.count(), 20.0);  // quadratic would be hours
+    EXPECT_LT(seconds.count(), 100.0);  // a second or less; a quadratic merge takes many minutes
     if (text[0] != '\xff') {
       EXPECT_EQ(t->Decode(ids), text);
     }

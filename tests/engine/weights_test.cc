@@ -1,6 +1,5 @@
 #include "engine/weights.h"
 
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -283,18 +282,6 @@ TEST(DummyWeightsTest, ViewsLiveForEightMoreAndRepeatsCostNothing) {
   EXPECT_EQ(source->Find("w0", {1000})->data, first->data);
   for (int i = 10; i < 18; ++i) ASSERT_TRUE(source->Find(absl::StrCat("w", i), {1000}).ok());
   EXPECT_EQ(source->Find("w0", {1000})->data, first->data);  // asking again made it the newest
-}
-
-TEST(DummyWeightsTest, BillionsTakeSeconds) {
-  const auto source = MakeDummyWeights(DType::kBF16, 1);
-  ASSERT_TRUE(source->Find("warm.weight", {16}).ok());
-  const auto begin = std::chrono::steady_clock::now();
-  ASSERT_TRUE(source->Find("big.weight", {4096, 11008}).ok());
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  const double per_billion = seconds.count() / (4096.0 * 11008) * 1e9;
-  RecordProperty("seconds_per_billion", absl::StrCat(per_billion));
-  std::printf("dummy weights: %.2f s per billion parameters\n", per_billion);
-  EXPECT_LT(per_billion, 60.0);  // sanitizers and busy machines included
 }
 
 }  // namespace
