@@ -16,9 +16,9 @@ struct BackendOptions {
   // Instruction set of the CPU backend: "avx512", "avx2", "scalar", or "" for the best this machine
   // has. All give the same bits; naming one is for tests and benchmarks.
   std::string cpu_isa;
-  // CUDA: keep float accuracy of activations in dense layers with 16-bit weights however many rows
-  // there are (kernels/cuda/precision.h). Prefill then takes two or three times the arithmetic;
-  // decode of small batches keeps twice 16 bits anyway.
+  // CUDA: keep float accuracy of activations however many rows there are: in dense layers with
+  // 16-bit weights (kernels/cuda/precision.h) and in prefill attention, which then does without
+  // tensor cores. Decode of small batches keeps twice 16 bits anyway, and its attention all of them.
   bool precise = false;
 };
 

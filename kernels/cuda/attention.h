@@ -18,16 +18,18 @@ void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t
 // small kernel plans first: it cuts the sequences with one query row (decode) into chunks of
 // tokens, enough of them to fill the device, and the others (prefill) into blocks of query rows.
 // Two kernels with a fixed grid then take these units one by one; the last chunk of a sequence to
-// end joins the chunks' results. Everything is float32.
+// end joins the chunks' results. Decode is float32 throughout; prefill too if `precise` or if the
+// head dim is neither 64 nor 128, else it runs on the tensor cores (paged_units.cuh).
 class PagedAttention {
  public:
-  explicit PagedAttention(cudaStream_t stream);
+  PagedAttention(cudaStream_t stream, bool precise);
   // As Ops::PagedAttention; head_dim at most 256.
   void Run(const float* qkv, const int32_t* query_begin, int64_t num_sequences, int64_t heads,
            const KvLayerView& kv, float* out);
 
  private:
   cudaStream_t stream_;
+  bool precise_;
   int multiprocessors_ = 0;
   Workspace plan_, partial_;
 };

@@ -18,9 +18,11 @@ struct Stream {
 
 class CudaOps final : private Stream, public Ops {
  public:
-  CudaOps(const CublasLt* lt, bool precise) : dense_(lt, stream, precise), attention_(stream) {}
+  CudaOps(const CublasLt* lt, bool precise)
+      : dense_(lt, stream, precise), attention_(stream, precise) {}
 
   const char* name() const override { return "cuda"; }
+  cudaStream_t cuda_stream() const { return stream; }
 
   Buffer Allocate(int64_t bytes) override {
     TESSERA_CHECK(bytes >= 0);
@@ -119,6 +121,12 @@ MadeCudaOps MakeCudaOps(bool precise) {
   const CublasLt* lt = OpenCublasLt(&made.problem);
   if (lt != nullptr) made.ops = std::make_unique<CudaOps>(lt, precise);
   return made;
+}
+
+void* CudaStream(Ops& ops) {
+  auto* mine = dynamic_cast<CudaOps*>(&ops);
+  TESSERA_CHECK(mine != nullptr);
+  return mine->cuda_stream();
 }
 
 }  // namespace tessera

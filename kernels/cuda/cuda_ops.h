@@ -20,4 +20,7 @@ struct MadeCudaOps {
 // depend on the batch, by roundings only.
 MadeCudaOps MakeCudaOps(bool precise);
 
+// The cudaStream_t of Ops made by MakeCudaOps: for benchmarks, which time on it.
+void* CudaStream(Ops& ops);
+
 }  // namespace tessera

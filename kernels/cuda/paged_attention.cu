@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/paged_plan.cuh"
+#include "kernels/cuda/paged_units.cuh"
 #include "kernels/cuda/warp_attention.cuh"
 
 namespace tessera::cuda {
@@ -10,20 +11,6 @@ namespace {
 
 constexpr int kWarps = 4;         // of a block; each works alone
 constexpr int kUnitsPerWarp = 4;  // so that warps that end early find more to do
-
-// The last sequence whose first unit is not after `unit`.
-__device__ int SequenceOf(const int* begin, int sequences, int unit) {
-  int low = 0, high = sequences;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (begin[middle] <= unit) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 __device__ int NextUnit(int* next) {
   int unit = 0;
@@ -167,41 +154,29 @@ __global__ void __launch_bounds__(kWarps * 32) DecodeKernel(PagedArgs args) {
   }
 }
 
-// Query i of a sequence's KV head: row i / group, head i % group.
 template <int kLanes, int kQueries>
 __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
   const int units = args.plan.prefill_begin[args.sequences] * kv_heads;
+  const int64_t row_floats = int64_t{args.heads + 2 * kv_heads} * dim;
   while (true) {
-    int unit = NextUnit(&args.plan.next[1]);
-    if (unit >= units) return;
-    unit = units - 1 - unit;  // the last rows see most: first
-    const int s = SequenceOf(args.plan.prefill_begin, args.sequences, unit / kv_heads);
-    const int begin = args.plan.prefill_begin[s];
-    const int blocks = args.plan.prefill_begin[s + 1] - begin;
-    const int local = unit - begin * kv_heads, head = local / blocks, block = local % blocks;
-    const int first_row = args.query_begin[s], rows = args.query_begin[s + 1] - first_row;
-    const int tokens = args.plan.tokens[s];
-    const auto row_of = [&](int g) { return (block * kQueries + g) / args.group; };
-    const auto head_of = [&](int g) {
-      return head * args.group + (block * kQueries + g) % args.group;
-    };
+    const int next = NextUnit(&args.plan.next[1]);
+    if (next >= units) return;
+    const PrefillUnit unit(args, units - 1 - next);  // the last rows see most: first
     WarpAttention<kLanes, kQueries> attention;
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      const float* q =
-          args.qkv +
-          (int64_t{first_row + row_of(g)} * (args.heads + 2 * kv_heads) + head_of(g)) * dim;
-      attention.Init(g, row_of(g) < rows ? q : nullptr, dim, args.scale,
-                     tokens - (rows - 1 - row_of(g)));
+      const int i = unit.first + g;
+      const float* q = args.qkv + unit.Row(i) * row_floats + unit.Head(i) * dim;
+      attention.Init(g, i < unit.queries ? q : nullptr, dim, args.scale, unit.Limit(i));
     }
-    const int last_row = min(rows - 1, row_of(kQueries - 1));
-    AddTokens(args, s, head, 0, tokens - (rows - 1 - last_row), attention);
+    const int end = unit.Limit(min(unit.first + kQueries, unit.queries) - 1);
+    AddTokens(args, unit.s, unit.kv_head, 0, end, attention);
     attention.JoinLanes();
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      const int64_t at = int64_t{first_row + row_of(g)} * args.heads + head_of(g);
-      attention.Store(g, dim, args.out + at * dim);
+      const int i = unit.first + g;
+      attention.Store(g, dim, args.out + (unit.Row(i) * args.heads + unit.Head(i)) * dim);
     }
   }
 }
@@ -243,7 +218,8 @@ int GridOf(void (*kernel)(PagedArgs), int multiprocessors) {
 
 }  // namespace
 
-PagedAttention::PagedAttention(cudaStream_t stream) : stream_(stream) {
+PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
+    : stream_(stream), precise_(precise) {
   int device = 0;
   TESSERA_CUDA_CHECK(cudaGetDevice(&device));
   TESSERA_CUDA_CHECK(
@@ -258,7 +234,7 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t n
   if (num_sequences == 0) return;
   const Kernels kernels = KernelsFor(dim, heads / kv_heads);
   const int decode_grid = GridOf(kernels.decode, multiprocessors_);
-  const int prefill_grid = GridOf(kernels.prefill, multiprocessors_);
+  const bool tensor_prefill = !precise_ && HasTensorPrefill(dim);
 
   PagedArgs args;
   args.qkv = qkv;
@@ -267,7 +243,7 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t n
   args.heads = static_cast<int>(heads);
   args.group = static_cast<int>(heads / kv_heads);
   args.decode_queries = kernels.queries;
-  args.prefill_queries = kernels.prefill_queries;
+  args.prefill_queries = tensor_prefill ? kPrefillRows : kernels.prefill_queries;
   args.scale = 1 / sqrtf(static_cast<float>(dim));
   args.kv = kv;
   args.out = out;
@@ -285,7 +261,11 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t n
   TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
   kernels.decode<<<decode_grid, kWarps * 32, 0, stream_>>>(args);
   TESSERA_CUDA_CHECK_LAUNCH("DecodeKernel");
-  kernels.prefill<<<prefill_grid, kWarps * 32, 0, stream_>>>(args);
+  if (tensor_prefill) {
+    LaunchTensorPrefill(stream_, args, multiprocessors_);
+    return;
+  }
+  kernels.prefill<<<GridOf(kernels.prefill, multiprocessors_), kWarps * 32, 0, stream_>>>(args);
   TESSERA_CUDA_CHECK_LAUNCH("PrefillKernel");
 }
 
