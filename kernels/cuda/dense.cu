@@ -4,10 +4,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/dense.h"
+#include "kernels/cuda/few_rows.h"
 
 namespace tessera {
 namespace {
+
+using cuda::Activate;
 
 constexpr int kThreads = 256;
 constexpr int64_t kMaxBlocks = 4096;
@@ -59,20 +63,6 @@ __global__ void SplitKernel(const float* x, int64_t rows, int64_t cols, int64_t 
       }
     }
   }
-}
-
-__device__ float Activate(float x, Activation act) {
-  switch (act) {
-    case Activation::kNone:
-      return x;
-    case Activation::kGelu:  // erfc keeps the relative accuracy of the left tail, 1 + erf does not
-      return 0.5f * x * erfcf(-x * 0.70710678118654752f);
-    case Activation::kQuickGelu:
-      return x / (1 + expf(-1.702f * x));
-    case Activation::kSilu:
-      return x / (1 + expf(-x));
-  }
-  return x;
 }
 
 // y[rows, out] = act(sum of the terms' products + bias) + residual. Smallest terms first.
@@ -164,6 +154,21 @@ Linear CudaDense::MakeLinear(const std::vector<LinearPart>& parts, int64_t cols,
 void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
                        const float* residual) {
   if (rows == 0) return;
+  const auto* bias = reinterpret_cast<const float*>(w.bias.get());
+  if (w.dtype != DType::kF32 && FloatActivations(w.dtype, rows, w.in) && Aligned(x)) {
+    cuda::FewRowsArgs args;
+    args.weight = w.weight.get();
+    args.bias = bias;
+    args.x = x;
+    args.residual = residual;
+    args.y = y;
+    args.in = w.in;
+    args.out = w.out;
+    args.rows = static_cast<int>(rows);
+    args.act = act;
+    cuda::MatMulFewRows(stream_, w.dtype, args);
+    return;
+  }
   const int64_t in = Pad(w.dtype, w.in), out = Pad(w.dtype, w.out);
   const int terms = ActivationTerms(w.dtype, rows, precise_);
   const void* operand = x;
@@ -190,7 +195,6 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   shape.n = out;
   shape.k = in;
   shape.in = w.dtype;
-  const auto* bias = reinterpret_cast<const float*>(w.bias.get());
   const bool plain = terms == 1 && out == w.out && Aligned(y) && bias == nullptr &&
                      act == Activation::kNone && (residual == nullptr || residual == y);
   if (plain) {  // the product may go, or be added, straight to where it belongs

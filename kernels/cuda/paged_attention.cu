@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/paged_plan.cuh"
 #include "kernels/cuda/paged_units.cuh"
 #include "kernels/cuda/warp_attention.cuh"
@@ -11,6 +12,12 @@ namespace {
 
 constexpr int kWarps = 4;         // of a block; each works alone
 constexpr int kUnitsPerWarp = 4;  // so that warps that end early find more to do
+
+// Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
+// registers.
+constexpr int MinBlocks(int lanes, int queries) {
+  return lanes > 16 || queries > 4 ? 2 : queries > 2 ? 3 : 4;
+}
 
 __device__ int NextUnit(int* next) {
   int unit = 0;
@@ -24,7 +31,7 @@ __device__ void AddTokens(const PagedArgs& args, int s, int head, int begin, int
                           WarpAttention<kLanes, kQueries>& attention) {
   using Attention = WarpAttention<kLanes, kQueries>;
   constexpr int kPage = PageTokens(Format::kRaw16), kLoads = kPage / Attention::kTokens;
-  constexpr int kMost = kQueries > 4 ? 2 : 4, kSteps = kLoads < kMost ? kLoads : kMost;
+  constexpr int kMost = kQueries > 1 ? 2 : 4, kSteps = kLoads < kMost ? kLoads : kMost;
   const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
   const bool active = column < dim;
   const int64_t to_value = Raw16Offset(dim, 0, true, 0);
@@ -34,8 +41,12 @@ __device__ void AddTokens(const PagedArgs& args, int s, int head, int begin, int
     const KvRun run = args.kv.runs[r];
     const int low = max(begin - first, 0), high = min(end - first, run.tokens);
     const PageId* pages = args.kv.pages + run.first_page;
+    // The next page's id is read a page ahead, by all lanes: a shuffle here would keep its loads
+    // behind this page's sums.
+    PageId id = low < high ? pages[low / kPage] : 0;
     for (int p = low / kPage; p * kPage < high; ++p) {
-      const uint8_t* page = base + pages[p] * kPageUnitBytes;
+      const uint8_t* page = base + id * kPageUnitBytes;
+      if ((p + 1) * kPage < high) id = pages[p + 1];
       uint4 key[kLoads], value[kLoads];
       const auto token = [&](int j) { return p * kPage + j * Attention::kTokens; };
 #pragma unroll
@@ -63,6 +74,63 @@ __device__ void AddTokens(const PagedArgs& args, int s, int head, int begin, int
       }
     }
     first += run.tokens;
+  }
+}
+
+// Query g of the warp becomes the sum of what all chunks kept for a head. A lane weighs a chunk,
+// and loads go out four at a time: the last chunk to end has nobody to hide its waiting behind.
+template <int kLanes, int kQueries>
+__device__ void JoinPartials(const PagedArgs& args, int begin, int chunks, int head, int g,
+                             WarpAttention<kLanes, kQueries>& attention) {
+  using Attention = WarpAttention<kLanes, kQueries>;
+  constexpr int kAtOnce = kLanes < 8 ? 2 : 4;
+  const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
+  const int lane = threadIdx.x % 32;
+  float top = -INFINITY, sum = 0;
+  for (int c = lane; c < chunks; c += 32) {
+    top = fmaxf(top, __ldcg(args.partial_max + int64_t{begin + c} * args.heads + head));
+  }
+  for (int off = 16; off > 0; off /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, off));
+  float acc[8] = {};
+  for (int base = 0; base < chunks; base += 32) {
+    float weight = 0;
+    if (base + lane < chunks) {
+      const int64_t at = int64_t{begin + base + lane} * args.heads + head;
+      weight = expf(__ldcg(args.partial_max + at) - top);
+      sum = fmaf(weight, __ldcg(args.partial_sum + at), sum);
+    }
+    for (int i = 0; i < 32 && base + i < chunks; i += Attention::kTokens * kAtOnce) {
+      float w[kAtOnce];
+      float4 a[kAtOnce], b[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        w[j] = __shfl_sync(~0u, weight, i + j * Attention::kTokens + Attention::TokenLane());
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int c = base + i + j * Attention::kTokens + Attention::TokenLane();
+        const bool there = c < chunks && column < dim;
+        const int64_t at = int64_t{begin + c} * args.heads + head;
+        const float4* from = reinterpret_cast<const float4*>(args.partial + at * dim + column);
+        a[j] = there ? __ldcg(from) : float4{0, 0, 0, 0};
+        b[j] = there ? __ldcg(from + 1) : float4{0, 0, 0, 0};
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        acc[0] = fmaf(w[j], a[j].x, acc[0]), acc[1] = fmaf(w[j], a[j].y, acc[1]);
+        acc[2] = fmaf(w[j], a[j].z, acc[2]), acc[3] = fmaf(w[j], a[j].w, acc[3]);
+        acc[4] = fmaf(w[j], b[j].x, acc[4]), acc[5] = fmaf(w[j], b[j].y, acc[5]);
+        acc[6] = fmaf(w[j], b[j].z, acc[6]), acc[7] = fmaf(w[j], b[j].w, acc[7]);
+      }
+    }
+  }
+  for (int off = 16; off > 0; off /= 2) sum += __shfl_xor_sync(~0u, sum, off);
+  attention.sum[g] = sum;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int off = kLanes; off < 32; off *= 2) acc[i] += __shfl_xor_sync(~0u, acc[i], off);
+    attention.acc[g][i] = acc[i];
   }
 }
 
@@ -103,30 +171,17 @@ __device__ void JoinChunks(const PagedArgs& args, int s, int chunk, int head_blo
   __threadfence();
 #pragma unroll
   for (int g = 0; g < kQueries; ++g) {
-    if (g >= queries) continue;
-    attention.max[g] = -INFINITY;
-    attention.sum[g] = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) attention.acc[g][i] = 0;
-    for (int c = Attention::TokenLane(); c < chunks; c += Attention::kTokens) {
-      const int64_t at = int64_t{begin + c} * args.heads + first_head + g;
-      float other[8] = {};
-      if (column < dim) {
-        const float4* from = reinterpret_cast<const float4*>(args.partial + at * dim + column);
-        const float4 a = __ldcg(from), b = __ldcg(from + 1);
-        other[0] = a.x, other[1] = a.y, other[2] = a.z, other[3] = a.w;
-        other[4] = b.x, other[5] = b.y, other[6] = b.z, other[7] = b.w;
-      }
-      attention.Join(g, __ldcg(args.partial_max + at), __ldcg(args.partial_sum + at), other);
-    }
+    if (g < queries) JoinPartials(args, begin, chunks, first_head + g, g, attention);
   }
-  attention.JoinLanes();
 #pragma unroll
   for (int g = 0; g < kQueries; ++g) attention.Store(g, dim, out + int64_t{g} * dim);
 }
 
 template <int kLanes, int kQueries>
-__global__ void __launch_bounds__(kWarps * 32) DecodeKernel(PagedArgs args) {
+__global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
+    DecodeKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
   const int head_blocks = args.head_blocks(), per_head = head_blocks / kv_heads;
   const int units = args.plan.decode_begin[args.sequences] * head_blocks;
@@ -156,6 +211,7 @@ __global__ void __launch_bounds__(kWarps * 32) DecodeKernel(PagedArgs args) {
 
 template <int kLanes, int kQueries>
 __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
+  WaitForEarlierKernels();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
   const int units = args.plan.prefill_begin[args.sequences] * kv_heads;
   const int64_t row_floats = int64_t{args.heads + 2 * kv_heads} * dim;
@@ -249,6 +305,7 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t n
   args.out = out;
   const int head_blocks = args.head_blocks();
   args.target_chunks = CeilDiv(decode_grid * kWarps * kUnitsPerWarp, head_blocks);
+  args.units_per_warp = kUnitsPerWarp;
   args.plan = PagedPlan::At(
       static_cast<int*>(plan_.Get(PagedPlan::Ints(num_sequences, head_blocks) * sizeof(int))),
       num_sequences, head_blocks);
@@ -259,14 +316,13 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t n
 
   PlanKernel<<<1, kPlanThreads, 0, stream_>>>(args);
   TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
-  kernels.decode<<<decode_grid, kWarps * 32, 0, stream_>>>(args);
-  TESSERA_CUDA_CHECK_LAUNCH("DecodeKernel");
+  LaunchOverlapped(kernels.decode, decode_grid, kWarps * 32, 0, stream_, args);
   if (tensor_prefill) {
     LaunchTensorPrefill(stream_, args, multiprocessors_);
     return;
   }
-  kernels.prefill<<<GridOf(kernels.prefill, multiprocessors_), kWarps * 32, 0, stream_>>>(args);
-  TESSERA_CUDA_CHECK_LAUNCH("PrefillKernel");
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, multiprocessors_), kWarps * 32, 0,
+                   stream_, args);
 }
 
 }  // namespace tessera::cuda

@@ -1,8 +1,10 @@
+#include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/paged_plan.cuh"
 
 namespace tessera::cuda {
 
 __global__ void __launch_bounds__(kPlanThreads) PlanKernel(PagedArgs args) {
+  LetNextKernelComeUp();
   __shared__ unsigned long long decode_tokens;
   __shared__ int scan[2][kPlanThreads];
   const int t = threadIdx.x;
@@ -27,7 +29,8 @@ __global__ void __launch_bounds__(kPlanThreads) PlanKernel(PagedArgs args) {
   __syncthreads();
   const auto share = static_cast<int>((decode_tokens + args.target_chunks - 1) /
                                       static_cast<unsigned>(args.target_chunks));
-  const int chunk = max(kMinChunkTokens, (share + 15) / 16 * 16);
+  const int few = min(args.units_per_warp * share, kFullChunkTokens);
+  const int chunk = (max(max(share, few), kMinChunkTokens) + 15) / 16 * 16;
   if (t == 0) *args.plan.chunk_tokens = chunk;
 
   // Prefix sums of chunks and of query blocks, kPlanThreads sequences at a time.

@@ -37,7 +37,8 @@ struct PagedArgs {
   const float* qkv;
   const int32_t* query_begin;
   int sequences, heads, group, decode_queries, prefill_queries;
-  int target_chunks;  // of all decode sequences together, each may add one
+  int target_chunks;   // of all decode sequences together, each may add one
+  int units_per_warp;  // what target_chunks gives every warp that the device holds
   float scale;
   KvLayerView kv;
   PagedPlan plan;
@@ -50,7 +51,9 @@ struct PagedArgs {
   }
 };
 
-constexpr int kMinChunkTokens = 64;
+// A chunk of kFullChunkTokens is worth its overhead (finding it, its query, keeping the result).
+// With fewer tokens than that a warp takes one unit, of at least kMinChunkTokens.
+constexpr int kMinChunkTokens = 32, kFullChunkTokens = 128;
 
 // Fills args.plan. One block of kPlanThreads threads.
 constexpr int kPlanThreads = 512;

@@ -3,6 +3,7 @@
 #include <climits>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/paged_plan.cuh"
 #include "kernels/cuda/paged_units.cuh"
 
@@ -23,11 +24,7 @@ __device__ void CopyAsync(uint32_t to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(there ? 16 : 0));
 }
-__device__ void CommitCopies() { asm volatile("cp.async.commit_group;"); }
-template <int kLeft>
-__device__ void WaitCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft));
-}
+__device__ void WaitCopies() { asm volatile("cp.async.wait_all;"); }
 
 __device__ void LoadMatrices(uint32_t from, uint32_t (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -49,6 +46,13 @@ __device__ void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// 2^x to 2 units, numbers below the normal range becoming 0.
+__device__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ uint32_t Pack(float a, float b) {
   const __half2 h = __floats2half2_rn(a, b);
   return *reinterpret_cast<const uint32_t*>(&h);
@@ -64,11 +68,11 @@ struct Tile {
 class Tiles {
  public:
   __device__ Tiles(const PagedArgs& args, int s, int end)
-      : kv_(args.kv), run_(args.kv.run_begin[s]), end_(end) {}
+      : run_(args.kv.runs + args.kv.run_begin[s]), pages_(args.kv.pages), end_(end) {}
   __device__ bool Next(Tile* tile) {
     if (first_ + at_ >= end_) return false;
-    const KvRun run = kv_.runs[run_];
-    *tile = {kv_.pages + run.first_page + at_ / kPage, first_ + at_, min(kTile, run.tokens - at_)};
+    const KvRun run = *run_;
+    *tile = {pages_ + run.first_page + at_ / kPage, first_ + at_, min(kTile, run.tokens - at_)};
     at_ += kTile;
     if (at_ >= run.tokens) {
       first_ += run.tokens;
@@ -79,8 +83,9 @@ class Tiles {
   }
 
  private:
-  const KvLayerView& kv_;
-  int run_, end_, first_ = 0, at_ = 0;
+  const KvRun* run_;
+  const PageId* pages_;
+  int end_, first_ = 0, at_ = 0;
 };
 
 // Begins to copy a tile's K and V rows of one head. Row t's 16-byte piece c lies at c ^ (t % 8), so
@@ -144,7 +149,7 @@ struct WarpRows {
       for (int n = 0; n < kTile / 8; ++n) top = fmaxf(top, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
       top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
       top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-      const float base = top == -INFINITY ? 0 : top, rescale = exp2f(max[r] - base);
+      const float base = top == -INFINITY ? 0 : top, rescale = Exp2(max[r] - base);
       max[r] = top;
       sum[r] *= rescale;
 #pragma unroll
@@ -154,8 +159,8 @@ struct WarpRows {
       }
 #pragma unroll
       for (int n = 0; n < kTile / 8; ++n) {
-        sum[r] += s[n][2 * r] = exp2f(s[n][2 * r] - base);
-        sum[r] += s[n][2 * r + 1] = exp2f(s[n][2 * r + 1] - base);
+        sum[r] += s[n][2 * r] = Exp2(s[n][2 * r] - base);
+        sum[r] += s[n][2 * r + 1] = Exp2(s[n][2 * r + 1] - base);
       }
     }
 #pragma unroll
@@ -176,11 +181,12 @@ struct WarpRows {
 };
 
 template <int kDim>
-__global__ void __launch_bounds__(kThreads) TensorPrefillKernel(PagedArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs args) {
+  WaitForEarlierKernels();
   extern __shared__ __align__(128) __half shared[];
   __shared__ int next_unit;
-  __half* const keys[2] = {shared, shared + kTile * kDim};
-  __half* const values[2] = {shared + 2 * kTile * kDim, shared + 3 * kTile * kDim};
+  const auto keys = [](int buffer) { return shared + buffer * kTile * kDim; };
+  const auto values = [](int buffer) { return shared + (2 + buffer) * kTile * kDim; };
   const int kv_heads = args.kv.geometry.kv_heads, lane = threadIdx.x % 32;
   const int units = args.plan.prefill_begin[args.sequences] * kv_heads;
   const int64_t row_floats = int64_t{args.heads + 2 * kv_heads} * kDim;
@@ -217,16 +223,13 @@ __global__ void __launch_bounds__(kThreads) TensorPrefillKernel(PagedArgs args) 
     Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kPrefillRows, unit.queries) - 1));
     Tile tile, following;
     bool more = tiles.Next(&tile);
-    CopyTile<kDim>(head, tile, keys[0], values[0]);
-    CommitCopies();
+    CopyTile<kDim>(head, tile, keys(0), values(0));
     for (int buffer = 0; more; buffer ^= 1, tile = following) {
+      WaitCopies();
+      __syncthreads();  // the tile is there, and nobody computes on the other one any more
       more = tiles.Next(&following);
-      if (more) CopyTile<kDim>(head, following, keys[buffer ^ 1], values[buffer ^ 1]);
-      CommitCopies();
-      WaitCopies<1>();
-      __syncthreads();
-      warp.Add(tile, keys[buffer], values[buffer]);
-      __syncthreads();
+      if (more) CopyTile<kDim>(head, following, keys(buffer ^ 1), values(buffer ^ 1));
+      warp.Add(tile, keys(buffer), values(buffer));
     }
 
 #pragma unroll
@@ -255,8 +258,8 @@ void Launch(cudaStream_t stream, const PagedArgs& args, int multiprocessors) {
   int blocks = 0;
   TESSERA_CUDA_CHECK(
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, kSharedBytes));
-  kernel<<<blocks * multiprocessors, kThreads, kSharedBytes, stream>>>(args);
-  TESSERA_CUDA_CHECK_LAUNCH("TensorPrefillKernel");
+  LaunchOverlapped<PagedArgs>(kernel, blocks * multiprocessors, kThreads, kSharedBytes, stream,
+                              args);
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ void MatMulTest::Check(const Problem& p, uint64_t seed) {
 
   // Tensor cores cut the sum of a step's aligned products instead of rounding it: each addition
   // and each alignment may lose 2 units.
-  const bool tensor_cores = GetParam().cuda() && p.dtype != DType::kF32;
+  const bool tensor_cores = GetParam().cuda() && !FloatActivations(p.dtype, p.rows, p.in);
   const int terms = ActivationTerms(p.dtype, p.rows, GetParam().precise());
   const double sum_error = tensor_cores ? Gamma(4 * (p.in + terms)) : Gamma(p.in + 1);
   std::vector<double> bound(y.size());
