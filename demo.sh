@@ -59,7 +59,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 start_server() {
-  local ports i
+  local ports info i
   mapfile -t ports < <(free_ports 3)
   address=127.0.0.1:${ports[0]} admin=127.0.0.1:${ports[1]} metrics=127.0.0.1:${ports[2]}
   mkdir -p "$(dirname "$log")"
@@ -69,8 +69,8 @@ start_server() {
   server=$!
   for ((i = 0; i < start_limit_seconds * 10; ++i)); do
     # Told by the operator's service: the admin listener is up before the model is.
-    if timeout 5 "$bin/tessera" info --address "$admin" 2>/dev/null |
-      grep -qE '^ *state +SERVING *$'; then
+    if info=$(timeout 5 "$bin/tessera" info --admin_address "$admin" 2>&1) &&
+      grep -qE '^ *state +SERVING *$' <<<"$info"; then
       return
     fi
     if ! kill -0 "$server" 2>/dev/null; then
@@ -80,7 +80,7 @@ start_server() {
     sleep 0.1
   done
   show_log
-  fail "tesserad was not ready after $start_limit_seconds s"
+  fail "tesserad was not ready after $start_limit_seconds s; tessera info said: $info"
 }
 
 # ask WORD EXPECTED QUESTION PICTURE...: one prompt in the form the demo model was trained on, which
@@ -138,7 +138,7 @@ if $keep; then
   server=0
   heading "Left running"
   echo "Ask it:   $bin/tessera chat --address $address --image FILE --message TEXT"
-  echo "Its load: $bin/tessera info --address $admin"
+  echo "Its load: $bin/tessera info --admin_address $admin"
   echo "Stop it:  kill $pid"
 else
   heading "Stopping tesserad"

@@ -1,8 +1,9 @@
-# `ninja package`: tesserad-<version>-<arch>.tar.gz with bin/, lib/ and models/demo, stripped, to be
-# unpacked and run anywhere with a C++ runtime as new as the build machine's.
+# `ninja package`: tesserad-<version>-<arch>.tar.gz, stripped, to be unpacked and run anywhere with a
+# C++ runtime as new as the build machine's. The demo model lies where tesserad looks for it, the
+# shipped libraries where nothing but our binaries does: the same tree installs below /usr/local.
 
-install(DIRECTORY models/demo DESTINATION models)
-install(FILES LICENSE README.md DESTINATION .)
+install(DIRECTORY models/demo DESTINATION share/tessera/models)
+install(FILES LICENSE README.md DESTINATION share/doc/tessera)
 foreach(target tesserad tessera)
   if(NOT TARGET ${target})
     continue()
@@ -11,7 +12,7 @@ foreach(target tesserad tessera)
   if(TESSERA_STATIC)
     install(CODE "execute_process(
       COMMAND ${CMAKE_COMMAND} -DBINARY=$<TARGET_FILE:${target}>
-              -DDESTINATION=\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/lib
+              -DDESTINATION=\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/lib/tessera
               -DCOMPILER=${CMAKE_CXX_COMPILER} -DOBJDUMP=${CMAKE_OBJDUMP}
               -P ${PROJECT_SOURCE_DIR}/cmake/CopySharedLibraries.cmake
       COMMAND_ERROR_IS_FATAL ANY)")

@@ -155,7 +155,7 @@ function(tessera_make_portable target)
     return()
   endif()
   set_target_properties(${target} PROPERTIES
-    BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN/lib:$ORIGIN/../lib")
+    BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN/lib:$ORIGIN/../lib/tessera")
   # RPATH, not RUNPATH: the latter is not searched for what a shipped library itself needs.
   # --exclude-libs: the shipped libraries must not bind to our private copies (zlib).
   target_link_options(${target} PRIVATE

@@ -9,7 +9,7 @@ BUILD_PACKAGES=(
   libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev nlohmann-json3-dev
   libjpeg-dev libpng-dev libwebp-dev
 )
-TEST_PACKAGES=(libgtest-dev libgmock-dev libbenchmark-dev)
+TEST_PACKAGES=(libgtest-dev libgmock-dev)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 
 if [[ -t 1 ]]; then

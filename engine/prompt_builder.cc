@@ -12,6 +12,14 @@ namespace tessera {
 
 using Kind = PromptPiece::Kind;
 
+namespace {
+
+absl::Status AtPath(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
+}  // namespace
+
 struct PromptBuilder::Layout {
   std::vector<int32_t> ids;
   std::vector<size_t> image_at;  // ascending indices into ids: one image token each
@@ -122,6 +130,10 @@ absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOut(const PromptInput& i
 
 absl::StatusOr<std::pair<int, int>> PromptBuilder::Count(const PromptInput& input) const {
   ASSIGN_OR_RETURN(const Layout layout, LayOut(input));
+  for (const ImageBytes& source : input.images) {
+    const absl::Status header = ReadImageSize(source.data, source.mime, limits_.image).status();
+    if (!header.ok()) return AtPath(source.path, header);
+  }
   const int images = static_cast<int>(layout.image_at.size());
   const int image_tokens = images * config_->tokens_per_image();
   return std::make_pair(static_cast<int>(layout.ids.size()) - images + image_tokens, image_tokens);
@@ -137,14 +149,11 @@ absl::StatusOr<Prompt> PromptBuilder::Build(const PromptInput& input) const {
       continue;
     }
     const ImageBytes& source = input.images[next_image++];
-    const auto at_path = [&](const absl::Status& status) {
-      return absl::Status(status.code(), absl::StrCat(source.path, ": ", status.message()));
-    };
     absl::StatusOr<Image> image = DecodeImage(source.data, source.mime, limits_.image);
-    if (!image.ok()) return at_path(image.status());
+    if (!image.ok()) return AtPath(source.path, image.status());
     absl::StatusOr<PreparedImage> prepared =
         PrepareImage(*image, config_->processor, limits_.image);
-    if (!prepared.ok()) return at_path(prepared.status());
+    if (!prepared.ok()) return AtPath(source.path, prepared.status());
     TESSERA_CHECK(prepared->side == config_->vision.image_size);
     prompt.images.push_back({static_cast<int32_t>(prompt.ids.size()),
                              std::make_shared<const PreparedImage>(*std::move(prepared))});

@@ -48,7 +48,7 @@ class PromptBuilder {
   PromptBuilder(const ModelConfig* config, const Tokenizer* tokenizer, const PromptLimits& limits);
 
   absl::StatusOr<Prompt> Build(const PromptInput& input) const;
-  // Token counts without decoding pictures: {all, image tokens}.
+  // Token counts, {all, image tokens}; of pictures only the headers are read and checked.
   absl::StatusOr<std::pair<int, int>> Count(const PromptInput& input) const;
 
  private:

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 
+#include "engine/softmax_weights.h"
 #include "kernels/base.h"
 
 namespace tessera {
@@ -20,9 +22,31 @@ bool Before(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-float Clean(float logit) {
-  if (logit <= kLargest) return logit;
-  return std::isnan(logit) ? kMinusInfinity : kLargest;
+// NaN becomes -infinity, +infinity the largest float; returns the largest logit. Eight at a time,
+// without branches: it passes over every logit of every token.
+float CleanAll(absl::Span<float> logits) {
+  constexpr size_t kLanes = 8;
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, kMinusInfinity);
+  const auto clean = [](float x) {
+    x = x > kLargest ? kLargest : x;
+    return x == x ? x : kMinusInfinity;
+  };
+  float* data = logits.data();
+  const size_t n = logits.size();
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float x = clean(data[i + j]);
+      data[i + j] = x;
+      lanes[j] = x > lanes[j] ? x : lanes[j];
+    }
+  }
+  for (; i < n; ++i) {
+    data[i] = clean(data[i]);
+    lanes[0] = std::max(lanes[0], data[i]);
+  }
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
 // The first `k` candidates in Before's order, themselves in no order; impossible ones left out.
@@ -39,7 +63,7 @@ std::vector<Candidate> TopCandidates(absl::Span<const float> logits, size_t k) {
   };
   float bar = kMinusInfinity;
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (!(logits[i] > bar)) continue;  // NaN too; an equal one has a higher id
+    if (!(logits[i] > bar)) continue;  // an equal one has a higher id
     best.push_back({logits[i], static_cast<int32_t>(i)});
     if (best.size() < full) continue;
     keep_best();
@@ -49,33 +73,54 @@ std::vector<Candidate> TopCandidates(absl::Span<const float> logits, size_t k) {
   return best;
 }
 
-// Weights relative to the most probable token, which has 1.
-class Softmax {
- public:
-  Softmax(float largest, float temperature) : largest_(largest), temperature_(temperature) {}
-  double Weight(float logit) const { return std::exp((logit - largest_) / temperature_); }
-
- private:
-  double largest_, temperature_;
-};
-
-// The last candidate, in Before's order, of the shortest beginning that holds `share` of the pool's
-// mass. Sorts no more than it needs: ever larger parts, each split off by nth_element.
-Candidate LastOfMass(std::vector<Candidate>& pool, const Softmax& softmax, double share) {
-  double total = 0;
-  for (const Candidate& c : pool) total += softmax.Weight(c.logit);
-  double mass = 0;
-  auto part = pool.begin();
-  for (size_t size = 64; part != pool.end(); size *= 4) {
-    const auto end = part + std::min<size_t>(size, pool.end() - part);
-    if (end != pool.end()) std::nth_element(part, end, pool.end(), Before);
-    std::sort(part, end, Before);
-    for (; part != end; ++part) {
-      mass += softmax.Weight(part->logit);
-      if (mass >= share * total) return *part;
+// The last candidate, in Before's order, of the shortest beginning whose weights reach `target`.
+// Halves the pool by nth_element towards the border instead of sorting it: linear on average.
+Candidate LastOfMass(std::vector<Candidate>& pool, const double* weights, double target) {
+  auto begin = pool.begin(), end = pool.end();
+  double mass = 0;  // before `begin`
+  while (end - begin > 64) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, Before);
+    double half = 0;
+    for (auto c = begin; c != middle; ++c) half += weights[c->id];
+    if (mass + half >= target) {
+      end = middle;
+    } else {
+      mass += half;
+      begin = middle;
     }
   }
-  return pool.back();
+  std::sort(begin, end, Before);
+  for (auto c = begin; c != end; ++c) {
+    mass += weights[c->id];
+    if (mass >= target) return *c;
+  }
+  return *(end - 1);  // rounding only
+}
+
+// The id in whose share of `weights` [n] the fraction `u` of their sum falls; never one of weight
+// 0.
+int32_t IdAtFraction(const double* weights, size_t n, double u) {
+  constexpr size_t kBlock = 256;  // sums of blocks first, then inside one
+  std::vector<double> sums;
+  double total = 0;
+  for (size_t begin = 0; begin < n; begin += kBlock) {
+    sums.push_back(SumOf(weights + begin, std::min(kBlock, n - begin)));
+    total += sums.back();
+  }
+  const double target = u * total;
+  double mass = 0;
+  size_t block = 0;
+  while (block + 1 < sums.size() && mass + sums[block] <= target) mass += sums[block++];
+  size_t drawn = n;  // rounding may leave mass below target: then the last one with weight
+  for (size_t i = block * kBlock; i < n; ++i) {
+    if (weights[i] == 0) continue;
+    drawn = i;
+    mass += weights[i];
+    if (mass > target) return static_cast<int32_t>(i);
+  }
+  while (drawn == n || weights[drawn] == 0) --drawn;
+  return static_cast<int32_t>(drawn);
 }
 
 uint64_t Mix(uint64_t x) {  // splitmix64's finalizer: every input bit reaches every output bit
@@ -141,75 +186,68 @@ int32_t Sampler::Sample(absl::Span<float> logits, absl::Span<const int32_t> also
       if (id >= 0 && id < vocab) logits[id] = kMinusInfinity;
     }
   }
-  int32_t best = -1;
-  float largest = kMinusInfinity;
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (!(logits[i] <= kLargest)) logits[i] = Clean(logits[i]);
-    if (logits[i] > largest) {
-      largest = logits[i];
-      best = static_cast<int32_t>(i);
-    }
+  const float largest = CleanAll(logits);
+  if (largest == kMinusInfinity) return LowestAllowed(vocab, *banned_, also_banned);
+  if (params_.temperature == 0.0f) {
+    return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
   }
-  if (best < 0) return LowestAllowed(vocab, *banned_, also_banned);
-  return params_.temperature == 0.0f ? best : Draw(logits, largest, index);
+  return Draw(logits, largest, index);
 }
 
 int32_t Sampler::Draw(absl::Span<const float> logits, float largest, int index) const {
-  const Softmax softmax(largest, params_.temperature);
-  // Top-k and top-p each keep a beginning of Before's order: its last member says all.
-  Candidate last = {std::numeric_limits<float>::lowest(), std::numeric_limits<int32_t>::max()};
-  const bool top_k = params_.top_k > 0 && params_.top_k < static_cast<int64_t>(logits.size());
-  if (top_k || params_.top_p < 1.0f) {
-    std::vector<Candidate> pool = TopCandidates(logits, top_k ? params_.top_k : logits.size());
-    if (params_.top_p < 1.0f) {
-      last = LastOfMass(pool, softmax, params_.top_p);
-    } else {
-      last = *std::max_element(pool.begin(), pool.end(), Before);
+  const size_t vocab = logits.size();
+  const auto weights = std::make_unique_for_overwrite<double[]>(vocab);  // 0: not kept
+  std::vector<Candidate> pool;
+  const bool top_k = params_.top_k > 0 && static_cast<size_t>(params_.top_k) < vocab;
+  if (top_k) {
+    pool = TopCandidates(logits, params_.top_k);
+    std::fill_n(weights.get(), vocab, 0.0);
+    for (const Candidate& c : pool) {
+      SoftmaxWeights({&c.logit, 1}, largest, params_.temperature, &weights[c.id]);
+    }
+  } else {
+    SoftmaxWeights(logits, largest, params_.temperature, weights.get());
+  }
+  if (params_.top_p < 1.0f) {
+    const double total = SumOf(weights.get(), vocab), share = params_.top_p;
+    if (!top_k) {
+      // All tokens at or below this weight together hold no more than what top-p may drop.
+      const double negligible = (1 - share) * total / static_cast<double>(vocab);
+      for (size_t i = 0; i < vocab; ++i) {
+        if (weights[i] > negligible) pool.push_back({logits[i], static_cast<int32_t>(i)});
+      }
+    }
+    const Candidate last = LastOfMass(pool, weights.get(), share * total);
+    for (size_t i = 0; i < vocab; ++i) {
+      if (Before(last, {logits[i], static_cast<int32_t>(i)})) weights[i] = 0;
     }
   }
-  struct Kept {
-    int32_t id;
-    double weight;
-  };
-  std::vector<Kept> kept;  // by id
-  double total = 0;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const Candidate candidate = {logits[i], static_cast<int32_t>(i)};
-    if (candidate.logit < last.logit || Before(last, candidate)) continue;
-    const double weight = softmax.Weight(candidate.logit);
-    if (weight < params_.min_p) continue;
-    kept.push_back({candidate.id, weight});
-    total += weight;
+  const double least = params_.min_p;
+  if (least > 0) {
+    for (size_t i = 0; i < vocab; ++i) weights[i] = weights[i] < least ? 0 : weights[i];
   }
-  const double target = UniformDraw(seed_, static_cast<uint64_t>(index)) * total;
-  double mass = 0;
-  const Kept* drawn = nullptr;  // the last with weight, should rounding leave mass below target
-  for (const Kept& k : kept) {
-    if (k.weight == 0) continue;
-    drawn = &k;
-    if ((mass += k.weight) > target) break;
-  }
-  return drawn->id;
+  return IdAtFraction(weights.get(), vocab, UniformDraw(seed_, static_cast<uint64_t>(index)));
 }
 
 TokenLogprob ComputeLogprob(absl::Span<const float> logits, int32_t id, int top) {
   TESSERA_CHECK(id >= 0 && id < static_cast<int64_t>(logits.size()));
-  float largest = kMinusInfinity;
-  for (float logit : logits) largest = std::max(largest, Clean(logit));
-  double sum = 0;
+  std::vector<float> clean(logits.begin(), logits.end());
+  const float largest = CleanAll(absl::MakeSpan(clean));
+  double log_sum = HUGE_VAL;  // nothing is possible
   if (largest > kMinusInfinity) {
-    for (float logit : logits) sum += std::exp(double{Clean(logit)} - double{largest});
+    const auto weights = std::make_unique_for_overwrite<double[]>(clean.size());
+    SoftmaxWeights(clean, largest, /*temperature=*/1.0, weights.get());
+    log_sum = double{largest} + std::log(SumOf(weights.get(), clean.size()));
   }
-  const double log_sum = double{largest} + std::log(sum);
-  const auto logprob = [log_sum, sum](float logit) {
-    const double value = sum > 0 ? double{Clean(logit)} - log_sum : -HUGE_VAL;
+  const auto logprob = [log_sum](float logit) {
+    const double value = double{logit} - log_sum;
     return static_cast<float>(std::max(value, double{std::numeric_limits<float>::lowest()}));
   };
   TokenLogprob result;
   result.id = id;
-  result.logprob = logprob(logits[id]);
+  result.logprob = logprob(clean[id]);
   if (top <= 0) return result;
-  std::vector<Candidate> best = TopCandidates(logits, top);
+  std::vector<Candidate> best = TopCandidates(clean, top);
   std::sort(best.begin(), best.end(), Before);
   for (const Candidate& c : best) result.top.emplace_back(c.id, logprob(c.logit));
   return result;

@@ -173,10 +173,19 @@ std::string CanonicalTensorName(absl::string_view name) {
       {"model.vision_tower.", "vision_tower."},
       {"model.multi_modal_projector.", "multi_modal_projector."},
   };
+  std::string canonical(name);
   for (const auto& [from, to] : kLayouts) {
-    if (absl::StartsWith(name, from)) return absl::StrCat(to, name.substr(from.size()));
+    if (!absl::StartsWith(name, from)) continue;
+    canonical = absl::StrCat(to, name.substr(from.size()));
+    break;
   }
-  return std::string(name);
+  // transformers 5 drops a level that every published checkpoint has.
+  constexpr absl::string_view kTower = "vision_tower.", kModel = "vision_model.";
+  if (absl::StartsWith(canonical, kTower) &&
+      !absl::StartsWith(absl::string_view(canonical).substr(kTower.size()), kModel)) {
+    canonical.insert(kTower.size(), kModel.data(), kModel.size());
+  }
+  return canonical;
 }
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& dir) {

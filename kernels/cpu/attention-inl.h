@@ -19,11 +19,19 @@ struct Attention {
   static V LoadKv(const float* p) { return V::Load(p); }
   static V LoadKv(const uint16_t* p) { return V::LoadHalf(p); }
 
+  // A share of the next page, so that fetches are spread over the work on this one.
+  static void FetchNext(const AttendPage& a, int share, int shares) {
+    const int64_t begin = a.next_bytes * share / shares, end = a.next_bytes * (share + 1) / shares;
+    for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(a.next + i);
+  }
+
   // sums[q][t] = lanes of q . k for Q queries and all tokens of the page.
   template <int Q, class T>
-  static void Dots(const AttendPage& a, const float* q, const T* k, V (*sums)[kTokens]) {
+  static void Dots(const AttendPage& a, int query, const T* k, V (*sums)[kTokens]) {
     constexpr int N = V::kAttendTokens;
+    const float* q = a.q + query * a.stride;
     for (int t = 0; t < kTokens; t += N) {
+      if (query == 0 && a.next) FetchNext(a, t / N, kTokens / N);
       V acc[Q][N];
 #pragma GCC unroll 16
       for (int i = 0; i < Q; ++i) {
@@ -119,7 +127,7 @@ struct Attention {
     bool same = true;
     for (int i = 1; i < Q; ++i) same = same && visible[i] == visible[0];
     if (same && visible[0] == 0) return;
-    Dots<Q>(a, a.q + query * a.stride, k, sums);
+    Dots<Q>(a, query, k, sums);
     for (int i = 0; i < Q; ++i) {
       if (visible[i] > 0) Soften(a, query + i, visible[i], sums[i], p[i]);
     }

@@ -119,6 +119,7 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
     std::copy_n(row + head_of(i) * dim, dim, scratch.q + i * stride);
   }
   AttendPage page = scratch.Page(queries, stride, dim);
+  page.next_bytes = HeadBytes(Format::kRaw16, static_cast<int>(dim));
   const bool convert = stride != dim || queries >= kernels_.attend_converted;
   if (!convert) page.k_float = page.v_float = nullptr;
 
@@ -132,10 +133,14 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
         const int64_t visible = task.tokens - (rows - 1 - row_of(i)) - before;
         scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, stored));
       }
-      const uint8_t* base = kv.arena + kv.pages[run.first_page + t / kTokens] * kPageUnitBytes;
-      const auto part = [&](bool value) {
-        return reinterpret_cast<const uint16_t*>(base + Raw16Offset(dim, task.kv_head, value, 0));
+      const PageId* id = kv.pages + run.first_page + t / kTokens;
+      const auto at = [&](PageId p, bool value) {
+        return kv.arena + p * kPageUnitBytes + Raw16Offset(dim, task.kv_head, value, 0);
       };
+      const auto part = [&](bool value) {
+        return reinterpret_cast<const uint16_t*>(at(*id, value));
+      };
+      page.next = t + kTokens < run.tokens ? at(id[1], false) : nullptr;
       if (!convert) {
         page.k_half = part(false);
         page.v_half = part(true);

@@ -61,6 +61,10 @@ struct AttendPage {
   float* max;   // [queries], of all scores so far
   float* sum;   // [queries][16], lanes of the softmax denominator
   float* out;   // [queries][stride], not yet divided
+  // K and V of the next page as stored, fetched while this page is worked on: pages lie anywhere,
+  // so the hardware does not foresee them. Or null.
+  const uint8_t* next;
+  int64_t next_bytes;
 };
 
 struct CpuKernels {

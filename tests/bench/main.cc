@@ -7,13 +7,17 @@
 
 namespace tessera::bench {
 
-Command GemmCommand();       // gemm.cc
-Command AttentionCommand();  // attention.cc
+Command GemmCommand();        // gemm.cc
+Command AttentionCommand();   // attention.cc
+Command FirstTokenCommand();  // first_token.cc
+Command DecodeCommand();      // decode.cc
+Command PlanCommand();        // plan.cc
 
 namespace {
 
 using MakeCommand = Command (*)();
-constexpr MakeCommand kCommands[] = {GemmCommand, AttentionCommand};
+constexpr MakeCommand kCommands[] = {GemmCommand, AttentionCommand, FirstTokenCommand,
+                                     DecodeCommand, PlanCommand};
 
 std::vector<Flag> AllFlags(const Command& command) {
   std::vector<Flag> flags = command.flags;

@@ -1,7 +1,7 @@
 #include "cache/arena.h"
 
 #include <algorithm>
-#include <map>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -167,28 +167,32 @@ void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int ope
     return static_cast<int>(int64_t{id} * kPageUnitBytes / kSlabBytes);
   };
   std::mt19937_64 random(seed);
-  int until_turn = 0;
-  bool growing = true;
+  int64_t until_turn = 0, met_full = 0, had_choice = 0;
+  bool growing = false;
   for (int op = 0; op < operations; ++op) {
-    if (until_turn-- == 0) {  // long tides of growth and decline reach both empty and full
+    if (until_turn-- == 0) {  // long tides of growth and decline reach both full and nearly empty
       growing = !growing;
-      until_turn = static_cast<int>(random() % (2 * slabs * per_slab(0) + 16));
+      until_turn = slabs * per_slab(0) * 2 + static_cast<int64_t>(random() % 64);
     }
     const uint64_t draw = random() % 100;
     if (draw < (growing ? 70u : 20u)) {
       const int format = static_cast<int>(random() % page_bytes.size());
-      int fullest = -1, free_slabs = 0;
+      int fullest = -1, emptiest = std::numeric_limits<int>::max(), free_slabs = 0;
       int64_t available = 0;
       for (int s = 0; s < slabs; ++s) {
         if (slab_format[s] < 0) ++free_slabs;
         if (slab_format[s] != format) continue;
         available += per_slab(format) - slab_pages[s];
-        if (slab_pages[s] < per_slab(format)) fullest = std::max(fullest, slab_pages[s]);
+        if (slab_pages[s] == per_slab(format)) continue;
+        fullest = std::max(fullest, slab_pages[s]);
+        emptiest = std::min(emptiest, slab_pages[s]);
       }
       available += free_slabs * per_slab(format);
       ASSERT_EQ(arena.available_pages(static_cast<Format>(format)), available);
       const PageId id = arena.Allocate(static_cast<Format>(format));
       ASSERT_EQ(id == kNoPage, available == 0);
+      met_full += id == kNoPage;
+      had_choice += emptiest < fullest - per_slab(format) / 4;
       if (id == kNoPage) continue;
       const int s = slab_of(id);
       ASSERT_LT(s, slabs);
@@ -240,6 +244,8 @@ void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int ope
       ASSERT_LE(ranges[i - 1].first + ranges[i - 1].second, ranges[i].first) << "pages overlap";
     }
   }
+  EXPECT_GT(met_full, operations / 1000);  // else the traffic did not test what it is for
+  EXPECT_GT(had_choice, operations / 1000);
   for (const Page& page : live) {
     for (int i = 0; i < page.refs; ++i) arena.Unref(page.id);
   }

@@ -89,7 +89,9 @@ TEST(ChatTemplateTest, EveryTemplateKeepsUserTextPlain) {
     for (size_t i = 0; i < tame_pieces->size(); ++i) {
       const PromptPiece& piece = (*evil_pieces)[i];
       EXPECT_EQ(piece.kind, (*tame_pieces)[i].kind);
-      if (piece.kind == Kind::kSpecial) EXPECT_EQ(piece.text, (*tame_pieces)[i].text);
+      if (piece.kind == Kind::kSpecial) {
+        EXPECT_EQ(piece.text, (*tame_pieces)[i].text);
+      }
       if (i > 0 && piece.kind == Kind::kText) {
         EXPECT_NE((*evil_pieces)[i - 1].kind, Kind::kText) << "texts are not joined";
       }
@@ -119,8 +121,9 @@ TEST(ChatTemplateTest, RefusesWhatItCannotExpress) {
     EXPECT_TRUE(fails(name, {User({T("a")}), User({T("b")})}, "messages[1].role"));
     EXPECT_TRUE(fails(name, {System("s"), Assistant("a"), User({T("b")})}, "messages[1].role"));
   }
-  EXPECT_EQ(Render("chatml", {User({T("a")}), User({T("b")})}),
-            "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(
+      Render("chatml", {User({T("a")}), User({T("b")})}),
+      "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n");
   EXPECT_TRUE(fails("alpaca", {User({T("a")})}, "no chat template \"alpaca\""));
   EXPECT_TRUE(fails("", {User({T("a")})}, "vicuna"));
   EXPECT_FALSE(HasChatTemplate(""));

@@ -230,7 +230,9 @@ TEST(EngineTest, AReaderThatStallsIsGivenUp) {
     absl::SleepFor(absl::Milliseconds(10));
   const Answer a = r.ReadAll();
   // Either it was given up, or the whole answer fitted into the time: then nothing was lost.
-  if (a.ids.size() < 480) EXPECT_EQ(a.last.status.code(), absl::StatusCode::kCancelled);
+  if (a.ids.size() < 480) {
+    EXPECT_EQ(a.last.status.code(), absl::StatusCode::kCancelled);
+  }
   ExpectAllFree(*engine);
 }
 

@@ -22,7 +22,7 @@ struct Checkpoint {
 };
 std::string SourcePath(const std::string& relative);  // inside the repository
 Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device = "cpu",
-                          int max_rows = 1024, int threads = 2);
+                          int max_rows = 2048, int threads = 2);
 
 // Lines of a JSON-lines file.
 std::vector<nlohmann::json> ReadLines(const std::string& path);

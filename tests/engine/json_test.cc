@@ -27,7 +27,8 @@ TEST(JsonTest, ParsesEveryKindOfValue) {
 TEST(JsonTest, AgreesWithTheLibrary) {
   for (const char* text :
        {"0", "\"\"", "[]", "{}", "[[[]],[{}],{\"k\":[{\"k\":{\"j\":1}}]}]", "[1,[2,[3,[4]]],5]",
-        "{\"a\":{\"b\":[1,2]},\"c\":[{\"d\":1},{\"e\":[]}]}", "-0", "1e-400", "\"\\ud83d\\ude00\""}) {
+        "{\"a\":{\"b\":[1,2]},\"c\":[{\"d\":1},{\"e\":[]}]}", "-0", "1e-400",
+        "\"\\ud83d\\ude00\""}) {
     const auto json = ParseJson(text, "t");
     ASSERT_TRUE(json.ok()) << text << json.status();
     EXPECT_EQ(*json, nlohmann::json::parse(text)) << text;
@@ -36,8 +37,9 @@ TEST(JsonTest, AgreesWithTheLibrary) {
 
 TEST(JsonTest, RefusesWhatIsNotJson) {
   for (const char* text :
-       {"", " ", "{", "[1,]", "{\"a\":}", "{\"a\" 1}", "nul", "NaN", "[Infinity]", "1 2", "{} x",
-        "'a'", "\"\x80\"", "\"\\ud800\"", "[1e999]", "// c\n1", "\"a\nb\"", "+1", "01", "{1:2}"}) {
+       {"",        " ",          "{",        "[1,]", "{\"a\":}", "{\"a\" 1}", "nul",
+        "NaN",     "[Infinity]", "1 2",      "{} x", "'a'",      "\"\x80\"",  "\"\\ud800\"",
+        "[1e999]", "// c\n1",    "\"a\nb\"", "+1",   "01",       "{1:2}"}) {
     EXPECT_TRUE(Fails(ParseJson(text, "file.json"), kInvalid, {"file.json"})) << text;
   }
   EXPECT_FALSE(ParseJson(absl::string_view("\"\0\"", 3), "t").ok());
@@ -50,9 +52,7 @@ TEST(JsonTest, RefusesDuplicateKeysAtAnyDepth) {
 }
 
 TEST(JsonTest, HoldsItsLimits) {
-  const auto nested = [](int depth) {
-    return std::string(depth, '[') + std::string(depth, ']');
-  };
+  const auto nested = [](int depth) { return std::string(depth, '[') + std::string(depth, ']'); };
   EXPECT_TRUE(ParseJson(nested(32), "t").ok());
   EXPECT_TRUE(Fails(ParseJson(nested(33), "t"), kInvalid, {"nested deeper than 32"}));
   EXPECT_TRUE(Fails(ParseJson(std::string(1 << 20, '['), "t"), kInvalid, {"nested deeper"}));

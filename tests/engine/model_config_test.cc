@@ -149,8 +149,10 @@ TEST(ModelConfigTest, EosIsAnIdOrAListAndGenerationConfigWins) {
 
 TEST(ModelConfigTest, GroupedQueriesHeadDimAndBiases) {
   Json json = Json::parse(kPublished);
-  json["text_config"].update({{"num_attention_heads", 8}, {"num_key_value_heads", 2},
-                              {"head_dim", 64}, {"attention_bias", true}});
+  json["text_config"].update({{"num_attention_heads", 8},
+                              {"num_key_value_heads", 2},
+                              {"head_dim", 64},
+                              {"attention_bias", true}});
   auto config = Parse(json);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->text.kv_heads, 2);
@@ -184,8 +186,10 @@ TEST(ModelConfigTest, MistralDefaults) {
 }
 
 TEST(ModelConfigTest, Qwen2Defaults) {
-  Json json = With("/text_config", {{"model_type", "qwen2"}, {"eos_token_id", 151645},
-                                    {"sliding_window", 1024}, {"attention_bias", true}});
+  Json json = With("/text_config", {{"model_type", "qwen2"},
+                                    {"eos_token_id", 151645},
+                                    {"sliding_window", 1024},
+                                    {"attention_bias", true}});
   const auto config = Parse(json);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->text.vocab, 151936);
@@ -213,8 +217,7 @@ TEST(ModelConfigTest, VisionFeatures) {
   EXPECT_EQ(Parse(With("/vision_feature_layer", -1))->vision.blocks(), 24);
   EXPECT_EQ(Parse(With("/vision_feature_layer", 3))->vision.blocks(), 3);
   EXPECT_EQ(Parse(With("/vision_feature_layer", -25))->vision.blocks(), 0);
-  EXPECT_EQ(Parse(With("/vision_config/hidden_act", "gelu"))->vision.activation,
-            Activation::kGelu);
+  EXPECT_EQ(Parse(With("/vision_config/hidden_act", "gelu"))->vision.activation, Activation::kGelu);
   EXPECT_TRUE(Fails(Parse(With("/vision_feature_layer", -26)), kInvalid, {"vision_feature_layer"}));
   EXPECT_TRUE(Fails(Parse(With("/vision_feature_layer", 25)), kInvalid, {"vision_feature_layer"}));
 }
@@ -242,7 +245,8 @@ TEST(ModelConfigTest, RefusesWhatIsNotComputed) {
       {"/vision_feature_select_strategy", "cls", "cls"},
       {"/projector_hidden_act", "relu", "relu"}};
   for (const auto& [pointer, value, part] : cases) {
-    EXPECT_TRUE(Fails(Parse(With(pointer, value)), kUnimplemented, {"config.json", part})) << pointer;
+    EXPECT_TRUE(Fails(Parse(With(pointer, value)), kUnimplemented, {"config.json", part}))
+        << pointer;
   }
 }
 
@@ -290,9 +294,9 @@ TEST(ModelConfigTest, GenerationDefaults) {
   EXPECT_EQ(sampled.temperature, 0.9f);
   EXPECT_EQ(sampled.top_p, 0.6f);
   EXPECT_EQ(sampled.top_k, 50);
-  for (const char* bad : {R"({"temperature": -1})", R"({"top_p": 1.5})", R"({"top_k": -1})",
-                          R"({"do_sample": 1})", R"({"do_sample": true, "top_p": 0})",
-                          R"({"repetition_penalty": 0})", "[]", "{"}) {
+  for (const char* bad :
+       {R"({"temperature": -1})", R"({"top_p": 1.5})", R"({"top_k": -1})", R"({"do_sample": 1})",
+        R"({"do_sample": true, "top_p": 0})", R"({"repetition_penalty": 0})", "[]", "{"}) {
     EXPECT_TRUE(Fails(parse(bad), kInvalid, {"generation_config.json"})) << bad;
   }
 }
@@ -314,8 +318,9 @@ TEST(ModelConfigTest, ChatTemplateIsFoundWhereverItIsKept) {
             "vicuna");
   EXPECT_EQ(name({.tokenizer = R"({"chat_template": "<|start_header_id|>"})"}), "");
   EXPECT_EQ(name({.tokenizer = "{}"}), "vicuna");
-  EXPECT_TRUE(Fails(ParseModelConfig({.config = kPublished, .tokenizer = R"({"chat_template": 5})"}),
-                    kInvalid, {"tokenizer_config.json", "chat_template"}));
+  EXPECT_TRUE(
+      Fails(ParseModelConfig({.config = kPublished, .tokenizer = R"({"chat_template": 5})"}),
+            kInvalid, {"tokenizer_config.json", "chat_template"}));
 }
 
 TEST(ModelConfigTest, ProcessorMustFitTheVisionTower) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "engine/json.h"
 #include "engine/utf8.h"
@@ -65,7 +66,8 @@ const std::string kUnkPiece = PieceMessage("<unk>", 0, 2);
 const std::string kBpe = Message(2, Number(3, 2));
 const std::string kKeepSpaces = Message(3, Number(4, 0));
 
-// --- against SentencePiece ------------------------------------------------------------------------
+// --- against SentencePiece
+// ------------------------------------------------------------------------
 
 uint64_t Fnv(absl::string_view text) {
   uint64_t h = 0xcbf29ce484222325u;
@@ -77,8 +79,9 @@ class SpmGoldenTest : public testing::TestWithParam<const char*> {
  protected:
   std::unique_ptr<Tokenizer> Load() {
     const std::string name = GetParam();
-    return MustParse({.model = FileText(name == "demo" ? absl::StrCat(kDemo, "/tokenizer.model")
-                                                       : absl::StrCat(kGolden, "/", name, ".model"))});
+    return MustParse(
+        {.model = FileText(name == "demo" ? absl::StrCat(kDemo, "/tokenizer.model")
+                                          : absl::StrCat(kGolden, "/", name, ".model"))});
   }
 };
 
@@ -90,8 +93,7 @@ TEST_P(SpmGoldenTest, EncodesAsSpmEncode) {
   ASSERT_GT(text.size(), 1000u);
   for (size_t i = 0; i < text.size(); ++i) {
     const Ids ids = tokenizer->Encode(text[i], true);
-    const std::string seen =
-        absl::StrFormat("%d %016x", ids.size(), Fnv(absl::StrJoin(ids, " ")));
+    const std::string seen = absl::StrFormat("%d %016x", ids.size(), Fnv(absl::StrJoin(ids, " ")));
     ASSERT_EQ(seen, golden[i]) << "line " << i + 1 << ": " << text[i] << "\n"
                                << absl::StrJoin(ids, " ");
   }
@@ -119,7 +121,8 @@ TEST_P(SpmDecodeTest, DecodesAsSpmDecode) {
 
 INSTANTIATE_TEST_SUITE_P(Models, SpmDecodeTest, testing::Values("demo", "noprefix"));
 
-// --- against the float32 reference's prompts ------------------------------------------------------
+// --- against the float32 reference's prompts
+// ------------------------------------------------------
 
 TEST(TokenizerTest, EvaluationPromptsGiveTheReferenceIds) {
   const auto tokenizer = Demo();
@@ -132,8 +135,8 @@ TEST(TokenizerTest, EvaluationPromptsGiveTheReferenceIds) {
   size_t at = 0, checked = 0;
   for (const std::string& line : Lines(eval + "/golden.jsonl")) {
     const auto golden = *ParseJson(line, "golden");
-    while (at < questions.size() && (questions[at]["set"] != golden["set"] ||
-                                     questions[at]["task"] != golden["task"])) {
+    while (at < questions.size() &&
+           (questions[at]["set"] != golden["set"] || questions[at]["task"] != golden["task"])) {
       ++at;
     }
     ASSERT_LT(at, questions.size()) << line.substr(0, 60);
@@ -151,7 +154,8 @@ TEST(TokenizerTest, EvaluationPromptsGiveTheReferenceIds) {
   EXPECT_GE(checked, 20u);
 }
 
-// --- special tokens -------------------------------------------------------------------------------
+// --- special tokens
+// -------------------------------------------------------------------------------
 
 TEST(TokenizerTest, DemoFacts) {
   const auto t = Demo();
@@ -185,7 +189,8 @@ TEST(TokenizerTest, TextNeverBecomesASpecialToken) {
     for (bool first : {true, false}) {
       const Ids ids = t->Encode(text, first);
       for (int32_t id : ids) EXPECT_FALSE(t->IsControl(id)) << text << " -> " << id;
-      EXPECT_EQ(t->Decode(ids), absl::string_view(text) == "\xE2\x96\x81<image>" ? " <image>" : text);
+      EXPECT_EQ(t->Decode(ids),
+                absl::string_view(text) == "\xE2\x96\x81<image>" ? " <image>" : text);
     }
   }
 }
@@ -193,9 +198,9 @@ TEST(TokenizerTest, TextNeverBecomesASpecialToken) {
 // A checkpoint may store <|im_start|> as an ordinary or user-defined piece: declared special, it
 // still never comes out of text, and the template finds it.
 TEST(TokenizerTest, DeclaredSpecialPiecesDoNotMatchText) {
-  const std::string model = kUnkPiece + PieceMessage("<s>", 0, 3) +
-                            PieceMessage("<|a|>", 0, 4) + PieceMessage("<|b|>", 0, 4) +
-                            PieceMessage("<", -1, 1) + PieceMessage("|", -2, 1) + kBpe + kKeepSpaces;
+  const std::string model = kUnkPiece + PieceMessage("<s>", 0, 3) + PieceMessage("<|a|>", 0, 4) +
+                            PieceMessage("<|b|>", 0, 4) + PieceMessage("<", -1, 1) +
+                            PieceMessage("|", -2, 1) + kBpe + kKeepSpaces;
   const auto plain = MustParse({.model = model});
   EXPECT_THAT(plain->Encode("<|a|>", true), ElementsAre(0, 2));  // the prefix "▁" is unknown here
   EXPECT_EQ(plain->IdOf("<|a|>"), -1);
@@ -205,9 +210,9 @@ TEST(TokenizerTest, DeclaredSpecialPiecesDoNotMatchText) {
         TokenizerTexts{model, R"({"eos_token": {"content": "<|a|>"}})", "", ""},
         TokenizerTexts{model, "", "", R"({"eos_token": "<|a|>"})"},
         TokenizerTexts{model, "", R"({"<|a|>": 2})", ""},
-        TokenizerTexts{
-            model, R"({"added_tokens_decoder": {"2": {"content": "<|a|>", "special": true}}})", "",
-            ""}}) {
+        TokenizerTexts{model,
+                       R"({"added_tokens_decoder": {"2": {"content": "<|a|>", "special": true}}})",
+                       "", ""}}) {
     const auto special = MustParse(texts);
     ASSERT_NE(special, nullptr);
     EXPECT_EQ(special->IdOf("<|a|>"), 2);
@@ -235,10 +240,11 @@ TEST(TokenizerTest, AddedTokensAreChecked) {
   EXPECT_TRUE(Fails(config(R"({"added_tokens_decoder": {"7": {"content": "x"}}})"), kUnimplemented,
                     {"\"x\" is not special"}));
   EXPECT_TRUE(Fails(
-      config(R"({"added_tokens_decoder": {"7": {"content": "x", "special": true, "lstrip": true}}})"),
+      config(
+          R"({"added_tokens_decoder": {"7": {"content": "x", "special": true, "lstrip": true}}})"),
       kUnimplemented, {"added token 7"}));
-  EXPECT_TRUE(Fails(config(R"({"added_tokens_decoder": {"x": {"content": "x"}}})"), kInvalid,
-                    {"bad id"}));
+  EXPECT_TRUE(
+      Fails(config(R"({"added_tokens_decoder": {"x": {"content": "x"}}})"), kInvalid, {"bad id"}));
   EXPECT_TRUE(Fails(config(R"({"add_eos_token": true})"), kUnimplemented, {"add_eos_token"}));
   EXPECT_TRUE(Fails(config(R"({"legacy": "no"})"), kInvalid, {"legacy"}));
   EXPECT_FALSE((*config(R"({"add_bos_token": false})"))->add_bos());
@@ -246,7 +252,8 @@ TEST(TokenizerTest, AddedTokensAreChecked) {
   EXPECT_EQ((*config(R"({"bos_token": null})"))->bos(), -1);
 }
 
-// --- legacy ---------------------------------------------------------------------------------------
+// --- legacy
+// ---------------------------------------------------------------------------------------
 
 TEST(TokenizerTest, LegacyPrefixesEveryTextElseOnlyTheFirst) {
   const std::string model = FileText(absl::StrCat(kDemo, "/tokenizer.model"));
@@ -267,7 +274,8 @@ TEST(TokenizerTest, LegacyPrefixesEveryTextElseOnlyTheFirst) {
   EXPECT_TRUE(legacy->Encode("", true).empty());
 }
 
-// --- robustness -----------------------------------------------------------------------------------
+// --- robustness
+// -----------------------------------------------------------------------------------
 
 TEST(TokenizerTest, AnyTextComesBack) {
   const auto t = Demo();
@@ -309,13 +317,15 @@ TEST(TokenizerTest, LongTextIsQuickAndExact) {
   while (varied.size() < (1 << 20)) {
     absl::StrAppend(&varied, "the triangle ", random() % 1000, random() % 3 ? " " : "的😀  \n");
   }
-  for (const std::string& text :
-       {varied, std::string(1 << 20, 'a'), std::string(1 << 20, ' '), std::string(1 << 20, '\xff')}) {
+  for (const std::string& text : {varied, std::string(1 << 20, 'a'), std::string(1 << 20, ' '),
+                                  std::string(1 << 20, '\xff')}) {
     const auto begin = std::chrono::steady_clock::now();
     const Ids ids = t->Encode(text, true);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    EXPECT_LT(seconds.count(), 20.0);  // quadratic would be hours
-    if (text[0] != '\xff') EXPECT_EQ(t->Decode(ids), text);
+    EXPECT_LT(seconds.count(), 100.0);  // a second or less; a quadratic merge takes many minutes
+    if (text[0] != '\xff') {
+      EXPECT_EQ(t->Decode(ids), text);
+    }
   }
 }
 
@@ -344,8 +354,9 @@ TEST(TokenizerTest, RefusesBrokenModels) {
   EXPECT_TRUE(fails(kUnkPiece + PieceMessage("a", NAN, 1) + kBpe, "finite"));
   EXPECT_TRUE(fails(kUnkPiece + PieceMessage("<0x41>", 0, 6) + kBpe, "byte"));
   EXPECT_TRUE(fails(kUnkPiece + Message(2, Number(3, 2) + Number(35, 1)), "0 byte pieces"));
-  EXPECT_TRUE(fails(kUnkPiece + PieceMessage("<0x4>", 0, 6) + Message(2, Number(3, 2) + Number(35, 1)),
-                    "<0xNN>"));
+  EXPECT_TRUE(
+      fails(kUnkPiece + PieceMessage("<0x4>", 0, 6) + Message(2, Number(3, 2) + Number(35, 1)),
+            "<0xNN>"));
   EXPECT_TRUE(Fails(Tokenizer::Parse({.model = kUnkPiece + PieceMessage("a", 0, 9) + kBpe}),
                     absl::StatusCode::kDataLoss, {"tokenizer.model"}));
 }
@@ -376,7 +387,8 @@ TEST(TokenizerTest, LoadNamesTheMissingFile) {
                     {"/nonexistent/tokenizer.model"}));
 }
 
-// --- streaming ------------------------------------------------------------------------------------
+// --- streaming
+// ------------------------------------------------------------------------------------
 
 TEST(DetokenizerTest, HoldsBackUnfinishedCharacters) {
   const auto t = Demo();
@@ -434,8 +446,13 @@ TEST(Utf8Test, KnowsEveryBoundary) {
   EXPECT_EQ(Utf8Length("\xE0\xA0\x80"), 3);
   EXPECT_EQ(Utf8Length("\xF4\x8F\xBF\xBF"), 4);
   for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80",
-                          "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5", "\xFF", "\xC2" "a",
-                          "\xE2\x82" "a", "\xF0\x9F\x98" "a"}) {
+                          "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5", "\xFF",
+                          "\xC2"
+                          "a",
+                          "\xE2\x82"
+                          "a",
+                          "\xF0\x9F\x98"
+                          "a"}) {
     EXPECT_EQ(Utf8Length(bad), 0) << bad;
   }
   for (const char* cut : {"\xC2", "\xE2", "\xE2\x82", "\xF0", "\xF0\x9F", "\xF0\x9F\x98"}) {
