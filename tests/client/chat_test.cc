@@ -146,7 +146,7 @@ TEST(ClientChat, InterruptCancelsTheRunningAnswer) {
   const Outcome outcome =
       RunCommand({"chat", "--address", server.address()}, "one\ntwo\n", &interrupt, true);
   presser.join();
-  EXPECT_THAT(outcome.err, HasSubstr("CANCELLED"));
+  EXPECT_THAT(outcome.err, HasSubstr("CANCELLED: stopped by the interrupt key"));
   EXPECT_EQ(server.requests().size(), 2u);
   EXPECT_EQ(Flatten(server.requests()[1].messages(0).content()), "two");
 }
