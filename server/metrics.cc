@@ -268,6 +268,11 @@ void Metrics::OnImageEncoded(int images, double seconds) {
   impl_->At(Metric::kImages).counter->Increment(images);
 }
 
+void Metrics::OnCommitted(int prompts, double seconds) {
+  impl_->At(Metric::kKvCommits).counter->Increment(prompts);
+  impl_->At(Metric::kKvCommitSeconds).histogram->Observe(seconds);
+}
+
 void Metrics::OnPreempted(const Request&) { impl_->At(Metric::kPreemptions).counter->Increment(); }
 
 void Metrics::OnFinished(const Request& request, const Event& last) {
@@ -276,6 +281,8 @@ void Metrics::OnFinished(const Request& request, const Event& last) {
   if (last.status.code() == absl::StatusCode::kCancelled) {
     impl_->At(Metric::kCancellations).counter->Increment();
   }
+  impl_->At(Metric::kEvictedTokens, {"text"}).counter->Increment(last.usage.evicted_text);
+  impl_->At(Metric::kEvictedTokens, {"vision"}).counter->Increment(last.usage.evicted_vision);
   if (!last.status.ok()) return;
   const auto observe = [this](Metric m, double v) { impl_->At(m).histogram->Observe(v); };
   observe(Metric::kRequestSeconds, last.usage.total_seconds);
