@@ -2,6 +2,7 @@
 
 #include "cache/policy.h"
 #include "kernels/page_layout.h"
+#include "server/rpc_names.h"
 
 namespace tessera {
 namespace {
@@ -297,34 +298,6 @@ const std::vector<double>& BucketEdges(Buckets buckets) {
       return kTokens;
   }
   return kNone;
-}
-
-const std::vector<std::string>& RpcMethods() {
-  static const std::vector<std::string> kMethods = {
-      "Generate",     "Tokenize", "Detokenize",    "CountTokens", "ApplyTemplate", "GetServerInfo",
-      "GetModelInfo", "GetLoad",  "GetCacheStats", "Abort",       "FlushCache",    "Drain"};
-  return kMethods;
-}
-
-const std::vector<std::string>& RpcCodes() {
-  static const std::vector<std::string> kCodes = {"OK",
-                                                  "CANCELLED",
-                                                  "UNKNOWN",
-                                                  "INVALID_ARGUMENT",
-                                                  "DEADLINE_EXCEEDED",
-                                                  "NOT_FOUND",
-                                                  "ALREADY_EXISTS",
-                                                  "PERMISSION_DENIED",
-                                                  "RESOURCE_EXHAUSTED",
-                                                  "FAILED_PRECONDITION",
-                                                  "ABORTED",
-                                                  "OUT_OF_RANGE",
-                                                  "UNIMPLEMENTED",
-                                                  "INTERNAL",
-                                                  "UNAVAILABLE",
-                                                  "DATA_LOSS",
-                                                  "UNAUTHENTICATED"};
-  return kCodes;
 }
 
 }  // namespace tessera

@@ -83,9 +83,4 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
 
 const std::vector<double>& BucketEdges(Buckets buckets);
 
-// The full names of all RPC methods that are counted ("Generate", ...).
-const std::vector<std::string>& RpcMethods();
-// Names of grpc status codes by number: "OK", "CANCELLED", ...
-const std::vector<std::string>& RpcCodes();
-
 }  // namespace tessera
