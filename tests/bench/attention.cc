@@ -122,15 +122,15 @@ absl::Status Run(const Flags& flags, Report& report) {
     const int64_t rows = shape.batch * shape.rows;
     std::vector<float> qkv(rows * (heads + 2 * geometry.kv_heads) * dim), out(rows * heads * dim);
     FastRandom(3).Fill(qkv.data(), static_cast<int64_t>(qkv.size()));
-    const std::vector<double> seconds =
-        MedianSeconds(flags, {[&](int64_t) {
-                                for (int64_t layer = 0; layer < layers; ++layer) {
-                                  ops->PagedAttention(qkv.data(), cache.query_begin(), shape.batch,
-                                                      heads, cache.Layer(layer), out.data());
-                                }
-                              },
-                              [&](int64_t) { reader.Read(); },
-                              [&](int64_t) { ops->MatMul(linear, x.data(), kRows, y.data()); }});
+    const std::vector<double> seconds = MedianSeconds(
+        flags, {[&](int64_t) {
+                  for (int64_t layer = 0; layer < layers; ++layer) {
+                    ops->PagedAttention(qkv.data(), cache.query_begin(), nullptr, shape.batch,
+                                        heads, cache.Layer(layer), out.data());
+                  }
+                },
+                [&](int64_t) { reader.Read(); },
+                [&](int64_t) { ops->MatMul(linear, x.data(), kRows, y.data()); }});
     // Row j of n sees context - (n - 1 - j) tokens.
     const double seen = static_cast<double>(shape.context) - (shape.rows - 1) / 2.0;
     const double flops = 4.0 * seen * static_cast<double>(rows * heads * dim * layers);

@@ -7,17 +7,6 @@
 namespace tessera::testing {
 namespace {
 
-// Bound of one output: scores err by the dot product's roundings, which weights feel as relative
-// errors; a weighted mean of values moves by at most twice the largest such error times the largest
-// value; then come the roundings of the sums over tokens.
-double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
-                      int64_t dim) {
-  const double score = Gamma(dim / 16 + 6) * score_sizes + kUnit * score_range;
-  const double weight = 2 * (score + 4 * kUnit);
-  const int64_t rescales = tokens / 16 + 1;
-  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
-}
-
 struct PagedProblem {
   PagedCase cache;
   std::vector<int> rows;  // query rows per sequence
@@ -34,8 +23,8 @@ void Check(Ops& ops, Ops& reference, const PagedProblem& p, uint64_t seed) {
   const std::vector<float> qkv = random.Normals(begin.back() * row_floats, 2);
   std::vector<float> out(begin.back() * heads * dim, NAN), expected = out;
   const auto sequences = static_cast<int64_t>(p.rows.size());
-  ops.PagedAttention(qkv.data(), begin.data(), sequences, heads, cache.view(), out.data());
-  reference.PagedAttention(qkv.data(), begin.data(), sequences, heads, cache.view(),
+  ops.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(), out.data());
+  reference.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(),
                            expected.data());
 
   std::vector<double> bound(out.size());
@@ -124,7 +113,7 @@ TEST_P(AttentionTest, LargeScores) {
   for (int i = 0; i < 16; ++i) cache.At(0, 23, 0, false, i) = FloatToHalf(60000);
   std::vector<float> qkv(3 * 16, 100.0f), out(16);
   const int32_t begin[] = {0, 1};
-  ops_->PagedAttention(qkv.data(), begin, 1, 1, cache.view(), out.data());
+  ops_->PagedAttention(qkv.data(), begin, nullptr, 1, 1, cache.view(), out.data());
   for (int i = 0; i < 16; ++i) EXPECT_EQ(out[i], HalfToFloat(cache.At(0, 23, 0, true, i)));
 }
 

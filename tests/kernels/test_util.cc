@@ -87,6 +87,14 @@ void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& 
   }
 }
 
+double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
+                      int64_t dim) {
+  const double score = Gamma(dim / 16 + 6) * score_sizes + kUnit * score_range;
+  const double weight = 2 * (score + 4 * kUnit);
+  const int64_t rescales = tokens / 16 + 1;
+  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
+}
+
 PagedCache::PagedCache(const PagedCase& shape, uint64_t shuffle, uint64_t values)
     : shape_(shape),
       geometry_{.layers = 1, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim} {
