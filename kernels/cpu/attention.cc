@@ -138,20 +138,20 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
   for (int32_t r = kv.run_begin[task.sequence]; r < kv.run_begin[task.sequence + 1]; ++r) {
     const KvRun& run = kv.runs[r];
     const int32_t per_page = PageTokens(run.format);
+    page.next_bytes = HeadBytes(run.format, static_cast<int>(dim));
     for (int32_t t = 0; t < run.tokens && before < seen; t += kTokens) {
       const int64_t stored = std::min<int64_t>(kTokens, run.tokens - t);
       for (int64_t i = 0; i < queries; ++i) {
         const int64_t visible = task.tokens - (rows - 1 - row_of(i)) - before;
         scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, stored));
       }
-      const PageId* id = kv.pages + run.first_page + t / per_page;
-      // The next page, when this chunk is the last of its own.
-      const bool fetch = t + kTokens < run.tokens && (t + kTokens) % per_page == 0;
-      page.next_bytes = HeadBytes(run.format, static_cast<int>(dim));
-      page.next = fetch ? kv.arena + id[1] * kPageUnitBytes + task.kv_head * page.next_bytes
-                        : nullptr;
-      LoadPage(kv.arena + *id * kPageUnitBytes, run.format, dim, task.kv_head, t % per_page, stored,
-               convert, scratch, page);
+      const int32_t after = t + kTokens;
+      page.next = after < run.tokens && after % per_page == 0
+                      ? kv.arena + kv.pages[run.first_page + after / per_page] * kPageUnitBytes +
+                            CodesOffset(run.format, static_cast<int>(dim), task.kv_head, false)
+                      : nullptr;
+      LoadPage(kv.arena + kv.pages[run.first_page + t / per_page] * kPageUnitBytes, run.format, dim,
+               task.kv_head, t % per_page, stored, convert, scratch, page);
       kernels_.attend_page(page);
       before += stored;
     }
