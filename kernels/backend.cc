@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device.h"
 #include "kernels/reference.h"
 
@@ -40,18 +41,16 @@ Made MakeCpu(const BackendOptions& options) {
   return MakeCpuOps(*kernels, threads);
 }
 
-Made MakeCuda(const BackendOptions&) {
-  const CudaDevices found = FindCudaDevices();
-  if (found.devices.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat("no usable CUDA device: ", found.problem));
+Made MakeCuda(const BackendOptions& options) {
+  MadeCudaOps made = MakeCudaOps(options.precise);
+  if (made.ops != nullptr) return std::move(made.ops);
+  std::string names;
+  for (const CudaDevice& d : FindCudaDevices().devices) {
+    absl::StrAppendFormat(&names, " (found %s, compute capability %d.%d, %d MiB)", d.name, d.major,
+                          d.minor, d.memory_bytes >> 20);
   }
-  const std::string names =
-      absl::StrJoin(found.devices, ", ", [](std::string* out, const CudaDevice& d) {
-        absl::StrAppendFormat(out, "%s (compute capability %d.%d, %d MiB)", d.name, d.major,
-                              d.minor, d.memory_bytes >> 20);
-      });
   return absl::FailedPreconditionError(
-      absl::StrCat("found ", names, ", but this build has no CUDA ops yet; use --device=cpu"));
+      absl::StrCat("no usable CUDA device: ", made.problem, names));
 }
 
 // The first backend that can be had, best first.

@@ -16,10 +16,14 @@ struct BackendOptions {
   // Instruction set of the CPU backend: "avx512", "avx2", "scalar", or "" for the best this machine
   // has. All give the same bits; naming one is for tests and benchmarks.
   std::string cpu_isa;
+  // CUDA: keep float accuracy of activations however many rows there are: in dense layers with
+  // 16-bit weights (kernels/cuda/precision.h) and in prefill attention, which then does without
+  // tensor cores. Decode of small batches keeps twice 16 bits anyway, and its attention all of them.
+  bool precise = false;
 };
 
 // `device`: "cpu" (the practical CPU path), "reference" (scalar truth, for tests), "cuda", or
-// "auto" (cuda where a usable GPU and a complete CUDA backend exist, else cpu). FAILED_PRECONDITION
+// "auto" (cuda where a usable GPU exists, else cpu). FAILED_PRECONDITION
 // with the reason when the named device or instruction set cannot be had; INVALID_ARGUMENT for
 // unknown names and options out of range.
 absl::StatusOr<std::unique_ptr<Ops>> MakeBackend(absl::string_view device,

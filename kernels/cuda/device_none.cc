@@ -1,7 +1,16 @@
+// What a build without CUDA says.
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device.h"
 
 namespace tessera {
+namespace {
 
-CudaDevices FindCudaDevices() { return {{}, "this binary was built without CUDA"}; }
+constexpr char kProblem[] = "this binary was built without CUDA";
+
+}  // namespace
+
+CudaDevices FindCudaDevices() { return {{}, kProblem}; }
+
+MadeCudaOps MakeCudaOps(bool) { return {nullptr, kProblem}; }
 
 }  // namespace tessera

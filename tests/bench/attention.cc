@@ -17,6 +17,7 @@
 #include "kernels/backend.h"
 #include "kernels/half.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/device.h"
 
 namespace tessera::bench {
 namespace {
@@ -116,14 +117,17 @@ class MemoryReader {
 };
 
 absl::Status Run(const Flags& flags, Report& report) {
+  if (flags.Text("device") == "cuda") return RunDeviceAttention(flags, report);
+  if (flags.Text("device") != "cpu") return absl::InvalidArgumentError("--device is cpu or cuda");
   const int threads = static_cast<int>(flags.Number("threads"));
   const int64_t layers = flags.Number("layers");
   const std::string& isa = flags.Text("isa");
   ASSIGN_OR_RETURN(const std::unique_ptr<Ops> ops,
                    MakeBackend("cpu", {.cpu_threads = threads, .cpu_isa = isa}));
-  const KvGeometry geometry{.layers = static_cast<int>(layers),
-                            .kv_heads = static_cast<int>(flags.Number("kv_heads")),
-                            .head_dim = static_cast<int>(flags.Number("head_dim"))};
+  const KvGeometry geometry{
+      .layers = static_cast<int>(layers),
+      .kv_heads = static_cast<int>((flags.Text("kv_heads").empty() ? 8 : flags.Number("kv_heads"))),
+      .head_dim = static_cast<int>(flags.Number("head_dim"))};
   const int64_t heads = geometry.kv_heads * flags.Number("group"), dim = geometry.head_dim;
 
   std::vector<Format> formats;
@@ -203,17 +207,20 @@ absl::Status Run(const Flags& flags, Report& report) {
 
 Command AttentionCommand() {
   return {.name = "attention",
-          .help = "paged attention of the CPU backend against memory reads and a matrix product",
-          .flags = {{"format", "raw16,token8,token4,token2,token1,kivi4,kivi2,kivi1",
-                     "page formats of a decode step; of_raw16: tokens/s over those of raw16"},
-                    {"context", "600,2048", "stored tokens per sequence"},
-                    {"batch", "1,16", "sequences of a decode step"},
-                    {"prefill_rows", "512", "query rows of the prefill chunk"},
-                    {"kv_heads", "8", ""},
+          .help = "paged attention against memory reads and a matrix product",
+          .flags = {{"device", "cpu", "cpu or cuda"},
+                    {"decode", "64x1024,64x4096,1x8192,4x2048", "CUDA: decode, BATCHxCONTEXT"},
+                    {"prefill", "2x2432", "CUDA: whole prompts, BATCHxCONTEXT"},
+                    {"format", "raw16,token8,token4,token2,token1,kivi4,kivi2,kivi1",
+                     "CPU: page formats of a decode step; of_raw16: tokens/s over those of raw16"},
+                    {"context", "600,2048", "CPU: stored tokens per sequence"},
+                    {"batch", "1,16", "CPU: sequences of a decode step"},
+                    {"prefill_rows", "512", "CPU: query rows of the prefill chunk"},
+                    {"kv_heads", "", "empty: 8 on the CPU, 32 on CUDA"},
                     {"group", "1", "query heads per KV head"},
                     {"head_dim", "128", ""},
-                    {"layers", "8", "distinct layers, one after the other"},
-                    {"threads", "2", ""},
+                    {"layers", "8", "CPU: distinct layers, one after the other"},
+                    {"threads", "2", "CPU"},
                     {"isa", "", "avx512, avx2 or scalar; empty: the best"}},
           .run = Run};
 }

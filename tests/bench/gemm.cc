@@ -8,6 +8,7 @@
 #include "kernels/backend.h"
 #include "kernels/half.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/device.h"
 #include "tests/bench/openblas.h"
 
 namespace tessera::bench {
@@ -50,6 +51,8 @@ double WorstDifference(const std::vector<float>& a, const std::vector<float>& b)
 }
 
 absl::Status Run(const Flags& flags, Report& report) {
+  if (flags.Text("device") == "cuda") return RunDeviceGemm(flags, report);
+  if (flags.Text("device") != "cpu") return absl::InvalidArgumentError("--device is cpu or cuda");
   const int64_t in = flags.Number("in"), out = flags.Number("out");
   const int threads = static_cast<int>(flags.Number("threads"));
   const std::string& isa = flags.Text("isa");
@@ -128,8 +131,10 @@ absl::Status Run(const Flags& flags, Report& report) {
 
 Command GemmCommand() {
   return {.name = "gemm",
-          .help = "y = x W^T of the CPU backend against OpenBLAS (same values as float32)",
-          .flags = {{"m", "1,16,256", "rows of x"},
+          .help = "y = x W^T: on the CPU against OpenBLAS, on CUDA against cublasLt's bare product",
+          .flags = {{"device", "cpu", "cpu or cuda"},
+                    {"precise", "0", "1: CUDA keeps float accuracy whatever m"},
+                    {"m", "1,16,256", "rows of x"},
                     {"in", "4096", "columns of W"},
                     {"out", "4096", "rows of W"},
                     {"dtype", "BF16", "of our weights: F32, F16 or BF16"},

@@ -1,6 +1,7 @@
 #include "tests/engine/engine_testing.h"
 
 #include <condition_variable>
+#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/str_split.h"
@@ -31,7 +32,8 @@ Prompt Build(const Checkpoint& c, PromptInput input, const std::vector<std::stri
 }  // namespace
 
 std::string SourcePath(const std::string& relative) {
-  return std::string(TESSERA_SOURCE_DIR) + "/" + relative;
+  const char* moved = std::getenv("TESSERA_SOURCE_DIR");
+  return std::string(moved != nullptr ? moved : TESSERA_SOURCE_DIR) + "/" + relative;
 }
 
 Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device, int max_rows,
@@ -42,8 +44,10 @@ Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device, int
   auto weights = ValueOrDie(OpenSafetensors(dir));
   BackendOptions options;
   options.cpu_threads = threads;
-  c.model = ValueOrDie(
-      LlavaModel::Load(c.config, *weights, ValueOrDie(MakeBackend(device, options)), max_rows));
+  options.precise = device == "cuda_precise";
+  c.model = ValueOrDie(LlavaModel::Load(
+      c.config, *weights, ValueOrDie(MakeBackend(options.precise ? "cuda" : device, options)),
+      max_rows));
   return c;
 }
 

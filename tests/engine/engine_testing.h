@@ -20,7 +20,10 @@ struct Checkpoint {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<LlavaModel> model;
 };
-std::string SourcePath(const std::string& relative);  // inside the repository
+// A path inside the repository: where it was built, or where the environment's TESSERA_SOURCE_DIR
+// says that it lies now (a build carried to a GPU machine).
+std::string SourcePath(const std::string& relative);
+// `device`: of MakeBackend, or "cuda_precise" for cuda with BackendOptions::precise.
 Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device = "cpu",
                           int max_rows = 2048, int threads = 2);
 

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "cache/sequence_cache.h"
+#include "kernels/backend.h"
 #include "tests/engine/engine_testing.h"
 
 namespace tessera {
@@ -67,7 +68,14 @@ EngineOptions SmallEngine() {
   return options;
 }
 
-class BackendGoldenTest : public ::testing::TestWithParam<std::string> {};
+// Skips, with the reason, the backends that this machine lacks.
+class BackendGoldenTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    const auto ops = MakeBackend(GetParam() == "cuda_precise" ? "cuda" : GetParam(), {});
+    if (!ops.ok()) GTEST_SKIP() << ops.status().message();
+  }
+};
 
 TEST_P(BackendGoldenTest, TinyGqaLogitsAndGreedyIds) {
   const std::string dir = testing::SourcePath("tests/golden/tiny_gqa");
@@ -90,12 +98,16 @@ TEST_P(BackendGoldenTest, TinyGqaLogitsAndGreedyIds) {
   EXPECT_LT(worst, 0.05);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, BackendGoldenTest, ::testing::Values("reference", "cpu"),
+INSTANTIATE_TEST_SUITE_P(Backends, BackendGoldenTest,
+                         ::testing::Values("reference", "cpu", "cuda", "cuda_precise"),
                          [](const auto& info) { return info.param; });
 
-TEST(GoldenTest, DemoLogitsTokensAndGreedyIds) {
+// All of the demo model's goldens: too slow for the reference.
+class DemoGoldenTest : public BackendGoldenTest {};
+
+TEST_P(DemoGoldenTest, LogitsTokensAndGreedyIds) {
   const std::string dir = testing::SourcePath("tests/eval");
-  Checkpoint c = testing::LoadCheckpoint(testing::SourcePath("models/demo"));
+  Checkpoint c = testing::LoadCheckpoint(testing::SourcePath("models/demo"), GetParam());
   std::map<std::pair<std::string, std::string>, nlohmann::json> questions;
   for (auto& q : testing::ReadLines(dir + "/questions.jsonl")) questions[{q["set"], q["task"]}] = q;
   const auto golden = testing::ReadLines(dir + "/golden.jsonl");
@@ -107,8 +119,8 @@ TEST(GoldenTest, DemoLogitsTokensAndGreedyIds) {
     worst = std::max(worst,
                      LargestDifference(FirstStepLogits(c, prompts.back()), g["first_step_top20"]));
   }
-  std::printf("demo: largest difference of a first-step logit %.5f over %zu prompts\n", worst,
-              golden.size());
+  std::printf("demo on %s: largest difference of a first-step logit %.5f over %zu prompts\n",
+              GetParam().c_str(), worst, golden.size());
   EXPECT_LT(worst, 0.05);
 
   Engine engine(std::move(c.model), c.tokenizer, SmallEngine(), nullptr);
@@ -117,9 +129,13 @@ TEST(GoldenTest, DemoLogitsTokensAndGreedyIds) {
     const Answer a = testing::Ask(engine, testing::MakeRequest(std::to_string(i), prompts[i], 8));
     equal += a.ids == golden[i]["output_ids"].get<std::vector<int32_t>>();
   }
-  std::printf("demo: %d of %zu greedy outputs equal\n", equal, golden.size());
+  std::printf("demo on %s: %d of %zu greedy outputs equal\n", GetParam().c_str(), equal,
+              golden.size());
   EXPECT_GE(equal, static_cast<int>(std::ceil(0.99 * static_cast<double>(golden.size()))));
 }
+
+INSTANTIATE_TEST_SUITE_P(Backends, DemoGoldenTest, ::testing::Values("cpu", "cuda", "cuda_precise"),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace tessera

@@ -1,4 +1,4 @@
-// Attention of every CPU backend against the reference.
+// Attention of every backend against the reference.
 #include <cmath>
 
 #include "kernels/half.h"
@@ -7,13 +7,51 @@
 namespace tessera::testing {
 namespace {
 
+// How a backend adds up: roundings of one dot product, and tokens between two rescales of the sums.
+struct Sums {
+  int64_t dot, rescale_tokens;
+};
+Sums SumsOf(const Ops& ops, int64_t dim) {
+  // CUDA: 8 products in a lane, at most 5 sums over lanes, and the scale; rescaled every 4 tokens.
+  if (ops.name() == std::string("cuda")) return {8 + 5 + 3, 4};
+  return {dim / 16 + 6, 16};
+}
+
+// Bound of one output: scores err by the dot product's roundings, which weights feel as relative
+// errors; a weighted mean of values moves by at most twice the largest such error times the largest
+// value; then come the roundings of the sums over tokens.
+// `tensor_cores`: q and the weights are rounded to half, 2^-11 of each or, of weights below the
+// normal range, 2^-25; sums of products are cut, not rounded (matmul_test.cc).
+double AttentionBound(const Sums& sums, double score_sizes, double score_range, int64_t tokens,
+                      double max_value, bool tensor_cores = false) {
+  if (tensor_cores) {
+    const double score = (0x1p-11 + Gamma(4 * 128)) * score_sizes + 4 * kUnit * score_range;
+    const double weight = 2 * (score + 4 * kUnit) + 0x1p-11 + tokens * 0x1p-25;
+    return (weight + Gamma(5 * tokens + 8)) * 2 * max_value;
+  }
+  const double score = Gamma(sums.dot) * score_sizes + kUnit * score_range;
+  const double weight = 2 * (score + 4 * kUnit);
+  const int64_t rescales = tokens / sums.rescale_tokens + 1;
+  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
+}
+
 struct PagedProblem {
   PagedCase cache;
   std::vector<int> rows;  // query rows per sequence
   int group;
 };
 
-void Check(Ops& ops, Ops& reference, const PagedProblem& p, uint64_t seed) {
+class AttentionTest : public BackendTest {
+ protected:
+  // Whether a sequence with this many rows is computed in half precision.
+  bool TensorCores(int64_t dim, int rows) const {
+    return GetParam().cuda() && !GetParam().precise() && rows > 1 && (dim == 64 || dim == 128);
+  }
+  void Check(const PagedProblem& p, uint64_t seed);
+};
+
+void AttentionTest::Check(const PagedProblem& p, uint64_t seed) {
+  Ops &ops = *ops_, &reference = *reference_;
   PagedCache cache(p.cache, seed, seed + 1);
   const int dim = p.cache.head_dim, heads = p.cache.kv_heads * p.group;
   std::vector<int32_t> begin = {0};
@@ -30,6 +68,7 @@ void Check(Ops& ops, Ops& reference, const PagedProblem& p, uint64_t seed) {
   std::vector<double> bound(out.size());
   for (int s = 0; s < sequences; ++s) {
     const int tokens = cache.Tokens(s);
+    const bool tensor_cores = TensorCores(dim, p.rows[s]);
     for (int r = begin[s]; r < begin[s + 1]; ++r) {
       for (int h = 0; h < heads; ++h) {
         double sizes = 0, low = INFINITY, high = -INFINITY, max_value = 0;
@@ -48,7 +87,8 @@ void Check(Ops& ops, Ops& reference, const PagedProblem& p, uint64_t seed) {
           low = std::min(low, dot * scale);
           high = std::max(high, dot * scale);
         }
-        const double e = AttentionBound(sizes, high - low, tokens, max_value, dim);
+        const double e =
+            AttentionBound(SumsOf(ops, dim), sizes, high - low, tokens, max_value, tensor_cores);
         std::fill_n(bound.begin() + (int64_t{r} * heads + h) * dim, dim, e);
       }
     }
@@ -57,12 +97,9 @@ void Check(Ops& ops, Ops& reference, const PagedProblem& p, uint64_t seed) {
                "head_dim " + std::to_string(dim) + " group " + std::to_string(p.group));
 }
 
-class AttentionTest : public BackendTest {};
-
 TEST_P(AttentionTest, HeadDims) {
   for (int dim : {8, 16, 24, 40, 64, 72, 128, 256}) {
-    Check(*ops_, *reference_,
-          {.cache = {.kv_heads = 2, .head_dim = dim, .run_tokens = {{1}, {37}, {64}}},
+    Check({.cache = {.kv_heads = 2, .head_dim = dim, .run_tokens = {{1}, {37}, {64}}},
            .rows = {1, 5, 1},
            .group = 1},
           dim);
@@ -71,40 +108,54 @@ TEST_P(AttentionTest, HeadDims) {
 
 TEST_P(AttentionTest, GroupedQueries) {
   for (int group = 1; group <= 8; ++group) {
-    Check(*ops_, *reference_,
-          {.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{50}, {33}, {16}}},
+    Check({.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{50}, {33}, {16}}},
            .rows = {1, 7, 16},
            .group = group},
           group);
   }
   // One KV head under more query heads than a block holds.
-  Check(*ops_, *reference_,
-        {.cache = {.kv_heads = 1, .head_dim = 128, .run_tokens = {{40}}}, .rows = {3}, .group = 20},
+  Check({.cache = {.kv_heads = 1, .head_dim = 128, .run_tokens = {{40}}}, .rows = {3}, .group = 20},
         99);
 }
 
 TEST_P(AttentionTest, WholePromptFromFirstToken) {
   for (int n : {1, 15, 16, 17, 31, 33, 100}) {
-    Check(*ops_, *reference_,
-          {.cache = {.kv_heads = 1, .head_dim = 32, .run_tokens = {{n}}}, .rows = {n}, .group = 2},
+    Check({.cache = {.kv_heads = 1, .head_dim = 32, .run_tokens = {{n}}}, .rows = {n}, .group = 2},
           n);
   }
 }
 
+TEST_P(AttentionTest, PromptsLongerThanATile) {
+  for (int dim : {64, 128}) {
+    Check({.cache = {.kv_heads = 2, .head_dim = dim, .run_tokens = {{150}, {70, 131}, {20}, {64}}},
+           .rows = {150, 65, 1, 64},
+           .group = 2},
+          dim);
+  }
+}
+
 TEST_P(AttentionTest, SeveralRunsWithPartFilledPages) {
-  Check(*ops_, *reference_,
-        {.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{5, 17, 30}, {16, 1}, {3, 48}}},
+  Check({.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{5, 17, 30}, {16, 1}, {3, 48}}},
          .rows = {9, 1, 20},
          .group = 2},
         5);
 }
 
 TEST_P(AttentionTest, SequencesWithoutRowsAreSkipped) {
-  Check(*ops_, *reference_,
-        {.cache = {.kv_heads = 1, .head_dim = 64, .run_tokens = {{20}, {20}, {20}}},
+  Check({.cache = {.kv_heads = 1, .head_dim = 64, .run_tokens = {{20}, {20}, {20}}},
          .rows = {0, 3, 0},
          .group = 1},
         5);
+}
+
+TEST_P(AttentionTest, LongDecodes) {
+  // Few sequences with many tokens: a backend that splits a sequence joins its parts.
+  Check({.cache = {.kv_heads = 2,
+                   .head_dim = 128,
+                   .run_tokens = {{900}, {3}, {64}, {65}, {33, 700, 1}, {129}}},
+         .rows = {1, 1, 1, 1, 1, 2},
+         .group = 2},
+        7);
 }
 
 TEST_P(AttentionTest, LargeScores) {
@@ -129,14 +180,15 @@ TEST_P(AttentionTest, Vit) {
       float max = 0;
       for (float v : qkv) max = std::max(max, std::fabs(v));
       const double sizes = double{max} * max * std::sqrt(dim);  // |q . k| / sqrt(dim) at most
-      const double e = AttentionBound(sizes, 2 * sizes, tokens, max, dim);
+      const double e = AttentionBound(SumsOf(*ops_, dim), sizes, 2 * sizes, tokens, max);
       ExpectWithin(out, expected, std::vector<double>(out.size(), e),
                    "vit dim " + std::to_string(dim) + " tokens " + std::to_string(tokens));
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cuda, AttentionTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing

@@ -7,12 +7,15 @@
 
 #include "kernels/half.h"
 #include "kernels/tensor.h"
+#include "tests/kernels/staged_ops.h"
 
 namespace tessera::testing {
 
-std::vector<BackendCase> AllBackendCases() {
+std::vector<BackendCase> AllCpuCases() {
   return {{"avx512", 1}, {"avx512", 2}, {"avx2", 1}, {"avx2", 2}, {"scalar", 1}, {"scalar", 2}};
 }
+
+std::vector<BackendCase> AllCudaCases() { return {{"cuda", 0}, {"cuda_precise", 0}}; }
 
 bool IsaAvailable(const std::string& isa) {
   const std::vector<std::string> all = CpuInstructionSets();
@@ -28,6 +31,12 @@ std::unique_ptr<Ops> MakeCpu(const std::string& isa, int threads) {
 std::unique_ptr<Ops> MakeReference() { return *MakeBackend("reference", {}); }
 
 void BackendTest::SetUp() {
+  if (GetParam().cuda()) {
+    auto ops = MakeBackend("cuda", {.precise = GetParam().precise()});
+    if (!ops.ok()) GTEST_SKIP() << ops.status().message();
+    ops_ = StageOps(*std::move(ops));
+    return;
+  }
   if (!IsaAvailable(GetParam().isa)) GTEST_SKIP() << "this machine lacks " << GetParam().isa;
   ops_ = MakeCpu(GetParam().isa, GetParam().threads);
 }

@@ -19,20 +19,26 @@ constexpr double kUnit = 0x1p-24;  // unit roundoff of float
 // The classic bound of n roundings: n u / (1 - n u).
 constexpr double Gamma(int64_t n) { return n * kUnit / (1 - n * kUnit); }
 
-// A backend as the suites instantiate it, and its name in test names.
+// A backend as the suites instantiate it, and its name in test names. `isa` is an instruction set
+// of the CPU, or "cuda" or "cuda_precise" (BackendOptions::precise), which have no threads.
 struct BackendCase {
   std::string isa;
   int threads;
+  bool cuda() const { return threads == 0; }
+  bool precise() const { return isa == "cuda_precise"; }
 };
 inline std::string CaseName(const ::testing::TestParamInfo<BackendCase>& info) {
-  return info.param.isa + "_" + std::to_string(info.param.threads) + "_threads";
+  const BackendCase& c = info.param;
+  return c.cuda() ? c.isa : c.isa + "_" + std::to_string(c.threads) + "_threads";
 }
-std::vector<BackendCase> AllBackendCases();
+std::vector<BackendCase> AllCpuCases();
+std::vector<BackendCase> AllCudaCases();
 bool IsaAvailable(const std::string& isa);
 std::unique_ptr<Ops> MakeCpu(const std::string& isa, int threads);
 std::unique_ptr<Ops> MakeReference();
 
-// For suites over BackendCase: skips, with the reason, what this machine cannot run.
+// For suites over BackendCase: skips, with the reason, what this machine cannot run. All operands
+// are in host memory; for CUDA `ops_` copies them to the device and back (staged_ops.h).
 class BackendTest : public ::testing::TestWithParam<BackendCase> {
  protected:
   void SetUp() override;

@@ -1,0 +1,143 @@
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/dense.h"
+#include "kernels/cuda/rows.h"
+
+namespace tessera {
+namespace {
+
+// Owns the stream; a base, so that it outlives the members that use it.
+struct Stream {
+  Stream() { TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
+  ~Stream() { TESSERA_CUDA_CHECK(cudaStreamDestroy(stream)); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t stream = nullptr;
+};
+
+class CudaOps final : private Stream, public Ops {
+ public:
+  CudaOps(const CublasLt* lt, bool precise)
+      : dense_(lt, stream, precise), attention_(stream, precise) {}
+
+  const char* name() const override { return "cuda"; }
+  cudaStream_t cuda_stream() const { return stream; }
+
+  Buffer Allocate(int64_t bytes) override {
+    TESSERA_CHECK(bytes >= 0);
+    if (bytes == 0) bytes = 1;  // an empty buffer still has an address
+    void* p = nullptr;
+    TESSERA_CUDA_CHECK(cudaMalloc(&p, bytes));
+    TESSERA_CUDA_CHECK(cudaMemsetAsync(p, 0, bytes, stream));
+    return Buffer(static_cast<uint8_t*>(p), [](uint8_t* q) { TESSERA_CUDA_CHECK(cudaFree(q)); });
+  }
+
+  // From pageable memory this returns once the bytes have left `src`; on the device the copy takes
+  // its place in the stream.
+  void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream));
+  }
+  void CopyToHost(void* dst, const void* src, int64_t bytes) override {
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream));
+    TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream));
+  }
+  Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
+    return dense_.MakeLinear(parts, cols, dtype, *this);
+  }
+
+  void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
+              const float* residual) override {
+    dense_.MatMul(w, x, rows, y, act, residual);
+  }
+
+  void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows, int64_t cols,
+             float* out) override {
+    cuda::Embed(stream, table, dtype, ids, rows, cols, out);
+  }
+  void ScatterRows(const float* in, const int32_t* to_row, int64_t rows, int64_t cols,
+                   float* out) override {
+    cuda::ScatterRows(stream, in, to_row, rows, cols, out);
+  }
+  void GatherRows(const float* in, const int32_t* from_row, int64_t rows, int64_t cols,
+                  float* out) override {
+    cuda::GatherRows(stream, in, from_row, rows, cols, out);
+  }
+  void RmsNorm(const float* x, const float* w, int64_t rows, int64_t cols, float eps,
+               float* y) override {
+    cuda::RmsNorm(stream, x, w, rows, cols, eps, y);
+  }
+  void LayerNorm(const float* x, const float* w, const float* b, int64_t rows, int64_t cols,
+                 float eps, float* y) override {
+    cuda::LayerNorm(stream, x, w, b, rows, cols, eps, y);
+  }
+  void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
+    cuda::SwiGlu(stream, x, rows, cols, y);
+  }
+
+  void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
+                const float mean[3], const float std[3], float* out) override {
+    cuda::Patchify(stream, pixels, images, side, patch, mean, std, out);
+  }
+  void VitAttention(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
+                    float* out) override {
+    cuda::VitAttention(stream, qkv, images, tokens, heads, dim, out);
+  }
+
+  // RAW16 only, so far: policies that transform also store fewer bits, and are refused by Supports.
+  bool Supports(Format format) const override { return format == Format::kRaw16; }
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                    const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                    const KvLayerView& kv) override {
+    TESSERA_CHECK(transform == nullptr);
+    cuda::RopeAndStore(stream, qkv, positions, slots, rows, heads, rope, kv);
+  }
+  void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                      int64_t num_sequences, int64_t heads, const KvLayerView& kv,
+                      float* out) override {
+    TESSERA_CHECK(transformed == nullptr);
+    attention_.Run(qkv, query_begin, num_sequences, heads, kv, out);
+  }
+  void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule&,
+                  const TokenMove* moves, int64_t n) override {
+    TESSERA_CHECK(Supports(to));
+    cuda::CopyTokens(stream, arena, geometry, moves, n);
+  }
+
+ private:
+  CudaDense dense_;
+  cuda::PagedAttention attention_;
+};
+
+__global__ void ProbeKernel() {}
+
+// Whether this binary holds machine code, or PTX that the driver accepts, for the device.
+std::string ProbeDevice() {
+  int count = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count == 0) return "no CUDA device";
+  cudaFuncAttributes attributes;
+  if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, ProbeKernel);
+  if (error == cudaSuccess) return "";
+  cudaGetLastError();  // the error is told, and must not show at the next launch
+  return cudaGetErrorString(error);
+}
+
+}  // namespace
+
+MadeCudaOps MakeCudaOps(bool precise) {
+  MadeCudaOps made;
+  made.problem = ProbeDevice();
+  if (!made.problem.empty()) return made;
+  const CublasLt* lt = OpenCublasLt(&made.problem);
+  if (lt != nullptr) made.ops = std::make_unique<CudaOps>(lt, precise);
+  return made;
+}
+
+void* CudaStream(Ops& ops) {
+  auto* mine = dynamic_cast<CudaOps*>(&ops);
+  TESSERA_CHECK(mine != nullptr);
+  return mine->cuda_stream();
+}
+
+}  // namespace tessera

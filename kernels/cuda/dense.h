@@ -1,0 +1,30 @@
+// Dense layers on the device: activations to the weights' type, one cublasLt product, and one
+// kernel for bias, activation function and residual.
+#pragma once
+
+#include <vector>
+
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/precision.h"
+#include "kernels/ops.h"
+
+namespace tessera {
+
+class CudaDense {
+ public:
+  CudaDense(const CublasLt* lt, cudaStream_t stream, bool precise)
+      : stream_(stream), precise_(precise), gemm_(lt, stream) {}
+
+  // `allocate`d weights are row-major [out, in], both padded with zeros to whole 16-byte rows.
+  Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype, Ops& memory);
+  void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
+              const float* residual);
+
+ private:
+  cudaStream_t stream_;
+  bool precise_;
+  Gemm gemm_;
+  Workspace operand_, product_;
+};
+
+}  // namespace tessera

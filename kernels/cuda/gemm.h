@@ -1,0 +1,56 @@
+// Matrix products by cublasLt: one plan per shape, chosen by its heuristic and kept.
+#pragma once
+
+#include <unordered_map>
+
+#include "kernels/cuda/cublas_lt.h"
+#include "kernels/cuda/workspace.h"
+
+namespace tessera {
+
+// c[m, n] = a[m, k] b[n, k]^T (+ c if `accumulate`), row-major and dense; a and b of `in`, c of
+// `out`, sums in float32 (float32 operands are not rounded to tf32).
+struct GemmShape {
+  int64_t m, n, k;
+  DType in = DType::kBF16;
+  DType out = DType::kF32;
+  bool accumulate = false;
+
+  bool operator==(const GemmShape& o) const {
+    return m == o.m && n == o.n && k == o.k && in == o.in && out == o.out &&
+           accumulate == o.accumulate;
+  }
+};
+
+// Threads: one. All pointers are 16-byte aligned device memory; k * size and n * size of the rows
+// must be multiples of 16 bytes.
+class Gemm {
+ public:
+  Gemm(const CublasLt* lt, cudaStream_t stream);
+  ~Gemm();
+  Gemm(const Gemm&) = delete;
+  Gemm& operator=(const Gemm&) = delete;
+
+  void Run(const GemmShape& shape, const void* a, const void* b, void* c);
+
+ private:
+  struct Plan {
+    cublasLtMatmulDesc_t operation;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulAlgo_t algorithm;
+  };
+  struct Hash {
+    size_t operator()(const GemmShape& s) const;
+  };
+  Plan MakePlan(const GemmShape& shape);
+  void DropPlans();
+  void Check(cublasStatus_t status, int line, const GemmShape& shape) const;
+
+  const CublasLt* lt_;
+  cudaStream_t stream_;
+  cublasLtHandle_t handle_ = nullptr;
+  Workspace workspace_;
+  std::unordered_map<GemmShape, Plan, Hash> plans_;
+};
+
+}  // namespace tessera

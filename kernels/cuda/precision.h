@@ -1,0 +1,26 @@
+// How the CUDA backend turns float activations into the 16-bit operands of the tensor cores.
+//
+// Products with 16-bit weights take the activations in the weights' type. A float x is written as a
+// sum of `terms` 16-bit numbers, each the rounding of what the ones before have left: one term
+// keeps 8 (bfloat16) or 11 (half) bits of x, two twice as many, three all of a float's 24. The
+// terms of all rows are stacked into one product, so that weights are read once, and added in
+// float. While rows are few a product waits for its weights and further terms cost nothing.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base.h"
+
+namespace tessera {
+
+// Up to this many rows activations are always split.
+constexpr int64_t kSplitRows = 64;
+
+// Terms of one activation. `precise`: BackendOptions::precise.
+constexpr int ActivationTerms(DType weights, int64_t rows, bool precise) {
+  if (weights == DType::kF32) return 1;
+  if (precise) return weights == DType::kBF16 ? 3 : 2;
+  return rows <= kSplitRows ? 2 : 1;
+}
+
+}  // namespace tessera

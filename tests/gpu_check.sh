@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Checks the CUDA backend on a machine with a GPU and measures it; ends with a short summary.
+#
+#   tests/gpu_check.sh [--no-bench] [--no-sanitizer] [BIN_DIR]
+#
+# BIN_DIR holds tessera_tests and tessera_bench (default: build/release/bin). The binaries may have
+# been built elsewhere; the repository around this script gives the test data. Needs the CUDA
+# driver and libcublasLt. Logs go to $GPU_CHECK_LOGS (default: gpu_check.logs beside BIN_DIR).
+set -uo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=${TESSERA_SOURCE_DIR:-$repository}
+bench=true sanitizer=true binaries=$repository/build/release/bin
+while (($# > 0)); do
+  case $1 in
+    --no-bench) bench=false ;;
+    --no-sanitizer) sanitizer=false ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;;
+    -*) echo "Unknown argument $1; see --help" >&2 && exit 2 ;;
+    *) binaries=$1 ;;
+  esac
+  shift
+done
+logs=${GPU_CHECK_LOGS:-$binaries/../gpu_check.logs}
+mkdir -p "$logs"
+export TESSERA_SOURCE_DIR=$repository
+for directory in /usr/local/cuda/lib64 /usr/local/cuda-13*/lib64; do
+  if [[ -d $directory ]]; then
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$directory
+    export PATH=$PATH:${directory%/lib64}/bin
+  fi
+done
+cd "$repository" || exit 1
+
+summary=() failed=0
+# check NAME LOG COMMAND...: runs it, keeps its output, notes how it ended.
+check() {
+  local name=$1 log=$logs/$2 start=$SECONDS
+  shift 2
+  if "$@" >"$log" 2>&1; then
+    summary+=("ok      $name ($((SECONDS - start)) s)")
+  else
+    summary+=("FAILED  $name ($((SECONDS - start)) s): $log")
+    failed=1
+    grep -E 'Failure|FAILED|error|check failed|worst element|within' "$log" | head -n 30
+  fi
+}
+# tests FILTER: of the suites that run over CUDA; a skipped test means no usable device.
+tests() { "$binaries/tessera_tests" --gtest_brief=0 --gtest_filter="$1"; }
+none_skipped() { ! grep -q '  SKIPPED ' "$1"; }
+
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null
+check "kernel suites" kernels.log tests 'Cuda/*:BackendTableTest.*'
+check "every CUDA test ran" skipped.log none_skipped "$logs/kernels.log"
+check "goldens" goldens.log tests '*GoldenTest*/cuda*'
+grep -hE '^(tiny_gqa|demo) on' "$logs/goldens.log"
+if $sanitizer; then
+  if command -v compute-sanitizer >/dev/null; then
+    check "memcheck" memcheck.log compute-sanitizer --tool memcheck --error-exitcode 9 \
+      "$binaries/tessera_tests" \
+      --gtest_filter='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda'
+  else
+    summary+=("skipped memcheck: compute-sanitizer is not there")
+  fi
+fi
+if $bench; then
+  check "bench gemm" bench_gemm.log "$binaries/tessera_bench" gemm --device=cuda
+  check "bench attention" bench_attention.log "$binaries/tessera_bench" attention --device=cuda
+  cat "$logs"/bench_*.log
+fi
+printf '%s\n' "${summary[@]}"
+exit $failed

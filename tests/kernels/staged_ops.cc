@@ -1,0 +1,198 @@
+#include "tests/kernels/staged_ops.h"
+
+#include <algorithm>
+
+namespace tessera::testing {
+namespace {
+
+// A host array's copy on the device, for one call.
+template <class T>
+class Copy {
+ public:
+  Copy(Ops& ops, const T* host, int64_t n) : ops_(ops), bytes_(n * int64_t{sizeof(T)}) {
+    if (host == nullptr) return;
+    memory_ = ops.Allocate(bytes_);
+    ops.CopyToDevice(memory_.get(), host, bytes_);
+  }
+  T* get() const { return reinterpret_cast<T*>(memory_.get()); }
+  void Back(T* host) const { ops_.CopyToHost(host, memory_.get(), bytes_); }
+
+ private:
+  Ops& ops_;
+  int64_t bytes_;
+  Buffer memory_;
+};
+
+class StagedOps final : public Ops {
+ public:
+  explicit StagedOps(std::unique_ptr<Ops> device) : device_(std::move(device)), d_(*device_) {}
+
+  const char* name() const override { return d_.name(); }
+  Buffer Allocate(int64_t bytes) override { return d_.Allocate(bytes); }
+  void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
+    d_.CopyToDevice(dst, src, bytes);
+  }
+  void CopyToHost(void* dst, const void* src, int64_t bytes) override {
+    d_.CopyToHost(dst, src, bytes);
+  }
+  Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
+    return d_.MakeLinear(parts, cols, dtype);
+  }
+
+  void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
+              const float* residual) override {
+    const Copy in(d_, x, rows * w.in);
+    const Copy<float> out(d_, y, rows * w.out);
+    const Copy other(d_, residual == y ? nullptr : residual, rows * w.out);
+    d_.MatMul(w, in.get(), rows, out.get(), act, residual == y ? out.get() : other.get());
+    out.Back(y);
+  }
+
+  void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows, int64_t cols,
+             float* out) override {
+    const int64_t entries = *std::max_element(ids, ids + rows) + 1;
+    const Copy from(d_, static_cast<const uint8_t*>(table), entries * cols * DTypeBytes(dtype));
+    const Copy which(d_, ids, rows);
+    const Copy<float> to(d_, out, rows * cols);
+    d_.Embed(from.get(), dtype, which.get(), rows, cols, to.get());
+    to.Back(out);
+  }
+  void ScatterRows(const float* in, const int32_t* to_row, int64_t rows, int64_t cols,
+                   float* out) override {
+    const Copy from(d_, in, rows * cols);
+    const Copy which(d_, to_row, rows);
+    const Copy<float> to(d_, out, (*std::max_element(to_row, to_row + rows) + 1) * cols);
+    d_.ScatterRows(from.get(), which.get(), rows, cols, to.get());
+    to.Back(out);
+  }
+  void GatherRows(const float* in, const int32_t* from_row, int64_t rows, int64_t cols,
+                  float* out) override {
+    const Copy from(d_, in, (*std::max_element(from_row, from_row + rows) + 1) * cols);
+    const Copy which(d_, from_row, rows);
+    const Copy<float> to(d_, out, rows * cols);
+    d_.GatherRows(from.get(), which.get(), rows, cols, to.get());
+    to.Back(out);
+  }
+  void RmsNorm(const float* x, const float* w, int64_t rows, int64_t cols, float eps,
+               float* y) override {
+    const Copy in(d_, x, rows * cols);
+    const Copy weight(d_, w, cols);
+    const Copy<float> out(d_, y, rows * cols);
+    d_.RmsNorm(x == y ? out.get() : in.get(), weight.get(), rows, cols, eps, out.get());
+    out.Back(y);
+  }
+  void LayerNorm(const float* x, const float* w, const float* b, int64_t rows, int64_t cols,
+                 float eps, float* y) override {
+    const Copy in(d_, x, rows * cols);
+    const Copy weight(d_, w, cols), bias(d_, b, cols);
+    const Copy<float> out(d_, y, rows * cols);
+    d_.LayerNorm(x == y ? out.get() : in.get(), weight.get(), bias.get(), rows, cols, eps,
+                 out.get());
+    out.Back(y);
+  }
+  void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
+    const Copy in(d_, x, rows * 2 * cols);
+    const Copy<float> out(d_, y, rows * cols);
+    d_.SwiGlu(in.get(), rows, cols, out.get());
+    out.Back(y);
+  }
+  void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
+                const float mean[3], const float std[3], float* out) override {
+    const int64_t n = images * side * side * 3;
+    const Copy in(d_, pixels, n);
+    const Copy<float> to(d_, out, n);
+    d_.Patchify(in.get(), images, side, patch, mean, std, to.get());
+    to.Back(out);
+  }
+  void VitAttention(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
+                    float* out) override {
+    const int64_t n = images * tokens * heads * dim;
+    const Copy in(d_, qkv, 3 * n);
+    const Copy<float> to(d_, out, n);
+    d_.VitAttention(in.get(), images, tokens, heads, dim, to.get());
+    to.Back(out);
+  }
+
+  bool Supports(Format format) const override { return d_.Supports(format); }
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                    const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                    const KvLayerView& kv) override {
+    TESSERA_CHECK(transform == nullptr);
+    const int64_t half = kv.geometry.head_dim / 2;
+    const int64_t angles = (*std::max_element(positions, positions + rows) + 1) * half;
+    int64_t arena_bytes = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      if (slots[r].page != kNoPage) arena_bytes = std::max(arena_bytes, End(kv, slots[r].page));
+    }
+    const Copy<float> in(d_, qkv, rows * (heads + 2 * kv.geometry.kv_heads) * 2 * half);
+    const Copy where(d_, positions, rows);
+    const Copy to(d_, slots, rows);
+    const Copy cos(d_, rope.cos, angles), sin(d_, rope.sin, angles);
+    const Copy<uint8_t> arena(d_, kv.arena, arena_bytes);
+    KvLayerView view = kv;
+    view.arena = arena.get();
+    d_.RopeAndStore(in.get(), where.get(), to.get(), nullptr, rows, heads, {cos.get(), sin.get()},
+                    view);
+    in.Back(qkv);
+    arena.Back(kv.arena);
+  }
+
+  void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                      int64_t num_sequences, int64_t heads, const KvLayerView& kv,
+                      float* out) override {
+    TESSERA_CHECK(transformed == nullptr);
+    const int64_t rows = query_begin[num_sequences], dim = kv.geometry.head_dim;
+    const int32_t num_runs = kv.run_begin[num_sequences];
+    int64_t num_pages = 0, arena_bytes = 0;
+    for (int32_t r = 0; r < num_runs; ++r) {
+      const KvRun& run = kv.runs[r];
+      num_pages = std::max<int64_t>(num_pages,
+                                    run.first_page + CeilDiv(run.tokens, PageTokens(run.format)));
+    }
+    for (int64_t p = 0; p < num_pages; ++p) {
+      arena_bytes = std::max(arena_bytes, End(kv, kv.pages[p]));
+    }
+    const Copy in(d_, qkv, rows * (heads + 2 * kv.geometry.kv_heads) * dim);
+    const Copy begin(d_, query_begin, num_sequences + 1);
+    const Copy<uint8_t> arena(d_, kv.arena, arena_bytes);
+    const Copy pages(d_, kv.pages, num_pages);
+    const Copy runs(d_, kv.runs, num_runs);
+    const Copy run_begin(d_, kv.run_begin, num_sequences + 1);
+    const Copy<float> to(d_, out, rows * heads * dim);
+    d_.PagedAttention(in.get(), begin.get(), nullptr, num_sequences, heads,
+                      {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()},
+                      to.get());
+    to.Back(out);
+  }
+
+  void MoveTokens(uint8_t* host_arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
+                  const TokenMove* moves, int64_t n) override {
+    int64_t arena_bytes = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      for (const PageId page : {moves[i].from.page, moves[i].to.page}) {
+        arena_bytes =
+            std::max(arena_bytes, page * kPageUnitBytes + PageBytes(Format::kRaw16, geometry));
+      }
+    }
+    const Copy<uint8_t> arena(d_, host_arena, arena_bytes);
+    const Copy list(d_, moves, n);
+    d_.MoveTokens(arena.get(), geometry, to, rule, list.get(), n);
+    arena.Back(host_arena);
+  }
+
+ private:
+  static int64_t End(const KvLayerView& kv, PageId page) {
+    return page * kPageUnitBytes + PageBytes(Format::kRaw16, kv.geometry);
+  }
+
+  std::unique_ptr<Ops> device_;
+  Ops& d_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device) {
+  return std::make_unique<StagedOps>(std::move(device));
+}
+
+}  // namespace tessera::testing
