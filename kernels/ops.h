@@ -16,9 +16,10 @@
 
 #include "kernels/base.h"
 #include "kernels/page_layout.h"
-#include "kernels/quantize.h"
 
 namespace tessera {
+
+struct QuantRule;  // quantize.h, which .cu files of C++17 cannot read
 
 // Owned memory of a backend. Movable; the deleter knows the backend's allocator.
 using Buffer = std::unique_ptr<uint8_t[], std::function<void(uint8_t*)>>;
