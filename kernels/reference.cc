@@ -6,6 +6,7 @@
 
 #include "kernels/half.h"
 #include "kernels/host_memory.h"
+#include "kernels/quantize.h"
 #include "kernels/reference_cache.h"
 #include "kernels/tensor.h"
 

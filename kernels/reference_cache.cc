@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/quantize.h"
 #include "kernels/token_moves.h"
 
 namespace tessera {

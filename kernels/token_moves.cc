@@ -1,5 +1,7 @@
 #include "kernels/token_moves.h"
 
+#include "kernels/quantize.h"
+
 namespace tessera {
 
 void CheckTokenMoves(const KvGeometry& geometry, Format to, const QuantRule& rule,

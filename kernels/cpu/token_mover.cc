@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/half.h"
+#include "kernels/quantize.h"
 #include "kernels/token_moves.h"
 
 namespace tessera {

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "kernels/backend.h"
+#include "kernels/quantize.h"
 #include "kernels/half.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/device.h"

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "kernels/page_layout.h"
+#include "kernels/quantize.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {
@@ -154,7 +155,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, PackTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, PackTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing

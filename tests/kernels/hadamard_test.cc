@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/half.h"
+#include "kernels/quantize.h"
 #include "kernels/reference_cache.h"
 #include "tests/kernels/mixed_cache.h"
 
@@ -182,7 +183,7 @@ TEST_P(TransformDeathTest, HeadDimMustBeAPowerOfTwo) {
                "check failed");
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, TransformTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, TransformTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
 INSTANTIATE_TEST_SUITE_P(Cpu, TransformDeathTest, ::testing::Values(BackendCase{"avx2", 1}),
                          CaseName);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/quantize.h"
 #include "tests/kernels/mixed_cache.h"
 
 namespace tessera::testing {
@@ -185,7 +186,7 @@ TEST(MixedAttentionDeathTest, SeveralRowsNeedARaw16RunThatHoldsThem) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, MixedAttentionTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, MixedAttentionTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing

@@ -267,7 +267,7 @@ TEST_P(MoveTokensDeathTest, MisuseIsACheck) {
   EXPECT_DEATH(move(Format::kToken2, {}, 0, 1), "check failed");
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, MoveTokensTest, ::testing::ValuesIn(AllBackendCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, MoveTokensTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
 INSTANTIATE_TEST_SUITE_P(Cpu, MoveTokensDeathTest, ::testing::Values(BackendCase{"avx2", 1}),
                          CaseName);
 

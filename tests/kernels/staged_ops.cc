@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/quantize.h"
+
 namespace tessera::testing {
 namespace {
 

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/half.h"
+#include "kernels/quantize.h"
 #include "kernels/tensor.h"
 #include "tests/kernels/staged_ops.h"
 
