@@ -54,6 +54,10 @@ Arena::Arena(int64_t bytes, const KvGeometry& geometry, const std::vector<int64_
   for (int64_t s = slabs_.size(); s-- > 0;) free_slabs_.push_back(static_cast<int32_t>(s));
 }
 
+int64_t Arena::SlabBytes(const KvGeometry& geometry) {
+  return SlabBytesFor(PageBytesByFormat(geometry));
+}
+
 PageId Arena::Allocate(Format format) {
   PageClass& page_class = ClassOf(format);
   int32_t s = shelves_.Fullest(static_cast<int>(format));

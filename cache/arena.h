@@ -38,6 +38,8 @@ class Arena {
   Arena(int64_t bytes, const KvGeometry& geometry);
   // The same with given page sizes, by format (multiples of 64): formats that do not exist yet.
   Arena(int64_t bytes, const KvGeometry& geometry, const std::vector<int64_t>& page_bytes);
+  // What slab_bytes() will be.
+  static int64_t SlabBytes(const KvGeometry& geometry);
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 

@@ -17,6 +17,7 @@ absl::Status AuditCache(const Arena& arena, const PrefixIndex* index,
   }
   for (const SequenceCache* sequence : sequences) {
     RETURN_IF_ERROR(sequence->CheckIntegrity());
+    for (PageId page : sequence->retired()) ++holders[page];
     for (int layer = 0; layer < sequence->layers(); ++layer) {
       for (const Run& run : sequence->runs(layer)) {
         for (PageId page : run.pages) ++holders[page];

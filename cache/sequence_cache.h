@@ -1,19 +1,27 @@
 // The KV cache of one sequence: for every layer a list of runs, each the pages of one format.
 //
-// The newest tokens of a layer are always in a RAW16 run that stands last, the *open* run; Extend
-// and Shrink move its end. Today it is the only run and holds every token in order; policies will
-// put other runs before it at commit and shorten it, layer by layer, so nothing here assumes that
-// layers are alike, or that physical token i is logical token i except inside the open run. A run
-// is never empty. Ownership: holds one reference to each of its pages; Release or the destructor
-// gives them back. The arena must outlive it. Threads: one thread (the engine's). Move-only; what
-// was moved from may only be destroyed or assigned to.
+// The newest tokens of a layer are in its *open* run: RAW16, always the last one, absent only while
+// it would be empty; Extend and Shrink move its end. Until its commit a layer has no other run.
+// Commit moves, layer by layer, what a policy keeps into *closed* runs, one a format in the order
+// of formats, and the window into fresh pages, so that its front stays on a page border; later
+// ExitWindow moves the oldest 32 tokens at a time. Layers need not be alike: each holds its own
+// tokens, in ascending order inside a run, with their logical positions.
+//
+// Commit and ExitWindow do bookkeeping only. They name the moves of the bytes, and keep the pages
+// that were read ("retired") until FinishMoves: MoveTokens must have been issued before it. Shared
+// pages are read and let go, never written. A run is never empty. Ownership: holds one reference to
+// each of its pages; Release or the destructor gives them back. The arena must outlive it.
+// Threads: one thread (the engine's). Move-only; what was moved from may only be destroyed or
+// assigned to. Errors: a full arena is `false`, with nothing changed; misuse is a CHECK.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "cache/arena.h"
+#include "cache/storage.h"
 #include "kernels/page_layout.h"
 
 namespace tessera {
@@ -22,6 +30,13 @@ struct Run {
   Format format = Format::kRaw16;
   std::vector<PageId> pages;
   int32_t tokens = 0;
+  bool open = false;
+  std::vector<int32_t> positions;  // [tokens] logical, ascending
+};
+
+struct EvictedTokens {
+  int64_t text = 0;
+  int64_t vision = 0;
 };
 
 class SequenceCache {
@@ -44,23 +59,53 @@ class SequenceCache {
   void AdoptPrefix(const std::vector<std::vector<PageId>>& pages, int tokens);
   void Release();  // afterwards it is empty and may be used again
 
+  // Stores `layer` as a policy decided: of all tokens those in `kept` (ascending) stay, the last
+  // storage.window of them at 16 bit, the others by class. `vision`: the prompt's flags, as for
+  // ClassAt. Adds to `moves`. REQUIRES: the layer was not committed and did not exit. Nothing moves
+  // when all tokens stay at 16 bit.
+  bool Commit(int layer, absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision,
+              const LayerStorage& storage, std::vector<MoveBatch>* moves);
+  // Moves the layer's oldest open tokens, kExitTokens at a time, while that leaves a window.
+  bool ExitWindow(int layer, absl::Span<const uint8_t> vision, const LayerStorage& storage,
+                  std::vector<MoveBatch>* moves);
+  // Tokens that may be added before a layer's next exit is due (at least 1 when none is due now):
+  // steps that recompute an answer must end there to see the runs that the first pass saw.
+  int TokensToExit(int layer, const LayerStorage& storage) const;
+  void FinishMoves();  // gives the retired pages back
+
   int length() const { return length_; }  // tokens stored or reserved, logical
   const std::vector<Run>& runs(int layer) const { return layers_[layer]; }
   int layers() const { return static_cast<int>(layers_.size()); }
-  // Where logical token `token` lies. REQUIRES: token < length(), in the layer's open run.
+  // Where logical token `token` lies. REQUIRES: it is in the layer's open run.
   KvSlot SlotOf(int layer, int token) const;
-  int64_t pages() const;                // held, over all layers
-  int64_t bytes() const;                // bytes of the held pages, over all layers
-  absl::Status CheckIntegrity() const;  // every layer stores length() tokens exactly once
+  int64_t pages() const;  // held, over all layers, retired ones included
+  int64_t bytes() const;  // of the held pages
+  const std::vector<PageId>& retired() const { return retired_; }
+  // Not stored any more, summed over layers: divided by layers(), the mean number of tokens.
+  const EvictedTokens& evicted() const { return evicted_; }
+  // Bits that a stored value of K or V takes, metadata included and free slots not; 0 when empty.
+  double MeanBits() const;
+  // Every layer stores every token that it did not evict exactly once.
+  absl::Status CheckIntegrity() const;
 
  private:
   static constexpr Format kOpen = Format::kRaw16;
   static constexpr int kOpenTokens = PageTokens(kOpen);  // per page
-  static int32_t TokensInOpenRun(const std::vector<Run>& runs);
+  static int32_t TokensInOpenRun(const std::vector<Run>& runs) {
+    return !runs.empty() && runs.back().open ? runs.back().tokens : 0;
+  }
+  static int DueExits(const std::vector<Run>& runs, const LayerStorage& storage);
+  // Adds `count` pages of `format` to `pages`; false: the arena is full (some may be added).
+  bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
+  void UnrefAll(const std::vector<PageId>& pages);
+  absl::Status CheckLayer(int layer) const;
 
   Arena* arena_ = nullptr;
   int length_ = 0;
   std::vector<std::vector<Run>> layers_;
+  std::vector<PageId> retired_;
+  EvictedTokens evicted_;
+  std::vector<int64_t> evicted_by_layer_;  // text and vision
 };
 
 }  // namespace tessera

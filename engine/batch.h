@@ -30,7 +30,10 @@ struct Batch {
   std::vector<int32_t> ids;          // [rows]; image rows hold the image token
   std::vector<int32_t> positions;    // [rows]
   std::vector<int32_t> query_begin;  // [sequences + 1] into rows
-  std::vector<int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  // 1: q, k and v are Walsh-Hadamard transformed (the sequence's policy asks for it).
+  std::vector<uint8_t> transform_rows;       // [rows], or empty: none
+  std::vector<uint8_t> transform_sequences;  // [sequences], or empty: none
+  std::vector<int32_t> logit_rows;           // rows whose logits are wanted, ascending
   std::vector<Splice> splices;
   std::vector<Layer> layers;
 

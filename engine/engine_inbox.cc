@@ -15,7 +15,20 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
     return absl::InvalidArgumentError(
         absl::StrCat("stopping.max_tokens: prompt of ", prompt, " tokens + max_tokens ",
                      request.stop.max_tokens, " exceed the context of ", rules_.context_tokens));
-  const int64_t bytes = request.policy->PeakBytes(total, arena_.geometry());
+  const KvGeometry& geometry = arena_.geometry();
+  if (const absl::Status fits = request.policy->CheckGeometry(geometry); !fits.ok())
+    return absl::FailedPreconditionError(absl::StrCat("kv_policy: ", fits.message()));
+  for (int f = 0; f < kNumFormats; ++f) {
+    const auto format = static_cast<Format>(f);
+    if ((request.policy->FormatMask(geometry) >> f & 1) == 0 || model_->ops().Supports(format))
+      continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("kv_policy: ", request.policy->Text(), " stores pages of format ",
+                     FormatName(format), ", which device ", model_->ops().name(), " lacks"));
+  }
+  const std::vector<uint8_t> vision = VisionFlags(request.prompt);
+  const int64_t bytes =
+      request.policy->PeakBytes(PromptView{vision}, request.stop.max_tokens, geometry);
   if (bytes > arena_.total_bytes())
     return absl::InvalidArgumentError(absl::StrCat(
         "stopping.max_tokens: ", total, " tokens need ", bytes, " bytes of KV cache under policy ",

@@ -96,7 +96,11 @@ bool Engine::Loop::TakeInbox() {
     Sequence& sequence = generation->sequence();
     const Request& request = generation->request();
     sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
-    if (sequence.use_prefix) sequence.prefix_root = PrefixRoot(model_->config().name, request.salt);
+    if (sequence.use_prefix) {
+      // Transformed pages hold other numbers for the same tokens.
+      const std::string kind = request.policy->rotated() ? "/hadamard" : "";
+      sequence.prefix_root = PrefixRoot(model_->config().name + kind, request.salt);
+    }
     by_sequence_[&sequence] = generation.get();
     scheduler_.Add(&sequence);
     live_.emplace(arrival, std::move(generation));
@@ -147,6 +151,7 @@ bool Engine::Loop::Step() {
     (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
     scheduler_.Complete(item);
   }
+  Compress(plan);
   Emit(plan, logits);
 
   report.sequences = static_cast<int>(plan.items.size());
@@ -210,6 +215,7 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
   const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
   Batch batch;
+  bool any_rotated = false;
   batch.query_begin.push_back(0);
   batch.layers.resize(layers);
   for (Batch::Layer& layer : batch.layers) layer.run_begin.push_back(0);
@@ -222,6 +228,11 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     }
     batch.query_begin.push_back(batch.rows());
     if (item.sample) batch.logit_rows.push_back(batch.rows() - 1);
+
+    const uint8_t rotated = s.policy->rotated() ? 1 : 0;
+    any_rotated |= rotated != 0;
+    batch.transform_rows.insert(batch.transform_rows.end(), item.count, rotated);
+    batch.transform_sequences.push_back(rotated);
 
     Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
@@ -243,7 +254,25 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
     }
   }
+  if (!any_rotated) {
+    batch.transform_rows.clear();
+    batch.transform_sequences.clear();
+  }
   return batch;
+}
+
+void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
+  model_->MoveTokens(arena_memory_.get(), batches);
+}
+
+void Engine::Loop::Compress(const StepPlan& plan) {
+  std::vector<Sequence*> preempted;
+  const absl::Time start = absl::Now();
+  int commits = 0;
+  for (const StepPlan::Item& item : plan.items)
+    commits += scheduler_.Compress(item.sequence, *this, &preempted) ? 1 : 0;
+  if (commits > 0) observer_->OnCommitted(commits, absl::ToDoubleSeconds(absl::Now() - start));
+  for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
 }
 
 void Engine::Loop::Emit(const StepPlan& plan, const float* logits) {

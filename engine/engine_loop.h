@@ -21,11 +21,11 @@
 
 namespace tessera {
 
-class Engine::Loop {
+class Engine::Loop : private TokenMover {
  public:
   Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
        const EngineOptions& options, Observer* observer);
-  ~Loop();
+  ~Loop() override;
 
   // --- any thread
   absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox, int* queue_position);
@@ -55,6 +55,8 @@ class Engine::Loop {
   bool Step();                 // false: nothing to run
   void EncodeImages(const StepPlan& plan, StepReport* report);
   Batch MakeBatch(const StepPlan& plan);
+  void Compress(const StepPlan& plan);  // commits and window exits, after the forward
+  void Move(const std::vector<MoveBatch>& batches) override;
   void Emit(const StepPlan& plan, const float* logits);
   void Finish(Generation& generation, Event event, absl::Time now);
   Generation& Of(const Sequence* sequence) { return *by_sequence_.at(sequence); }

@@ -28,8 +28,7 @@ Generation::Generation(Request request, std::shared_ptr<Outbox> outbox,
     : request_(std::move(request)),
       outbox_(std::move(outbox)),
       rules_(rules),
-      geometry_(arena->geometry()),
-      sequence_(arena, request_.prompt, request_.priority, arrival),
+      sequence_(arena, request_.prompt, *request_.policy, request_.priority, arrival),
       sampler_(request_.sampling, SeedOf(request_), &rules->banned),
       detokenizer_(rules->tokenizer),
       stops_(request_.stop.strings, request_.stop.include_stop) {
@@ -104,17 +103,12 @@ Usage Generation::MakeUsage() const {
   usage.preemptions = sequence_.preemptions;
   usage.kv_bytes = sequence_.cache.bytes();
   usage.kv_bytes_peak = sequence_.peak_bytes;
-  double stored_bytes = 0, values = 0;  // of the tokens in the runs, metadata included
-  for (int layer = 0; layer < sequence_.cache.layers(); ++layer) {
-    for (const Run& run : sequence_.cache.runs(layer)) {
-      stored_bytes += static_cast<double>(run.tokens) * PageBytes(run.format, geometry_) /
-                      PageTokens(run.format);
-      values += 2.0 * run.tokens * geometry_.kv_heads * geometry_.head_dim;
-    }
-  }
-  if (values > 0) {
-    usage.kv_mean_bits = 8 * stored_bytes / values;
+  if (sequence_.cache.length() > 0) {
+    usage.kv_mean_bits = sequence_.cache.MeanBits();
     usage.kv_bytes_per_token = static_cast<double>(usage.kv_bytes) / sequence_.cache.length();
+    const double layers = sequence_.cache.layers();
+    usage.evicted_text = static_cast<double>(sequence_.cache.evicted().text) / layers;
+    usage.evicted_vision = static_cast<double>(sequence_.cache.evicted().vision) / layers;
   }
   usage.policy = request_.policy->Text();
   usage.image_decode_seconds = request_.image_decode_seconds;

@@ -60,7 +60,6 @@ class Generation {
   Request request_;
   std::shared_ptr<Outbox> outbox_;
   const GenerationRules* rules_;
-  KvGeometry geometry_;
   Sequence sequence_;
   Sampler sampler_;
   Detokenizer detokenizer_;

@@ -145,10 +145,10 @@ const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
     const Layer& layer = layers_[i];
     ops_.RmsNorm(x, F(layer.attention_norm), batch.rows, c.hidden, c.rms_eps, F(normed_));
     ops_.MatMul(layer.qkv, F(normed_), batch.rows, F(qkv_));
-    ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[i], batch.rows, c.heads, rope,
-                      batch.kv[i]);
-    ops_.PagedAttention(F(qkv_), batch.query_begin, batch.sequences, c.heads, batch.kv[i],
-                        F(attention_));
+    ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[i], batch.transform_rows, batch.rows,
+                      c.heads, rope, batch.kv[i]);
+    ops_.PagedAttention(F(qkv_), batch.query_begin, batch.transform_sequences, batch.sequences,
+                        c.heads, batch.kv[i], F(attention_));
     ops_.MatMul(layer.o, F(attention_), batch.rows, x, Activation::kNone, x);
 
     ops_.RmsNorm(x, F(layer.mlp_norm), batch.rows, c.hidden, c.rms_eps, F(normed_));

@@ -24,8 +24,10 @@ struct DeviceBatch {
   const int32_t* positions = nullptr;
   const int32_t* query_begin = nullptr;
   const int32_t* logit_row = nullptr;
-  std::vector<const KvSlot*> slots;  // [layers]
-  std::vector<KvLayerView> kv;       // [layers]
+  const uint8_t* transform_rows = nullptr;       // null: none
+  const uint8_t* transform_sequences = nullptr;  // null: none
+  std::vector<const KvSlot*> slots;              // [layers]
+  std::vector<KvLayerView> kv;                   // [layers]
 };
 
 class LlamaDecoder {

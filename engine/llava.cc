@@ -130,6 +130,16 @@ class Llava final : public LlavaModel {
     return host_logits_.data();
   }
 
+  void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
+    for (const MoveBatch& batch : batches) {
+      staging_.Clear();
+      const int64_t moves = staging_.Add(batch.moves);
+      staging_.Upload();
+      ops_->MoveTokens(arena, config_.text.kv_geometry(), batch.to, batch.rule,
+                       staging_.At<TokenMove>(moves), static_cast<int64_t>(batch.moves.size()));
+    }
+  }
+
   Ops& ops() override { return *ops_; }
   const ModelConfig& config() const override { return config_; }
   int64_t parameters() const override { return parameters_; }
@@ -145,6 +155,8 @@ class Llava final : public LlavaModel {
     const int64_t ids = staging_.Add(batch.ids), positions = staging_.Add(batch.positions);
     const int64_t query_begin = staging_.Add(batch.query_begin);
     const int64_t logit_rows = staging_.Add(batch.logit_rows);
+    const int64_t transform_rows = staging_.Add(batch.transform_rows);
+    const int64_t transform_sequences = staging_.Add(batch.transform_sequences);
     for (const Batch::Splice& s : batch.splices) {
       std::vector<int32_t> rows(s.rows);
       for (int32_t i = 0; i < s.rows; ++i) rows[i] = s.first_row + i;
@@ -164,6 +176,10 @@ class Llava final : public LlavaModel {
     device.positions = staging_.At<int32_t>(positions);
     device.query_begin = staging_.At<int32_t>(query_begin);
     device.logit_row = staging_.At<int32_t>(logit_rows);
+    if (!batch.transform_rows.empty()) {
+      device.transform_rows = staging_.At<uint8_t>(transform_rows);
+      device.transform_sequences = staging_.At<uint8_t>(transform_sequences);
+    }
     for (const LayerOffsets& o : layers) {
       device.slots.push_back(staging_.At<KvSlot>(o.slots));
       device.kv.push_back({arena, config_.text.kv_geometry(), staging_.At<PageId>(o.pages),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cache/storage.h"
 #include "engine/batch.h"
 #include "engine/model_config.h"
 #include "kernels/ops.h"
@@ -34,6 +35,9 @@ class LlavaModel {
   // Runs the decoder over the batch; new K/V go into the arena. Returns the host logits
   // [batch.logit_rows.size(), vocab], valid until the next call.
   virtual const float* Forward(const Batch& batch, uint8_t* arena) = 0;
+
+  // Brings tokens into other pages, as a policy's commit or window exit asks.
+  virtual void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) = 0;
 
   virtual Ops& ops() = 0;
   virtual const ModelConfig& config() const = 0;

@@ -45,6 +45,8 @@ class Observer {
   virtual void OnPrefixLookup(int prompt_tokens, int hit_tokens) {}
   virtual void OnImageLookup(bool hit) {}
   virtual void OnImageEncoded(int images, double seconds) {}
+  // Prompts whose cache was compressed by their policies in one step.
+  virtual void OnCommitted(int prompts, double seconds) {}
   virtual void OnPreempted(const Request&) {}
   // Exactly once a request, however it ends.
   virtual void OnFinished(const Request&, const Event& last) {}

@@ -84,7 +84,8 @@ enum class FinishReason { kNone, kStop, kLength };
 struct Usage {
   int prompt_tokens = 0, image_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0;
   int64_t kv_bytes = 0, kv_bytes_peak = 0;
-  double kv_mean_bits = 0;
+  double kv_mean_bits = 0;                      // per stored value, metadata included
+  double evicted_text = 0, evicted_vision = 0;  // tokens, mean over layers
   double kv_bytes_per_token = 0;
   std::string policy;
   double image_decode_seconds = 0, queue_seconds = 0, vision_seconds = 0, prefill_seconds = 0,

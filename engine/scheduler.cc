@@ -20,6 +20,11 @@ bool Erase(std::vector<Sequence*>& list, Sequence* s) {
   return true;
 }
 
+int ChunkOf(const Sequence& s, int room) {
+  const int chunk = std::max(s.chunk_end() - s.computed, 1);
+  return std::min({s.to_compute(), chunk, room});
+}
+
 }  // namespace
 
 void Scheduler::Add(Sequence* sequence) { InsertByRank(waiting_, sequence); }
@@ -32,7 +37,7 @@ void Scheduler::Remove(Sequence* sequence) {
 
 void Scheduler::Schedule(Sequence* sequence, int count, StepPlan* plan) {
   const int first = sequence->computed;
-  const bool sample = count == sequence->to_compute();
+  const bool sample = first + count == static_cast<int>(sequence->tokens.size());
   plan->items.push_back({sequence, first, count, sample});
   plan->rows += count;
 }
@@ -48,20 +53,26 @@ void Scheduler::Preempt(Sequence* sequence, StepPlan* plan) {
   sequence->running = false;
   sequence->cache.Release();
   sequence->computed = 0;
+  sequence->committed = false;
   sequence->registered_blocks = 0;
   ++sequence->preemptions;
   InsertByRank(waiting_, sequence);
   plan->preempted.push_back(sequence);
 }
 
+bool Scheduler::FreeSome(Sequence* sequence, int64_t pages, StepPlan* plan) {
+  if (prefix_->Reclaim(std::max<int64_t>(pages, 1)) > 0) return true;
+  Sequence* victim = running_.back();
+  if (victim == sequence) return false;
+  Preempt(victim, plan);
+  return true;
+}
+
 bool Scheduler::MakeRoom(Sequence* sequence, int tokens, StepPlan* plan) {
   while (!sequence->cache.Extend(tokens)) {
     const int64_t missing =
         sequence->cache.PagesToExtend(tokens) - arena_->available_pages(Format::kRaw16);
-    if (prefix_->Reclaim(std::max<int64_t>(missing, 1)) > 0) continue;
-    Sequence* victim = running_.back();
-    if (victim == sequence) return false;
-    Preempt(victim, plan);
+    if (!FreeSome(sequence, missing, plan)) return false;
   }
   sequence->peak_bytes = std::max(sequence->peak_bytes, sequence->cache.bytes());
   return true;
@@ -71,7 +82,9 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
   int hit_blocks = 0;
   if (sequence->use_prefix) {
     // At least one token must run, or there would be no logits.
-    const int max_blocks = (static_cast<int>(sequence->tokens.size()) - 1) / kBlockTokens;
+    // What follows a prompt that is to be compressed is not looked up: it was computed over
+    // compressed pages.
+    const int max_blocks = (sequence->chunk_end() - 1) / kBlockTokens;
     const PrefixIndex::Match match = prefix_->Find(sequence->BlockKeys(), max_blocks);
     hit_blocks = match.blocks;
     if (hit_blocks > 0) sequence->cache.AdoptPrefix(match.pages, hit_blocks * kBlockTokens);
@@ -110,7 +123,7 @@ StepPlan Scheduler::Plan() {
       if (room <= 0) break;
       if ((s->to_compute() == 1) != decode_pass) continue;
       if (!s->running) continue;  // preempted a moment ago
-      const int count = std::min(s->to_compute(), room);
+      const int count = ChunkOf(*s, room);
       if (MakeRoom(s, count, &plan)) {
         Schedule(s, count, &plan);
       } else {
@@ -129,7 +142,7 @@ StepPlan Scheduler::Plan() {
     }
     waiting_.erase(waiting_.begin());
     plan.admitted.push_back(s);
-    const int count = std::min(s->to_compute(), limits_.max_batch_tokens - plan.rows);
+    const int count = ChunkOf(*s, limits_.max_batch_tokens - plan.rows);
     // Ranked above running ones it may take their pages; below all of them it may fail.
     if (MakeRoom(s, count, &plan)) {
       Schedule(s, count, &plan);
@@ -143,8 +156,8 @@ StepPlan Scheduler::Plan() {
 void Scheduler::Complete(const StepPlan::Item& item) {
   Sequence* s = item.sequence;
   s->computed = item.first + item.count;
-  if (!s->use_prefix) return;
-  const int full = s->computed / kBlockTokens;
+  if (!s->use_prefix || s->committed) return;
+  const int full = std::min(s->computed, s->chunk_end()) / kBlockTokens;
   const std::vector<Digest>& keys = s->BlockKeys();
   for (; s->registered_blocks < full; ++s->registered_blocks) {
     std::vector<PageId> pages;
@@ -153,6 +166,32 @@ void Scheduler::Complete(const StepPlan::Item& item) {
     // Refused when the chain's parent is gone meanwhile (another sequence's copy was reclaimed).
     if (!prefix_->Insert(keys, s->registered_blocks, pages)) break;
   }
+}
+
+bool Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
+  if (!s->running || !s->policy->compresses() || s->computed < s->prompt_tokens) return false;
+  const bool commit = !s->committed;
+  StepPlan plan;  // collects the preempted only
+  Selection kept;
+  if (commit) kept = s->policy->Select(s->view(), {}, arena_->geometry());
+  // Layer by layer: beside the old pages of one layer stand only its own new ones.
+  for (int layer = 0; s->running && layer < s->cache.layers(); ++layer) {
+    const LayerStorage storage = s->policy->Layer(layer);
+    std::vector<MoveBatch> moves;
+    while (!(commit ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves)
+                    : s->cache.ExitWindow(layer, s->vision, storage, &moves))) {
+      if (FreeSome(s, 1, &plan)) continue;
+      Preempt(s, &plan);  // even alone there is no room now: it starts again later
+      break;
+    }
+    if (!s->running) break;
+    s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
+    if (!moves.empty()) mover.Move(moves);
+    s->cache.FinishMoves();
+  }
+  preempted->insert(preempted->end(), plan.preempted.begin(), plan.preempted.end());
+  s->committed = s->running;
+  return s->running && commit;
 }
 
 }  // namespace tessera

@@ -6,6 +6,8 @@
 // its known tokens fit beside what running ones still need; if pages run out nevertheless, the
 // lowest-ranked running sequence is preempted: it gives back its pages and waits to be recomputed
 // (its full blocks stay in the prefix index until their pages are needed).
+// A sequence whose policy compresses is committed once its prompt is computed, and its oldest
+// tokens leave the window as it grows (Compress); room for the new pages is made like any other.
 // Progress: the highest-ranked sequence can always take every page, so it always finishes.
 // Threads: one thread (the engine's).
 #pragma once
@@ -37,6 +39,13 @@ struct StepPlan {
   int rows = 0;
 };
 
+// Runs the moves that compression asks for, before it returns.
+class TokenMover {
+ public:
+  virtual ~TokenMover() = default;
+  virtual void Move(const std::vector<MoveBatch>& batches) = 0;
+};
+
 class Scheduler {
  public:
   Scheduler(const SchedulerLimits& limits, Arena* arena, PrefixIndex* prefix)
@@ -49,6 +58,10 @@ class Scheduler {
   StepPlan Plan();
   // The item's K and V are stored: advances the sequence and offers full blocks to the index.
   void Complete(const StepPlan::Item& item);
+  // After Complete, while the sequence runs: commits its prompt once that is computed, then lets
+  // tokens leave its window. May preempt lower ranks, or the sequence itself, into `preempted`.
+  // Returns whether the prompt was committed.
+  bool Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
 
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }
@@ -57,6 +70,8 @@ class Scheduler {
   // Pages for `tokens` more, reclaiming and preempting lower ranks; false: `sequence` itself must
   // give way.
   bool MakeRoom(Sequence* sequence, int tokens, StepPlan* plan);
+  // Frees something for `sequence`: idle prefix pages, else the lowest rank below it.
+  bool FreeSome(Sequence* sequence, int64_t pages, StepPlan* plan);
   void Preempt(Sequence* sequence, StepPlan* plan);
   bool TryAdmit(Sequence* sequence);
   void Schedule(Sequence* sequence, int count, StepPlan* plan);

@@ -4,6 +4,15 @@
 
 namespace tessera {
 
+std::vector<uint8_t> VisionFlags(const Prompt& prompt) {
+  std::vector<uint8_t> flags(prompt.ids.size());
+  for (const Prompt::ImageSpan& span : prompt.images) {
+    const int64_t rows = prompt.image_tokens / static_cast<int64_t>(prompt.images.size());
+    std::fill_n(flags.begin() + span.begin, rows, uint8_t{1});
+  }
+  return flags;
+}
+
 std::vector<PrefixToken> PrefixTokens(const Prompt& prompt, const std::vector<int32_t>& tokens,
                                       int first, int last) {
   std::vector<PrefixToken> out(last - first);
@@ -18,6 +27,17 @@ std::vector<PrefixToken> PrefixTokens(const Prompt& prompt, const std::vector<in
   }
   return out;
 }
+
+Sequence::Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int priority,
+                   int64_t arrival)
+    : prompt(&prompt),
+      policy(&policy),
+      vision(VisionFlags(prompt)),
+      priority(priority),
+      arrival(arrival),
+      tokens(prompt.ids),
+      prompt_tokens(static_cast<int>(prompt.ids.size())),
+      cache(arena) {}
 
 const std::vector<Digest>& Sequence::BlockKeys() {
   const int known = static_cast<int>(block_keys_.size());

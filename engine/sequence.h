@@ -1,5 +1,5 @@
-// What the scheduler knows of one request: its tokens, how many of them are computed, and its
-// cache.
+// What the scheduler knows of one request: its tokens, how many of them are computed, its cache and
+// the policy that compresses it.
 //
 // Plain state, no behaviour that needs a device or a clock. A sequence is waiting (holds no pages),
 // running, or gone; `computed` tokens have their K and V in `cache`, the rest are still to run. A
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/policy.h"
 #include "cache/prefix_index.h"
 #include "cache/sequence_cache.h"
 #include "engine/request.h"
@@ -19,25 +20,29 @@
 namespace tessera {
 
 struct Sequence {
-  Sequence(Arena* arena, const Prompt& prompt, int priority, int64_t arrival)
-      : prompt(&prompt),
-        priority(priority),
-        arrival(arrival),
-        tokens(prompt.ids),
-        prompt_tokens(static_cast<int>(prompt.ids.size())),
-        cache(arena) {}
+  Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int priority, int64_t arrival);
+
+  // Tokens up to here may be computed in chunks; those after it one by one, since each may see the
+  // runs that the one before it left behind.
+  int chunk_end() const {
+    return policy->compresses() ? prompt_tokens : static_cast<int>(tokens.size());
+  }
+  PromptView view() const { return {vision}; }
 
   int to_compute() const { return static_cast<int>(tokens.size()) - computed; }
   // Keys of all full blocks of `tokens`; extended as tokens are appended.
   const std::vector<Digest>& BlockKeys();
 
-  const Prompt* prompt;  // not owned
+  const Prompt* prompt;         // not owned
+  const Policy* policy;         // not owned
+  std::vector<uint8_t> vision;  // [prompt_tokens] 1: an image's token
   int priority;
   int64_t arrival;              // unique; order of submission
   std::vector<int32_t> tokens;  // prompt, then output
   int prompt_tokens;
   int computed = 0;
-  bool running = false;  // kept by the scheduler
+  bool committed = false;  // the policy has answered for the prompt: its pages are compressed
+  bool running = false;    // kept by the scheduler
   bool use_prefix = false;
   Digest prefix_root{};  // when use_prefix
 
@@ -51,6 +56,9 @@ struct Sequence {
  private:
   std::vector<Digest> block_keys_;
 };
+
+// [prompt tokens] 1 where an image's token stands.
+std::vector<uint8_t> VisionFlags(const Prompt& prompt);
 
 // Tokens that `prompt` (its image spans) and later output give as prefix tokens [first, last).
 std::vector<PrefixToken> PrefixTokens(const Prompt& prompt, const std::vector<int32_t>& tokens,

@@ -2,20 +2,21 @@
 #pragma once
 
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
 namespace tessera {
 
-inline float BFloat16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+constexpr float BFloat16ToFloat(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
 
-inline uint16_t FloatToBFloat16(float f) {
+constexpr uint16_t FloatToBFloat16(float f) {
   uint32_t u = std::bit_cast<uint32_t>(f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40);  // NaN
   return static_cast<uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
-inline float HalfToFloat(uint16_t h) {
+constexpr float HalfToFloat(uint16_t h) {
   const uint32_t sign = uint32_t{h & 0x8000u} << 16;
   const uint32_t exponent = (h >> 10) & 31, mantissa = h & 0x3ff;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
@@ -27,7 +28,7 @@ inline float HalfToFloat(uint16_t h) {
 }
 
 // Beyond the largest half it returns that, never infinity; NaN stays NaN.
-inline uint16_t FloatToHalf(float f) {
+constexpr uint16_t FloatToHalf(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);
   const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
   const uint32_t magnitude = u & 0x7fffffffu;
@@ -35,7 +36,7 @@ inline uint16_t FloatToHalf(float f) {
   if (magnitude >= 0x477ff000u) return sign | 0x7bff;  // rounds beyond 65504
   if (magnitude < 0x38800000u) {  // subnormal or zero: the nearest multiple of 2^-24
     const float scaled = std::bit_cast<float>(magnitude) * 0x1p24f;
-    return sign | static_cast<uint16_t>(std::lrintf(scaled));
+    return sign | static_cast<uint16_t>((scaled + 0x1p23f) - 0x1p23f);  // rounds to an integer
   }
   const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
   return sign | static_cast<uint16_t>((rounded >> 13) - (112u << 10));

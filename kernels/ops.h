@@ -19,6 +19,8 @@
 
 namespace tessera {
 
+struct QuantRule;  // quantize.h, which .cu files of C++17 cannot read
+
 // Owned memory of a backend. Movable; the deleter knows the backend's allocator.
 using Buffer = std::unique_ptr<uint8_t[], std::function<void(uint8_t*)>>;
 
@@ -51,6 +53,11 @@ struct KvLayerView {
   const PageId* pages;       // page ids of all runs of this layer, run after run
   const KvRun* runs;         // runs of all sequences, sequence after sequence
   const int32_t* run_begin;  // [num_sequences + 1] into runs
+};
+
+struct TokenMove {
+  KvSlot from;  // in a RAW16 page
+  KvSlot to;
 };
 
 enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
@@ -105,18 +112,36 @@ class Ops {
                             int64_t dim, float* out) = 0;
 
   // --- attention over the paged cache ---------------------------------------------------------
+  // The formats that MoveTokens writes and PagedAttention reads; always RAW16.
+  virtual bool Supports(Format format) const = 0;
   // qkv [rows, heads + 2 kv_heads, head_dim]: q and k are rotated (rotate-half: pairs (i, i+d/2))
-  // by positions[row]; q is left in place, rotated k and v are stored at slots[row] as RAW16. A row
-  // whose page is kNoPage is rotated but not stored.
-  virtual void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
-                            int64_t heads, const RopeTable& rope, const KvLayerView& kv) = 0;
+  // by positions[row]; where transform[row] is not 0, q, k and v are then multiplied by H (below),
+  // which leaves q k^T as it was. k and v are stored at slots[row] as RAW16, unless the page is
+  // kNoPage. q, k and v are changed in place. `transform` is null: none.
+  // H: the Walsh-Hadamard matrix in Sylvester's order over sqrt(head_dim), symmetric and its own
+  // inverse; head_dim is then a power of two. In float32: sums and differences of elements 1 apart,
+  // then 2, 4, ..., head_dim / 2; at last a product with the rounded 1 / sqrt(head_dim).
+  virtual void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                            const uint8_t* transform, int64_t rows, int64_t heads,
+                            const RopeTable& rope, const KvLayerView& kv) = 0;
   // out[rows, heads, head_dim] = softmax(q k^T / sqrt(head_dim)) v for the rows of sequence s,
-  // query_begin[s] .. query_begin[s+1], over the sequence's runs. Causality needs no positions: the
-  // last n stored tokens of the last run are the n query rows themselves, in order; query row j of
-  // n sees everything but the last n - 1 - j tokens. q is the first `heads` of qkv's rows, with
-  // row stride (heads + 2 kv_heads) * head_dim. heads is a multiple of kv_heads (GQA).
-  virtual void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                              int64_t heads, const KvLayerView& kv, float* out) = 0;
+  // query_begin[s] .. query_begin[s+1], over the sequence's runs, which may be of any formats in
+  // any order. Causality needs no positions: n > 1 query rows are themselves the last n stored
+  // tokens, in order, of the last run, which is RAW16; row j of n sees everything but the last
+  // n - 1 - j tokens. q is the first `heads` of qkv's rows, with row stride
+  // (heads + 2 kv_heads) * head_dim. heads is a multiple of kv_heads (GQA). Where
+  // transformed[sequence] is not 0, what is stored was multiplied by H, and so is every head of
+  // out: it is as if nothing had been. `transformed` is null: none.
+  virtual void PagedAttention(const float* qkv, const int32_t* query_begin,
+                              const uint8_t* transformed, int64_t num_sequences, int64_t heads,
+                              const KvLayerView& kv, float* out) = 0;
+  // Copies n tokens, K and V of all KV heads, from RAW16 pages into slots of pages of format `to`,
+  // quantized by `rule` (quantize.h); RAW16 to RAW16 copies. Codes depend on the token alone, or,
+  // where FillsWholePages(to), on the page's tokens: moves then come in groups that fill one page's
+  // slots 0, 1, 2, ... A page is not both source and destination of one call; a slot is written
+  // once. Pages of all layers may mix. REQUIRES: Supports(to).
+  virtual void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to,
+                          const QuantRule& rule, const TokenMove* moves, int64_t n) = 0;
 };
 
 }  // namespace tessera

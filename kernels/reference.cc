@@ -6,6 +6,8 @@
 
 #include "kernels/half.h"
 #include "kernels/host_memory.h"
+#include "kernels/quantize.h"
+#include "kernels/reference_cache.h"
 #include "kernels/tensor.h"
 
 namespace tessera {
@@ -181,8 +183,11 @@ class ReferenceOps final : public Ops {
     }
   }
 
-  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
-                    int64_t heads, const RopeTable& rope, const KvLayerView& kv) override {
+  bool Supports(Format) const override { return true; }
+
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                    const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                    const KvLayerView& kv) override {
     const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim, half = dim / 2;
     for (int64_t r = 0; r < rows; ++r) {
       float* row = qkv + r * (heads + 2 * kv_heads) * dim;
@@ -195,6 +200,9 @@ class ReferenceOps final : public Ops {
           v[i] = a * cos[i] - b * sin[i];
           v[i + half] = b * cos[i] + a * sin[i];
         }
+      }
+      if (transform && transform[r]) {
+        for (int64_t h = 0; h < heads + 2 * kv_heads; ++h) ReferenceHadamard(row + h * dim, dim);
       }
       if (slots[r].page == kNoPage) continue;
       for (int64_t h = 0; h < 2 * kv_heads; ++h) {
@@ -210,30 +218,37 @@ class ReferenceOps final : public Ops {
     }
   }
 
-  void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                      int64_t heads, const KvLayerView& kv, float* out) override {
+  void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                      int64_t num_sequences, int64_t heads, const KvLayerView& kv,
+                      float* out) override {
     const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
     TESSERA_CHECK(heads % kv_heads == 0);
     const double scale = 1 / std::sqrt(static_cast<double>(dim));
+    struct Stored {
+      const uint8_t* page;
+      Format format;
+      int slot;
+    };
     for (int64_t s = 0; s < num_sequences; ++s) {
-      // Every stored token of the sequence, in the order of its runs: the address of its page and
-      // its slot.
-      std::vector<std::pair<const uint8_t*, int>> tokens;
+      const int64_t rows = query_begin[s + 1] - query_begin[s];
+      if (rows == 0) continue;
+      std::vector<Stored> tokens;  // of the sequence, in the order of its runs
       for (int32_t i = kv.run_begin[s]; i < kv.run_begin[s + 1]; ++i) {
         const KvRun& run = kv.runs[i];
-        TESSERA_CHECK(run.format == Format::kRaw16);
         const int per_page = PageTokens(run.format);
         for (int32_t t = 0; t < run.tokens; ++t) {
           const PageId page = kv.pages[run.first_page + t / per_page];
-          tokens.emplace_back(kv.arena + page * kPageUnitBytes, t % per_page);
+          tokens.push_back({kv.arena + page * kPageUnitBytes, run.format, t % per_page});
         }
       }
+      if (rows > 1) {
+        const KvRun& last = kv.runs[kv.run_begin[s + 1] - 1];
+        TESSERA_CHECK(last.format == Format::kRaw16 && last.tokens >= rows);
+      }
       const auto element = [&](int64_t token, int64_t head, bool value, int64_t i) {
-        uint16_t bits;
-        std::memcpy(
-            &bits,
-            tokens[token].first + Raw16Offset(dim, head, value, tokens[token].second) + i * 2, 2);
-        return HalfToFloat(bits);
+        const Stored& t = tokens[token];
+        return PageElement(t.page, t.format, static_cast<int>(dim), static_cast<int>(head), value,
+                           t.slot, static_cast<int>(i));
       };
       for (int64_t row = query_begin[s]; row < query_begin[s + 1]; ++row) {
         const int64_t visible =
@@ -242,6 +257,7 @@ class ReferenceOps final : public Ops {
         for (int64_t h = 0; h < heads; ++h) {
           const int64_t kv_head = h / (heads / kv_heads);
           const float* q = qkv + (row * (heads + 2 * kv_heads) + h) * dim;
+          float* to = out + (row * heads + h) * dim;
           std::vector<double> scores(visible);
           for (int64_t t = 0; t < visible; ++t) {
             for (int64_t i = 0; i < dim; ++i)
@@ -249,11 +265,16 @@ class ReferenceOps final : public Ops {
             scores[t] *= scale;
           }
           WeighValues(
-              scores, dim, [&](int64_t t, int64_t i) { return element(t, kv_head, true, i); },
-              out + (row * heads + h) * dim);
+              scores, dim, [&](int64_t t, int64_t i) { return element(t, kv_head, true, i); }, to);
+          if (transformed && transformed[s]) ReferenceHadamard(to, dim);
         }
       }
     }
+  }
+
+  void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
+                  const TokenMove* moves, int64_t n) override {
+    ReferenceMoveTokens(arena, geometry, to, rule, moves, n);
   }
 };
 

@@ -15,6 +15,8 @@ void ConvertUsage(const Usage& in, v1::Usage* out) {
   out->set_kv_mean_bits(in.kv_mean_bits);
   out->set_kv_bytes_per_token(in.kv_bytes_per_token);
   out->set_kv_policy(in.policy);
+  out->set_evicted_text_tokens(in.evicted_text);
+  out->set_evicted_image_tokens(in.evicted_vision);
   v1::StageTimes* times = out->mutable_times();
   times->set_image_decode(in.image_decode_seconds);
   times->set_queue(in.queue_seconds);

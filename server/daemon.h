@@ -53,6 +53,7 @@ class Daemon {
   const std::string& metrics_address() const { return metrics_address_; }  // "" if off
   Metrics& metrics() { return metrics_; }
   Lifecycle& lifecycle() { return lifecycle_; }
+  WorkerPool& workers() { return *workers_; }  // until Drain
 
  private:
   Daemon(const ServerConfig& config, Logger* log, std::string device);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "server/rpc_names.h"
 
 namespace tessera {
 namespace {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/daemon.h"
 #include "server/flags.h"
@@ -18,8 +19,8 @@
 namespace tessera {
 namespace {
 
-// Loading a large model takes minutes, and there is nothing to drain yet: a signal ends the
-// process.
+// While it lives, a signal ends the process: loading a large model takes minutes, and there is
+// nothing to drain yet. It must be gone before the first request can be taken.
 class EndWhileLoading {
  public:
   explicit EndWhileLoading(Logger* log) : thread_([this, log] { Watch(log); }) {}
@@ -31,7 +32,7 @@ class EndWhileLoading {
  private:
   void Watch(Logger* log) {
     while (!loaded_) {
-      if (!Signals::Wait(absl::Milliseconds(50))) continue;
+      if (!Signals::Wait(absl::Milliseconds(20))) continue;
       log->Write(LogLevel::kInfo, "stopped while loading");
       std::_Exit(0);
     }
@@ -42,17 +43,18 @@ class EndWhileLoading {
 
 absl::Status Run(const ServerConfig& config, Logger* log) {
   log->Write(LogLevel::kInfo, "starting", {{"version", Version()}, {"model", config.model}});
+  std::string flags;
   for (const auto& [name, value] : config.effective) {
-    log->Write(LogLevel::kInfo, "flag", {{"name", name}, {"value", value}});
+    absl::StrAppend(&flags, flags.empty() ? "" : " ", "--", name, "=", value);
   }
+  log->Write(LogLevel::kInfo, "configuration", {{"flags", flags}});
   ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, OpenDevice(config));
   const std::string device = DescribeDevice(*ops, config);
-  const auto load = [&ops](const ServerConfig& c, Observer* observer, Runtime* runtime) {
+  const auto load = [&](const ServerConfig& c, Observer* observer, Runtime* runtime) {
+    const EndWhileLoading guard(log);
     return LoadModel(c, std::move(ops), observer, runtime);
   };
-  auto loading = std::make_unique<EndWhileLoading>(log);
   ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Start(config, log, load, device));
-  loading = nullptr;
   while (!Signals::Wait(absl::Hours(1))) {
   }
   daemon->Drain(Signals::Wait);

@@ -1,11 +1,6 @@
 #include "server/metrics.h"
 
-#include <dirent.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 #include <exception>
 #include <utility>
 
@@ -20,6 +15,8 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
+#include "server/process_stats.h"
+#include "server/rpc_names.h"
 
 namespace tessera {
 namespace {
@@ -30,33 +27,6 @@ struct Series {
   prometheus::Gauge* gauge = nullptr;
   prometheus::Histogram* histogram = nullptr;
 };
-
-double ResidentBytes() {
-  std::FILE* file = std::fopen("/proc/self/statm", "r");
-  if (file == nullptr) return 0;
-  long long pages = 0, resident = 0;
-  const bool read = std::fscanf(file, "%lld %lld", &pages, &resident) == 2;
-  std::fclose(file);
-  return read ? static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)) : 0;
-}
-
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-double OpenFiles() {
-  DIR* dir = opendir("/proc/self/fd");
-  if (dir == nullptr) return 0;
-  int count = 0;
-  while (const dirent* entry = readdir(dir)) count += entry->d_name[0] != '.' ? 1 : 0;
-  closedir(dir);
-  return count - 1;  // the directory's own
-}
 
 // Selections compose with '+'; those share one label value, or clients could make any number.
 std::string PolicyLabel(const std::shared_ptr<const Policy>& policy) {
@@ -160,10 +130,10 @@ class Metrics::Impl final : public prometheus::Collectable {
 
   void Refresh() const {
     MutexLock lock(mutex_);
-    At(Metric::kResidentMemory).gauge->Set(ResidentBytes());
-    At(Metric::kOpenFiles).gauge->Set(OpenFiles());
+    At(Metric::kResidentMemory).gauge->Set(ProcessResidentBytes());
+    At(Metric::kOpenFiles).gauge->Set(ProcessOpenFiles());
     prometheus::Counter& cpu = *At(Metric::kCpuSeconds).counter;
-    cpu.Increment(std::max(0.0, CpuSeconds() - cpu.Value()));
+    cpu.Increment(std::max(0.0, ProcessCpuSeconds() - cpu.Value()));
     if (source_ == nullptr) return;
     const MetricsSnapshot now = source_();
     const auto set = [this](Metric m, double v) { At(m).gauge->Set(v); };
@@ -268,6 +238,11 @@ void Metrics::OnImageEncoded(int images, double seconds) {
   impl_->At(Metric::kImages).counter->Increment(images);
 }
 
+void Metrics::OnCommitted(int prompts, double seconds) {
+  impl_->At(Metric::kKvCommits).counter->Increment(prompts);
+  impl_->At(Metric::kKvCommitSeconds).histogram->Observe(seconds);
+}
+
 void Metrics::OnPreempted(const Request&) { impl_->At(Metric::kPreemptions).counter->Increment(); }
 
 void Metrics::OnFinished(const Request& request, const Event& last) {
@@ -276,6 +251,8 @@ void Metrics::OnFinished(const Request& request, const Event& last) {
   if (last.status.code() == absl::StatusCode::kCancelled) {
     impl_->At(Metric::kCancellations).counter->Increment();
   }
+  impl_->At(Metric::kEvictedTokens, {"text"}).counter->Increment(last.usage.evicted_text);
+  impl_->At(Metric::kEvictedTokens, {"vision"}).counter->Increment(last.usage.evicted_vision);
   if (!last.status.ok()) return;
   const auto observe = [this](Metric m, double v) { impl_->At(m).histogram->Observe(v); };
   observe(Metric::kRequestSeconds, last.usage.total_seconds);

@@ -2,6 +2,7 @@
 
 #include "cache/policy.h"
 #include "kernels/page_layout.h"
+#include "server/rpc_names.h"
 
 namespace tessera {
 namespace {
@@ -174,6 +175,22 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        K::kGauge,
        "Allocated KV pages by format.",
        {{"format", FormatNames()}}},
+      {Metric::kKvCommits,
+       "tessera_kv_commits_total",
+       K::kCounter,
+       "Prompts whose KV cache was compressed by their policy.",
+       {}},
+      {Metric::kKvCommitSeconds,
+       "tessera_kv_commit_seconds",
+       K::kHistogram,
+       "Time that the commits and window exits of one engine step took, when a prompt was committed.",
+       {},
+       B::kStage},
+      {Metric::kEvictedTokens,
+       "tessera_evicted_tokens_total",
+       K::kCounter,
+       "Tokens that policies dropped from finished requests' caches, mean over layers.",
+       {{"class", {"text", "vision"}}}},
       {Metric::kPrefixBlocks,
        "tessera_prefix_cache_blocks",
        K::kGauge,
@@ -281,34 +298,6 @@ const std::vector<double>& BucketEdges(Buckets buckets) {
       return kTokens;
   }
   return kNone;
-}
-
-const std::vector<std::string>& RpcMethods() {
-  static const std::vector<std::string> kMethods = {
-      "Generate",     "Tokenize", "Detokenize",    "CountTokens", "ApplyTemplate", "GetServerInfo",
-      "GetModelInfo", "GetLoad",  "GetCacheStats", "Abort",       "FlushCache",    "Drain"};
-  return kMethods;
-}
-
-const std::vector<std::string>& RpcCodes() {
-  static const std::vector<std::string> kCodes = {"OK",
-                                                  "CANCELLED",
-                                                  "UNKNOWN",
-                                                  "INVALID_ARGUMENT",
-                                                  "DEADLINE_EXCEEDED",
-                                                  "NOT_FOUND",
-                                                  "ALREADY_EXISTS",
-                                                  "PERMISSION_DENIED",
-                                                  "RESOURCE_EXHAUSTED",
-                                                  "FAILED_PRECONDITION",
-                                                  "ABORTED",
-                                                  "OUT_OF_RANGE",
-                                                  "UNIMPLEMENTED",
-                                                  "INTERNAL",
-                                                  "UNAVAILABLE",
-                                                  "DATA_LOSS",
-                                                  "UNAUTHENTICATED"};
-  return kCodes;
 }
 
 }  // namespace tessera

@@ -42,6 +42,9 @@ enum class Metric {
   kKvBytes,
   kKvUsage,
   kKvPages,
+  kKvCommits,
+  kKvCommitSeconds,
+  kEvictedTokens,
   kPrefixBlocks,
   kPrefixLookupTokens,
   kPrefixHitTokens,
@@ -79,10 +82,5 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
                                      const std::string& device);
 
 const std::vector<double>& BucketEdges(Buckets buckets);
-
-// The full names of all RPC methods that are counted ("Generate", ...).
-const std::vector<std::string>& RpcMethods();
-// Names of grpc status codes by number: "OK", "CANCELLED", ...
-const std::vector<std::string>& RpcCodes();
 
 }  // namespace tessera

@@ -1,5 +1,7 @@
 #include "server/service_context.h"
 
+#include "server/rpc_names.h"
+
 namespace tessera {
 
 grpc::Status EndRpc(const ServiceContext& services, const char* method, const absl::Status& status,

@@ -36,7 +36,7 @@ struct ServiceContext {
 };
 
 // Counts and logs an RPC that ends with `status`, and makes what goes on the wire.
-// `method` is a name of RpcMethods().
+// `method` is a name of RpcMethods (rpc_names.h).
 grpc::Status EndRpc(const ServiceContext& services, const char* method, const absl::Status& status,
                     absl::string_view request_id, absl::Time received);
 

@@ -1,6 +1,7 @@
 #include "kernels/cpu/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -22,6 +23,8 @@ int64_t BlockQueries(int64_t stride) { return std::min(kMaxQueries, kBlockFloats
 float Scale(int64_t dim) { return 1.0f / std::sqrt(static_cast<float>(dim)); }
 
 }  // namespace
+
+float HadamardScale(int64_t n) { return static_cast<float>(1 / std::sqrt(static_cast<double>(n))); }
 
 struct AttentionRunner::Scratch {
   float q[kBlockFloats];
@@ -72,8 +75,9 @@ void AttentionRunner::ForEach(int64_t tasks, int64_t multiply_adds, const Body& 
   }
 }
 
-void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                            int64_t heads, const KvLayerView& kv, float* out) {
+void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin,
+                            const uint8_t* transformed, int64_t num_sequences, int64_t heads,
+                            const KvLayerView& kv, float* out) {
   const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
   TESSERA_CHECK(dim > 0 && dim % 8 == 0 && dim <= kMaxHeadDim);
   TESSERA_CHECK(kv_heads > 0 && heads % kv_heads == 0);
@@ -86,15 +90,23 @@ void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin, int64_
     if (rows == 0) continue;
     int64_t tokens = 0;
     for (int32_t r = kv.run_begin[s]; r < kv.run_begin[s + 1]; ++r) {
-      TESSERA_CHECK(kv.runs[r].format == Format::kRaw16 && kv.runs[r].tokens > 0);
+      TESSERA_CHECK(kv.runs[r].tokens > 0);
       tokens += kv.runs[r].tokens;
     }
     TESSERA_CHECK(tokens >= rows);
+    if (rows > 1) {
+      const KvRun& last = kv.runs[kv.run_begin[s + 1] - 1];
+      TESSERA_CHECK(last.format == Format::kRaw16 && last.tokens >= rows);
+    }
+    const bool transform = transformed && transformed[s];
+    TESSERA_CHECK(!transform || std::has_single_bit(static_cast<uint64_t>(dim)));
     multiply_adds += 2 * rows * heads * tokens * dim;
     for (int64_t q = RoundUp(rows * group, step); q > 0; q -= step) {  // the longest rows first
       const auto begin = static_cast<int32_t>(q - step);
       const auto end = static_cast<int32_t>(std::min(rows * group, q));
-      for (int32_t h = 0; h < kv_heads; ++h) tasks_.push_back({s, h, begin, end, tokens});
+      for (int32_t h = 0; h < kv_heads; ++h) {
+        tasks_.push_back({s, h, begin, end, tokens, transform});
+      }
     }
   }
   ForEach(static_cast<int64_t>(tasks_.size()), multiply_adds, [&](int64_t task, Scratch& scratch) {
@@ -119,47 +131,77 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
     std::copy_n(row + head_of(i) * dim, dim, scratch.q + i * stride);
   }
   AttendPage page = scratch.Page(queries, stride, dim);
-  page.next_bytes = HeadBytes(Format::kRaw16, static_cast<int>(dim));
   const bool convert = stride != dim || queries >= kernels_.attend_converted;
-  if (!convert) page.k_float = page.v_float = nullptr;
 
   int64_t before = 0;                                                   // tokens before this page
   const int64_t seen = task.tokens - (rows - 1 - row_of(queries - 1));  // by the last query
   for (int32_t r = kv.run_begin[task.sequence]; r < kv.run_begin[task.sequence + 1]; ++r) {
     const KvRun& run = kv.runs[r];
+    const int32_t per_page = PageTokens(run.format);
+    page.next_bytes = HeadBytes(run.format, static_cast<int>(dim));
     for (int32_t t = 0; t < run.tokens && before < seen; t += kTokens) {
       const int64_t stored = std::min<int64_t>(kTokens, run.tokens - t);
       for (int64_t i = 0; i < queries; ++i) {
         const int64_t visible = task.tokens - (rows - 1 - row_of(i)) - before;
         scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, stored));
       }
-      const PageId* id = kv.pages + run.first_page + t / kTokens;
-      const auto at = [&](PageId p, bool value) {
-        return kv.arena + p * kPageUnitBytes + Raw16Offset(dim, task.kv_head, value, 0);
-      };
-      const auto part = [&](bool value) {
-        return reinterpret_cast<const uint16_t*>(at(*id, value));
-      };
-      page.next = t + kTokens < run.tokens ? at(id[1], false) : nullptr;
-      if (!convert) {
-        page.k_half = part(false);
-        page.v_half = part(true);
-      } else if (stride == dim) {
-        kernels_.load_half(part(false), stored * dim, scratch.k);
-        kernels_.load_half(part(true), stored * dim, scratch.v);
-      } else {
-        for (int64_t i = 0; i < stored; ++i) {
-          kernels_.load_half(part(false) + i * dim, dim, scratch.k + i * stride);
-          kernels_.load_half(part(true) + i * dim, dim, scratch.v + i * stride);
-        }
-      }
+      const int32_t after = t + kTokens;
+      page.next = after < run.tokens && after % per_page == 0
+                      ? kv.arena + kv.pages[run.first_page + after / per_page] * kPageUnitBytes +
+                            CodesOffset(run.format, static_cast<int>(dim), task.kv_head, false)
+                      : nullptr;
+      LoadPage(kv.arena + kv.pages[run.first_page + t / per_page] * kPageUnitBytes, run.format, dim,
+               task.kv_head, t % per_page, stored, convert, scratch, page);
       kernels_.attend_page(page);
       before += stored;
     }
   }
   for (int64_t i = 0; i < queries; ++i) {
-    kernels_.attend_finish(scratch.out + i * stride, scratch.sum + i * kLanes, dim,
-                           out + ((first_row + row_of(i)) * heads + head_of(i)) * dim);
+    float* to = out + ((first_row + row_of(i)) * heads + head_of(i)) * dim;
+    kernels_.attend_finish(scratch.out + i * stride, scratch.sum + i * kLanes, dim, to);
+    if (task.transformed) kernels_.hadamard(to, dim, HadamardScale(dim));
+  }
+}
+
+void AttentionRunner::LoadPage(const uint8_t* base, Format format, int64_t dim, int head, int slot,
+                               int64_t stored, bool convert, Scratch& scratch,
+                               AttendPage& page) const {
+  const int64_t stride = page.stride;
+  const auto width = static_cast<int>(dim);
+  const bool direct = format == Format::kRaw16 && !convert;
+  page.k_float = direct ? nullptr : scratch.k;
+  page.v_float = direct ? nullptr : scratch.v;
+  page.k_half = page.v_half = nullptr;
+  for (bool value : {false, true}) {
+    const Codec& codec = CodecOf(format, value);
+    const uint8_t* codes = base + RowOffset(format, width, head, value, slot);
+    float* to = value ? scratch.v : scratch.k;
+    if (codec.axis != Axis::kNone) {
+      const auto meta = [&](int64_t offset) {
+        return reinterpret_cast<const uint16_t*>(base + offset);
+      };
+      kernels_.dequantize({.codes = codes,
+                           .row_bytes = RowBytes(codec, width),
+                           .bits = codec.bits,
+                           .per_channel = codec.axis == Axis::kChannel,
+                           .scales = meta(ScaleOffset(format, width, head, value, slot, 0)),
+                           .offsets = meta(OffsetOffset(format, width, head, value, slot, 0)),
+                           .dim = dim,
+                           .tokens = static_cast<int>(stored),
+                           .out = to,
+                           .stride = stride});
+      continue;
+    }
+    const auto* halves = reinterpret_cast<const uint16_t*>(codes);
+    if (direct) {
+      (value ? page.v_half : page.k_half) = halves;
+    } else if (stride == dim) {
+      kernels_.load_half(halves, stored * dim, to);
+    } else {
+      for (int64_t i = 0; i < stored; ++i) {
+        kernels_.load_half(halves + i * dim, dim, to + i * stride);
+      }
+    }
   }
 }
 

@@ -12,13 +12,16 @@
 
 namespace tessera {
 
+// The factor of the Walsh-Hadamard transform of n elements.
+float HadamardScale(int64_t n);
+
 class AttentionRunner {
  public:
   AttentionRunner(const CpuKernels& kernels, ThreadPool& pool);
 
   // See Ops::PagedAttention and Ops::VitAttention.
-  void Paged(const float* qkv, const int32_t* query_begin, int64_t num_sequences, int64_t heads,
-             const KvLayerView& kv, float* out);
+  void Paged(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+             int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
   void Vit(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
            float* out);
 
@@ -29,8 +32,12 @@ class AttentionRunner {
     int32_t kv_head;
     int32_t begin, end;  // queries: row * group + head within the group
     int64_t tokens;      // stored, of the sequence
+    bool transformed;
   };
 
+  // Points `page` at K and V of tokens [slot, slot + stored) of one page.
+  void LoadPage(const uint8_t* base, Format format, int64_t dim, int head, int slot, int64_t stored,
+                bool convert, Scratch& scratch, AttendPage& page) const;
   void PagedTask(const Task& task, const float* qkv, const int32_t* query_begin, int64_t heads,
                  const KvLayerView& kv, float* out, Scratch& scratch) const;
   void VitTask(const float* qkv, int64_t tokens, int64_t heads, int64_t dim, int64_t head,

@@ -1,11 +1,13 @@
 #include "kernels/cpu/cpu_ops.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/dense.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/token_mover.h"
 #include "kernels/host_memory.h"
 
 namespace tessera {
@@ -17,7 +19,11 @@ constexpr int64_t kTaskElements = 16384;
 class CpuOps final : public Ops {
  public:
   CpuOps(const CpuKernels& kernels, int threads)
-      : kernels_(kernels), pool_(threads), dense_(kernels, pool_), attention_(kernels, pool_) {}
+      : kernels_(kernels),
+        pool_(threads),
+        dense_(kernels, pool_),
+        attention_(kernels, pool_),
+        mover_(kernels, pool_) {}
 
   const char* name() const override { return "cpu"; }
 
@@ -110,15 +116,23 @@ class CpuOps final : public Ops {
     attention_.Vit(qkv, images, tokens, heads, dim, out);
   }
 
-  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
-                    int64_t heads, const RopeTable& rope, const KvLayerView& kv) override {
+  bool Supports(Format) const override { return true; }
+
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                    const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                    const KvLayerView& kv) override {
     const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
     const int64_t cols = (heads + 2 * kv_heads) * dim;
+    const float hadamard_scale = HadamardScale(dim);
     ForRows(rows, cols, [&](int64_t r) {
       float* row = qkv + r * cols;
       const int64_t angle = positions[r] * (dim / 2);
       for (int64_t h = 0; h < heads + kv_heads; ++h) {
         kernels_.rope(row + h * dim, rope.cos + angle, rope.sin + angle, dim / 2);
+      }
+      if (transform && transform[r]) {
+        TESSERA_CHECK(std::has_single_bit(static_cast<uint64_t>(dim)));
+        for (int64_t i = 0; i < cols; i += dim) kernels_.hadamard(row + i, dim, hadamard_scale);
       }
       if (slots[r].page == kNoPage) return;
       uint8_t* page = kv.arena + slots[r].page * kPageUnitBytes;
@@ -132,9 +146,15 @@ class CpuOps final : public Ops {
     });
   }
 
-  void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                      int64_t heads, const KvLayerView& kv, float* out) override {
-    attention_.Paged(qkv, query_begin, num_sequences, heads, kv, out);
+  void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                      int64_t num_sequences, int64_t heads, const KvLayerView& kv,
+                      float* out) override {
+    attention_.Paged(qkv, query_begin, transformed, num_sequences, heads, kv, out);
+  }
+
+  void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
+                  const TokenMove* moves, int64_t n) override {
+    mover_.Move(arena, geometry, to, rule, moves, n);
   }
 
  private:
@@ -151,6 +171,7 @@ class CpuOps final : public Ops {
   ThreadPool pool_;
   DenseRunner dense_;
   AttentionRunner attention_;
+  TokenMover mover_;
 };
 
 }  // namespace

@@ -67,6 +67,31 @@ struct AttendPage {
   int64_t next_bytes;
 };
 
+// K or V of up to 16 tokens of one page and head, from codes to floats s * c + m.
+struct DequantizeCall {
+  const uint8_t* codes;  // [tokens][row_bytes]
+  int64_t row_bytes;
+  int bits;  // 8, 4, 2 or 1
+  bool per_channel;
+  const uint16_t* scales;   // half [dim] per channel, else [16], whatever `tokens` is
+  const uint16_t* offsets;  // the same
+  int64_t dim;
+  int tokens;
+  float* out;  // [tokens][stride]; elements from dim on are left alone
+  int64_t stride;
+};
+
+// Quantizes one row: c = round(clamp((x - m) / s, 0, max_code)), one byte a code.
+struct QuantizeCall {
+  const float* x;  // [dim]
+  int64_t dim;
+  bool per_channel;
+  const float* scales;   // [dim] per channel, else [1]
+  const float* offsets;  // the same
+  int max_code;
+  uint8_t* codes;  // room for dim rounded up to 16
+};
+
 struct CpuKernels {
   const char* isa;
 
@@ -95,6 +120,9 @@ struct CpuKernels {
   void (*rope)(float* head, const float* cos, const float* sin, int64_t half_dim);
   void (*store_half)(const float* from, int64_t n, uint16_t* to);  // saturating
   void (*load_half)(const uint16_t* from, int64_t n, float* to);
+  // x[0 .. n) times the Walsh-Hadamard matrix over sqrt(n), n a power of two, in the order of
+  // Ops::RopeAndStore; `scale` is the rounded 1 / sqrt(n).
+  void (*hadamard)(float* x, int64_t n, float scale);
   // The functions inside the activations and softmax, alone: tests measure their errors.
   void (*exp)(const float* x, int64_t n, float* y);
   void (*erf)(const float* x, int64_t n, float* y);
@@ -104,6 +132,13 @@ struct CpuKernels {
   void (*attend_page)(const AttendPage&);
   // out[i] = sums[i] / (sum of the 16 lanes), i < n.
   void (*attend_finish)(const float* sums, const float* lanes, int64_t n, float* out);
+
+  // --- low-bit pages ---
+  void (*dequantize)(const DequantizeCall&);
+  void (*quantize)(const QuantizeCall&);
+  // Smallest and largest of x[rows][cols] in each column, or of each row.
+  void (*column_ranges)(const float* x, int64_t rows, int64_t cols, float* min, float* max);
+  void (*row_ranges)(const float* x, int64_t rows, int64_t cols, float* min, float* max);
 };
 
 const CpuKernels& ScalarKernels();

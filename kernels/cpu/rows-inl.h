@@ -104,6 +104,26 @@ struct Rows {
     });
   }
 
+  static void Hadamard(float* x, int64_t count, float scale) {
+    Groups(count, [&](int64_t i, int n) {
+      V v = Get(x + i, n);
+      if (count > 1) v = V::template Butterfly<1>(v);
+      if (count > 2) v = V::template Butterfly<2>(v);
+      if (count > 4) v = V::template Butterfly<4>(v);
+      if (count > 8) v = V::template Butterfly<8>(v);
+      Put(v, x + i, n);
+    });
+    for (int64_t step = kLanes; step < count; step *= 2) {
+      for (int64_t i = 0; i < count; i += kLanes) {
+        if (i & step) continue;
+        const V a = V::Load(x + i), b = V::Load(x + i + step);
+        V::Add(a, b).Store(x + i);
+        V::Sub(a, b).Store(x + i + step);
+      }
+    }
+    Groups(count, [&](int64_t i, int n) { Put(V::Mul(Get(x + i, n), V::Set(scale)), x + i, n); });
+  }
+
   static void StoreHalf(const float* from, int64_t count, uint16_t* to) {
     Groups(count, [&](int64_t i, int n) {
       if (n == kLanes) return V::Load(from + i).StoreHalf(to + i);

@@ -88,6 +88,76 @@ struct V {
     for (int i = 0; i < 16; ++i) s[i] = _mm256_add_ps(rows[i].lo, rows[i].hi);
     return {FoldSums<V>(s), FoldSums<V>(s + 8)};
   }
+  template <int S>
+  static __m256 ButterflyHalf(__m256 a) {
+    __m256 t;
+    if constexpr (S == 1) t = _mm256_permute_ps(a, _MM_SHUFFLE(2, 3, 0, 1));
+    if constexpr (S == 2) t = _mm256_permute_ps(a, _MM_SHUFFLE(1, 0, 3, 2));
+    if constexpr (S == 4) t = _mm256_permute2f128_ps(a, a, 1);
+    constexpr int kUpper = S == 1 ? 0xaa : S == 2 ? 0xcc : 0xf0;
+    return _mm256_blend_ps(_mm256_add_ps(a, t), _mm256_sub_ps(t, a), kUpper);
+  }
+  template <int S>
+  static V Butterfly(V a) {
+    if constexpr (S == 8) {
+      return {_mm256_add_ps(a.lo, a.hi), _mm256_sub_ps(a.lo, a.hi)};
+    } else {
+      return {ButterflyHalf<S>(a.lo), ButterflyHalf<S>(a.hi)};
+    }
+  }
+  struct Indices {  // code i in the lowest bits of lane i, other codes above it
+    __m256i lo, hi;
+  };
+  template <int B>
+  static Indices Shifted(const uint8_t* p) {
+    const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    if constexpr (B == 8) {
+      const auto* from = reinterpret_cast<const __m128i*>(p);
+      return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(from)),
+              _mm256_cvtepu8_epi32(_mm_srli_si128(_mm_loadu_si128(from), 8))};
+    } else {
+      uint64_t word = 0;
+      __builtin_memcpy(&word, p, 2 * B);
+      const __m256i shifts = _mm256_mullo_epi32(iota, _mm256_set1_epi32(B));
+      return {_mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(word)), shifts),
+              _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(word >> (8 * B))), shifts)};
+    }
+  }
+  template <int B>
+  static V Codes(const uint8_t* p) {
+    const Indices i = Shifted<B>(p);
+    const __m256i mask = _mm256_set1_epi32((1 << B) - 1);
+    return {_mm256_cvtepi32_ps(_mm256_and_si256(i.lo, mask)),
+            _mm256_cvtepi32_ps(_mm256_and_si256(i.hi, mask))};
+  }
+  template <int B>
+  static V CodeTable() {
+    const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i mask = _mm256_set1_epi32((1 << B) - 1);
+    return {
+        _mm256_cvtepi32_ps(_mm256_and_si256(iota, mask)),
+        _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_add_epi32(iota, _mm256_set1_epi32(8)), mask))};
+  }
+  // The permutation reads three bits of each lane; the fourth, of 4-bit codes, picks the half.
+  template <int B>
+  static __m256 LookupHalf(V table, __m256i index) {
+    const __m256 low = _mm256_permutevar8x32_ps(table.lo, index);
+    if constexpr (B < 4) return low;
+    return _mm256_blendv_ps(low, _mm256_permutevar8x32_ps(table.hi, index),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+  }
+  template <int B>
+  static V Lookup(V table, const uint8_t* p) {
+    const Indices i = Shifted<B>(p);
+    return {LookupHalf<B>(table, i.lo), LookupHalf<B>(table, i.hi)};
+  }
+  void StoreBytes(uint8_t* p) const {
+    const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(lo), _mm256_cvtps_epi32(hi));
+    const __m256i ordered = _mm256_permute4x64_epi64(words, _MM_SHUFFLE(3, 1, 2, 0));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(p),
+        _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1)));
+  }
 };
 
 }  // namespace tessera::avx2

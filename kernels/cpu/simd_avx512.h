@@ -71,6 +71,52 @@ struct V {
     const __m512d low = _mm512_castpd256_pd512(_mm256_castps_pd(FoldSums<V>(s)));
     return {_mm512_castpd_ps(_mm512_insertf64x4(low, _mm256_castps_pd(FoldSums<V>(s + 8)), 1))};
   }
+  template <int S>
+  static V Butterfly(V a) {
+    __m512 t;
+    if constexpr (S == 1) t = _mm512_permute_ps(a.v, _MM_SHUFFLE(2, 3, 0, 1));
+    if constexpr (S == 2) t = _mm512_permute_ps(a.v, _MM_SHUFFLE(1, 0, 3, 2));
+    if constexpr (S == 4) t = _mm512_shuffle_f32x4(a.v, a.v, _MM_SHUFFLE(2, 3, 0, 1));
+    if constexpr (S == 8) t = _mm512_shuffle_f32x4(a.v, a.v, _MM_SHUFFLE(1, 0, 3, 2));
+    constexpr __mmask16 kUpper = S == 1 ? 0xaaaa : S == 2 ? 0xcccc : S == 4 ? 0xf0f0 : 0xff00;
+    return {_mm512_mask_sub_ps(_mm512_add_ps(a.v, t), kUpper, t, a.v)};
+  }
+  static __m512i Iota() {
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
+  // Code i in the lowest bits of lane i, other codes above it.
+  template <int B>
+  static __m512i Shifted(const uint8_t* p) {
+    if constexpr (B == 8) {
+      return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    } else if constexpr (B == 4) {
+      const __m512i words =
+          _mm512_castsi128_si512(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+      const __m512i word = _mm512_permutexvar_epi32(_mm512_srli_epi32(Iota(), 3), words);
+      return _mm512_srlv_epi32(
+          word, _mm512_slli_epi32(_mm512_and_si512(Iota(), _mm512_set1_epi32(7)), 2));
+    } else {
+      uint32_t word = 0;
+      __builtin_memcpy(&word, p, 2 * B);
+      return _mm512_srlv_epi32(_mm512_set1_epi32(static_cast<int>(word)),
+                               _mm512_mullo_epi32(Iota(), _mm512_set1_epi32(B)));
+    }
+  }
+  template <int B>
+  static V Codes(const uint8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_and_si512(Shifted<B>(p), _mm512_set1_epi32((1 << B) - 1)))};
+  }
+  template <int B>
+  static V CodeTable() {
+    return {_mm512_cvtepi32_ps(_mm512_and_si512(Iota(), _mm512_set1_epi32((1 << B) - 1)))};
+  }
+  template <int B>
+  static V Lookup(V table, const uint8_t* p) {  // the permutation reads four bits of each lane
+    return {_mm512_permutexvar_ps(Shifted<B>(p), table.v)};
+  }
+  void StoreBytes(uint8_t* p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
 };
 
 }  // namespace tessera::avx512

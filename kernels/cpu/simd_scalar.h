@@ -117,6 +117,33 @@ struct V {
   static V ReduceSums(const V* rows) {
     return Make([&](int i) { return ReduceSum(rows[i]); });
   }
+  // Lane i gets a[i] + a[i + S], lane i + S the difference, for lanes i without bit S.
+  template <int S>
+  static V Butterfly(V a) {
+    return Make([&](int i) { return i & S ? a.v[i ^ S] - a.v[i] : a.v[i] + a.v[i ^ S]; });
+  }
+  // 16 codes of B bits each at p (2 B bytes are read), the first in the lowest bits.
+  template <int B>
+  static int Code(const uint8_t* p, int i) {
+    return (p[i * B / 8] >> (i * B % 8)) & ((1 << B) - 1);
+  }
+  template <int B>
+  static V Codes(const uint8_t* p) {
+    return Make([&](int i) { return static_cast<float>(Code<B>(p, i)); });
+  }
+  // Lane i is i modulo 2^B (B <= 4): a table of all codes. Lookup gives table[code].
+  template <int B>
+  static V CodeTable() {
+    return Make([](int i) { return static_cast<float>(i % (1 << B)); });
+  }
+  template <int B>
+  static V Lookup(V table, const uint8_t* p) {
+    return Make([&](int i) { return table.v[Code<B>(p, i)]; });
+  }
+  // Lanes in [0, 255], rounded half to even, as bytes.
+  void StoreBytes(uint8_t* p) const {
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>((v[i] + 0x1p23f) - 0x1p23f);
+  }
 };
 
 }  // namespace tessera::scalar

@@ -4,6 +4,7 @@
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/dense-inl.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/pages-inl.h"
 #include "kernels/cpu/rows-inl.h"
 
 namespace tessera {
@@ -26,11 +27,16 @@ constexpr CpuKernels MakeKernels(const char* isa) {
       .rope = Rows<V>::Rope,
       .store_half = Rows<V>::StoreHalf,
       .load_half = Rows<V>::LoadHalf,
+      .hadamard = Rows<V>::Hadamard,
       .exp = Rows<V>::Exp,
       .erf = Rows<V>::Erf,
       .attend_converted = V::kAttendQueries,
       .attend_page = Attention<V>::Page,
       .attend_finish = Attention<V>::Finish,
+      .dequantize = Pages<V>::Dequantize,
+      .quantize = Pages<V>::Quantize,
+      .column_ranges = Pages<V>::ColumnRanges,
+      .row_ranges = Pages<V>::RowRanges,
   };
 }
 

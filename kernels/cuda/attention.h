@@ -10,6 +10,10 @@ namespace tessera::cuda {
 void RopeAndStore(cudaStream_t stream, float* qkv, const int32_t* positions, const KvSlot* slots,
                   int64_t rows, int64_t heads, const RopeTable& rope, const KvLayerView& kv);
 
+// Tokens between RAW16 pages, bits unchanged.
+void CopyTokens(cudaStream_t stream, uint8_t* arena, const KvGeometry& geometry,
+                const TokenMove* moves, int64_t n);
+
 // dim: a multiple of 8, at most 256.
 void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
                   int64_t heads, int64_t dim, float* out);

@@ -84,13 +84,24 @@ class CudaOps final : private Stream, public Ops {
     cuda::VitAttention(stream, qkv, images, tokens, heads, dim, out);
   }
 
-  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
-                    int64_t heads, const RopeTable& rope, const KvLayerView& kv) override {
+  // RAW16 only, so far: policies that transform also store fewer bits, and are refused by Supports.
+  bool Supports(Format format) const override { return format == Format::kRaw16; }
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                    const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                    const KvLayerView& kv) override {
+    TESSERA_CHECK(transform == nullptr);
     cuda::RopeAndStore(stream, qkv, positions, slots, rows, heads, rope, kv);
   }
-  void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                      int64_t heads, const KvLayerView& kv, float* out) override {
+  void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                      int64_t num_sequences, int64_t heads, const KvLayerView& kv,
+                      float* out) override {
+    TESSERA_CHECK(transformed == nullptr);
     attention_.Run(qkv, query_begin, num_sequences, heads, kv, out);
+  }
+  void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule&,
+                  const TokenMove* moves, int64_t n) override {
+    TESSERA_CHECK(Supports(to));
+    cuda::CopyTokens(stream, arena, geometry, moves, n);
   }
 
  private:

@@ -47,7 +47,30 @@ __global__ void RopeAndStoreKernel(float* qkv, const int32_t* positions, const K
   }
 }
 
+// One block a move: rows of head_dim halves, copied 16 bytes at a time.
+__global__ void CopyTokensKernel(uint8_t* arena, KvGeometry geometry, const TokenMove* moves) {
+  const TokenMove move = moves[blockIdx.x];
+  const int dim = geometry.head_dim, chunks = dim / 8;
+  for (int i = threadIdx.x; i < geometry.kv_heads * 2 * chunks; i += kThreads) {
+    const int head = i / (2 * chunks), chunk = i % chunks;
+    const bool value = i / chunks % 2 != 0;
+    const auto at = [&](const KvSlot& s) {
+      uint8_t* page = arena + s.page * kPageUnitBytes;
+      return reinterpret_cast<uint4*>(
+                 page + Raw16Offset(dim, head, value, static_cast<int>(s.slot))) + chunk;
+    };
+    *at(move.to) = *at(move.from);
+  }
+}
+
 }  // namespace
+
+void CopyTokens(cudaStream_t stream, uint8_t* arena, const KvGeometry& geometry,
+                const TokenMove* moves, int64_t n) {
+  if (n == 0) return;
+  CopyTokensKernel<<<static_cast<int>(n), kThreads, 0, stream>>>(arena, geometry, moves);
+  TESSERA_CUDA_CHECK_LAUNCH("CopyTokensKernel");
+}
 
 void RopeAndStore(cudaStream_t stream, float* qkv, const int32_t* positions, const KvSlot* slots,
                   int64_t rows, int64_t heads, const RopeTable& rope, const KvLayerView& kv) {

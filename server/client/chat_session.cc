@@ -1,5 +1,6 @@
 #include "server/client/chat_session.h"
 
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/strip.h"
@@ -39,12 +40,19 @@ absl::StatusOr<CallResult> ChatSession::Ask(absl::string_view text, std::vector<
   ASSIGN_OR_RETURN(v1::GenerateRequest composed, Compose(text, std::move(images)));
   auto request = std::make_shared<const v1::GenerateRequest>(std::move(composed));
   std::optional<CallResult> result;
+  std::atomic<bool> interrupted = false;
   {
     calls_.Start(0, request, settings_.timeout);
-    Interrupt::Scope on_interrupt(interrupt_, [this] { calls_.CancelAll(); });
+    Interrupt::Scope on_interrupt(interrupt_, [&] {
+      interrupted = true;
+      calls_.CancelAll();
+    });
     result = calls_.Next(Clock::time_point::max());
   }
   TESSERA_CHECK(result.has_value());
+  if (interrupted && result->error.code == grpc::StatusCode::CANCELLED) {
+    result->error.message = "stopped by the interrupt key";
+  }
   if (result->ok() && !settings_.raw) {
     history_.push_back(request->messages(request->messages_size() - 1));
     v1::Message& answer = history_.emplace_back();

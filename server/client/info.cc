@@ -52,7 +52,7 @@ class Section {
     *io.out << Style(io.out_terminal).Bold(title) << "\n";
   }
   void Row(absl::string_view name, absl::string_view value) {
-    *io_.out << absl::StrFormat("  %-22s %s\n", name, value);
+    *io_.out << absl::StrFormat("  %-24s %s\n", name, value);
   }
 
  private:

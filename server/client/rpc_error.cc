@@ -88,7 +88,8 @@ RpcError DecodeError(const grpc::Status& status) {
 std::string FormatError(const RpcError& error) {
   std::string out = absl::StrCat(CodeName(error.code), ": ", error.message, "\n");
   for (const auto& [field, description] : error.field_violations) {
-    absl::StrAppend(&out, "  ", field, ": ", description, "\n");
+    const std::string line = absl::StrCat(field, ": ", description);
+    if (line != error.message) absl::StrAppend(&out, "  ", line, "\n");
   }
   if (error.retry_delay) {
     absl::StrAppend(&out, "  retry after ", absl::FormatDuration(*error.retry_delay), "\n");

@@ -33,8 +33,8 @@ absl::string_view CodeName(grpc::StatusCode code);
 // what cannot be parsed is said so in `other`.
 RpcError DecodeError(const grpc::Status& status);
 
-// "CODE: message", then an indented line for each detail; ends with a newline. Without control
-// characters: servers quote what they were sent.
+// "CODE: message", then an indented line for each detail that says more; ends with a newline.
+// Without control characters: servers quote what they were sent.
 std::string FormatError(const RpcError& error);
 // {"code", "message", "reason"?, "fields"?, "retry_after_seconds"?, "details"?}
 nlohmann::ordered_json ToJson(const RpcError& error);

@@ -47,6 +47,8 @@ nlohmann::ordered_json UsageJson(const v1::Usage& usage) {
   json["kv_bytes"] = usage.kv_bytes();
   json["kv_bytes_peak"] = usage.kv_bytes_peak();
   json["kv_mean_bits"] = usage.kv_mean_bits();
+  json["evicted_text_tokens"] = usage.evicted_text_tokens();
+  json["evicted_image_tokens"] = usage.evicted_image_tokens();
   json["kv_bytes_per_token"] = usage.kv_bytes_per_token();
   json["kv_policy"] = usage.kv_policy();
   const v1::StageTimes& times = usage.times();

@@ -1,16 +1,21 @@
-// tessera_bench attention: paged attention of the CPU backend, decode and prefill.
+// tessera_bench attention: paged attention of the CPU backend, decode over each format and prefill.
 //
 // Decode is bound by reading K and V, so its ceiling is the rate at which the same threads read
-// memory; prefill is bound by arithmetic, so its ceiling is a large matrix product.
+// memory, and its rival the same tokens in RAW16 pages; prefill is bound by arithmetic, so its
+// ceiling is a large matrix product.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "kernels/backend.h"
+#include "kernels/quantize.h"
 #include "kernels/half.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/device.h"
@@ -18,23 +23,22 @@
 namespace tessera::bench {
 namespace {
 
-constexpr int kTokens = PageTokens(Format::kRaw16);
-
 struct Shape {
+  Format format;
   int64_t batch, context, rows;  // rows: query rows of each sequence
 };
 
-// Layers of sequences over shuffled pages of one arena.
+// Layers of sequences over shuffled pages of one arena, all pages alike.
 class Cache {
  public:
   Cache(Ops& ops, const KvGeometry& g, int64_t layers, const Shape& shape) : geometry_(g) {
-    const int64_t pages = CeilDiv<int64_t>(shape.context, kTokens);
-    const int64_t all = layers * shape.batch * pages, page_bytes = PageBytes(Format::kRaw16, g);
+    const int64_t pages = CeilDiv<int64_t>(shape.context, PageTokens(shape.format));
+    const int64_t all = layers * shape.batch * pages, page_bytes = PageBytes(shape.format, g);
     arena_ = ops.Allocate(all * page_bytes);
-    auto* halves = reinterpret_cast<uint16_t*>(arena_.get());
     FastRandom random(1);
-    for (int64_t i = 0; i < all * page_bytes / 2; ++i) halves[i] = FloatToHalf(random.Next());
+    const std::vector<uint8_t> page = RandomPage(ops, shape.format, random);
     for (int64_t i = 0; i < all; ++i) {
+      std::memcpy(arena_.get() + i * page_bytes, page.data(), page_bytes);
       pages_.push_back(static_cast<PageId>(i * page_bytes / kPageUnitBytes));
     }
     for (int64_t i = all - 1; i > 0; --i) {
@@ -45,7 +49,7 @@ class Cache {
       run_begin_.push_back(static_cast<int32_t>(s));
       query_begin_.push_back(static_cast<int32_t>(s * shape.rows));
       runs_.push_back(
-          {Format::kRaw16, static_cast<int32_t>(s * pages), static_cast<int32_t>(shape.context)});
+          {shape.format, static_cast<int32_t>(s * pages), static_cast<int32_t>(shape.context)});
     }
     run_begin_.push_back(static_cast<int32_t>(shape.batch));
     query_begin_.push_back(static_cast<int32_t>(shape.batch * shape.rows));
@@ -58,6 +62,25 @@ class Cache {
   const int32_t* query_begin() const { return query_begin_.data(); }
 
  private:
+  // Random tokens, quantized.
+  std::vector<uint8_t> RandomPage(Ops& ops, Format format, FastRandom& random) const {
+    const int raw = PageTokens(Format::kRaw16), tokens = PageTokens(format);
+    const int64_t bytes = PageBytes(format, geometry_);
+    const int64_t raw_bytes = PageBytes(Format::kRaw16, geometry_);
+    const Buffer arena = ops.Allocate(bytes + tokens / raw * raw_bytes);
+    auto* halves = reinterpret_cast<uint16_t*>(arena.get() + bytes);
+    for (int64_t i = 0; i < tokens / raw * raw_bytes / 2; ++i) {
+      halves[i] = FloatToHalf(random.Next());
+    }
+    std::vector<TokenMove> moves;
+    for (int t = 0; t < tokens; ++t) {
+      const auto from = static_cast<PageId>((bytes + t / raw * raw_bytes) / kPageUnitBytes);
+      moves.push_back({{from, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}});
+    }
+    ops.MoveTokens(arena.get(), geometry_, format, {}, moves.data(), tokens);
+    return {arena.get(), arena.get() + bytes};
+  }
+
   KvGeometry geometry_;
   Buffer arena_;
   std::vector<PageId> pages_;
@@ -108,10 +131,24 @@ absl::Status Run(const Flags& flags, Report& report) {
       .head_dim = static_cast<int>(flags.Number("head_dim"))};
   const int64_t heads = geometry.kv_heads * flags.Number("group"), dim = geometry.head_dim;
 
-  std::vector<Shape> shapes;
+  std::vector<Format> formats;
+  for (const std::string& name :
+       std::vector<std::string>(absl::StrSplit(flags.Text("format"), ','))) {
+    const std::optional<Format> format = FormatFromName(name);
+    if (!format) return absl::InvalidArgumentError(absl::StrCat("unknown format \"", name, "\""));
+    formats.push_back(*format);
+  }
+  // Each group is timed in turn; its first is RAW16, the others' rival.
+  std::vector<std::vector<Shape>> groups;
   for (int64_t context : flags.Numbers("context")) {
-    for (int64_t batch : flags.Numbers("batch")) shapes.push_back({batch, context, 1});
-    shapes.push_back({1, context, std::min(context, flags.Number("prefill_rows"))});
+    for (int64_t batch : flags.Numbers("batch")) {
+      groups.push_back({{Format::kRaw16, batch, context, 1}});
+      for (Format f : formats) {
+        if (f != Format::kRaw16) groups.back().push_back({f, batch, context, 1});
+      }
+    }
+    const int64_t rows = std::min(context, flags.Number("prefill_rows"));
+    groups.push_back({{Format::kRaw16, 1, context, rows}});
   }
   // Ceilings: 512 MiB read once; a 4096-wide product of 256 rows.
   constexpr int64_t kReadBytes = int64_t{512} << 20, kWide = 4096, kRows = 256;
@@ -121,38 +158,48 @@ absl::Status Run(const Flags& flags, Report& report) {
   FastRandom(2).Fill(x.data(), kRows * kWide);
   const Linear linear = ops->MakeLinear({{weight.data(), nullptr, kWide}}, kWide, DType::kF32);
 
-  for (const Shape& shape : shapes) {
-    const Cache cache(*ops, geometry, layers, shape);
-    const int64_t rows = shape.batch * shape.rows;
+  for (const std::vector<Shape>& group : groups) {
+    const int64_t rows = group[0].batch * group[0].rows;
     std::vector<float> qkv(rows * (heads + 2 * geometry.kv_heads) * dim), out(rows * heads * dim);
     FastRandom(3).Fill(qkv.data(), static_cast<int64_t>(qkv.size()));
-    const std::vector<double> seconds =
-        MedianSeconds(flags, {[&](int64_t) {
-                                for (int64_t layer = 0; layer < layers; ++layer) {
-                                  ops->PagedAttention(qkv.data(), cache.query_begin(), shape.batch,
-                                                      heads, cache.Layer(layer), out.data());
-                                }
-                              },
-                              [&](int64_t) { reader.Read(); },
-                              [&](int64_t) { ops->MatMul(linear, x.data(), kRows, y.data()); }});
-    // Row j of n sees context - (n - 1 - j) tokens.
-    const double seen = static_cast<double>(shape.context) - (shape.rows - 1) / 2.0;
-    const double flops = 4.0 * seen * static_cast<double>(rows * heads * dim * layers);
-    const double kv_bytes =
-        4.0 * static_cast<double>(shape.batch * shape.context * geometry.kv_heads * dim * layers);
-    const double read_rate = kReadBytes / seconds[1],
-                 matmul = 2.0 * kRows * kWide * kWide / seconds[2];
-    report.Row()
-        .Text("what", shape.rows == 1 ? "decode" : "prefill")
-        .Text("isa", isa.empty() ? CpuInstructionSet() : isa)
-        .Number("batch", static_cast<double>(shape.batch), 0)
-        .Number("context", static_cast<double>(shape.context), 0)
-        .Number("rows", static_cast<double>(shape.rows), 0)
-        .Number("ms_per_layer", seconds[0] / static_cast<double>(layers) * 1e3, 3)
-        .Number("kv_gbytes_per_s", kv_bytes / seconds[0] * 1e-9, 1)
-        .Number("of_memory_read", kv_bytes / seconds[0] / read_rate, 2)
-        .Number("gflops", flops / seconds[0] * 1e-9, 1)
-        .Number("of_matmul", flops / seconds[0] / matmul, 2);
+    std::vector<std::function<void(int64_t)>> candidates = {
+        [&](int64_t) { reader.Read(); },
+        [&](int64_t) { ops->MatMul(linear, x.data(), kRows, y.data()); }};
+    for (const Shape& shape : group) {
+      const auto cache = std::make_shared<Cache>(*ops, geometry, layers, shape);
+      candidates.push_back([&, cache](int64_t) {
+        for (int64_t layer = 0; layer < layers; ++layer) {
+          ops->PagedAttention(qkv.data(), cache->query_begin(), nullptr, shape.batch, heads,
+                              cache->Layer(layer), out.data());
+        }
+      });
+    }
+    const std::vector<double> seconds = MedianSeconds(flags, candidates);
+    const double read_rate = kReadBytes / seconds[0],
+                 matmul = 2.0 * kRows * kWide * kWide / seconds[1];
+    for (size_t i = 0; i < group.size(); ++i) {
+      const Shape& shape = group[i];
+      const double time = seconds[2 + i];
+      // Row j of n sees context - (n - 1 - j) tokens.
+      const double seen = static_cast<double>(shape.context) - (shape.rows - 1) / 2.0;
+      const double flops = 4.0 * seen * static_cast<double>(rows * heads * dim * layers);
+      const double page_bytes =
+          static_cast<double>(shape.batch * layers * PageBytes(shape.format, geometry) *
+                              CeilDiv<int64_t>(shape.context, PageTokens(shape.format)));
+      report.Row()
+          .Text("what", shape.rows == 1 ? "decode" : "prefill")
+          .Text("isa", isa.empty() ? CpuInstructionSet() : isa)
+          .Text("format", FormatName(shape.format))
+          .Number("batch", static_cast<double>(shape.batch), 0)
+          .Number("context", static_cast<double>(shape.context), 0)
+          .Number("rows", static_cast<double>(shape.rows), 0)
+          .Number("ms_per_layer", time / static_cast<double>(layers) * 1e3, 3)
+          .Number("of_raw16", seconds[2] / time, 2)
+          .Number("page_gbytes_per_s", page_bytes / time * 1e-9, 1)
+          .Number("of_memory_read", page_bytes / time / read_rate, 2)
+          .Number("gflops", flops / time * 1e-9, 1)
+          .Number("of_matmul", flops / time / matmul, 2);
+    }
   }
   return absl::OkStatus();
 }
@@ -165,7 +212,9 @@ Command AttentionCommand() {
           .flags = {{"device", "cpu", "cpu or cuda"},
                     {"decode", "64x1024,64x4096,1x8192,4x2048", "CUDA: decode, BATCHxCONTEXT"},
                     {"prefill", "2x2432", "CUDA: whole prompts, BATCHxCONTEXT"},
-                    {"context", "600,4096", "CPU: stored tokens per sequence"},
+                    {"format", "raw16,token8,token4,token2,token1,kivi4,kivi2,kivi1",
+                     "CPU: page formats of a decode step; of_raw16: tokens/s over those of raw16"},
+                    {"context", "600,2048", "CPU: stored tokens per sequence"},
                     {"batch", "1,16", "CPU: sequences of a decode step"},
                     {"prefill_rows", "512", "CPU: query rows of the prefill chunk"},
                     {"kv_heads", "", "empty: 8 on the CPU, 32 on CUDA"},

@@ -122,8 +122,8 @@ absl::Status RunDeviceAttention(const Flags& flags, Report& report) {
         flags, {[&](int64_t) {
                   for (int64_t layer = 0; layer < layers; ++layer) {
                     ops.PagedAttention(reinterpret_cast<const float*>(qkv.get()),
-                                       cache.query_begin(), shape.batch, heads, cache.Layer(layer),
-                                       reinterpret_cast<float*>(out.get()));
+                                       cache.query_begin(), nullptr, shape.batch, heads,
+                                       cache.Layer(layer), reinterpret_cast<float*>(out.get()));
                   }
                 },
                 [&](int64_t) { device->Read(large.get(), kReadBytes); },

@@ -15,11 +15,12 @@ absl::Status Run(const Flags& flags, Report& report) {
     Arena arena(int64_t{200} << 30, geometry);
     PrefixIndex prefix(&arena);
     Scheduler scheduler({2 * n + 512, n}, &arena, &prefix);
+    ASSIGN_OR_RETURN(const auto policy, ParsePolicy("none"));
     std::vector<Prompt> prompts(n);
     std::vector<std::unique_ptr<Sequence>> sequences;
     for (int i = 0; i < n; ++i) {
       prompts[i].ids.assign(500 + i % 16, 7);
-      sequences.push_back(std::make_unique<Sequence>(&arena, prompts[i], 0, i));
+      sequences.push_back(std::make_unique<Sequence>(&arena, prompts[i], *policy, 0, i));
       scheduler.Add(sequences.back().get());
     }
     const auto step = [&] {

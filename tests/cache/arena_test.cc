@@ -26,6 +26,37 @@ TEST(Arena, SizesFollowTheGeometry) {
   }
 }
 
+TEST(Arena, HoldsPagesOfEveryFormat) {
+  // Pages of 32 heads of 128 in 2 MiB.
+  const std::pair<Format, int> pages_per_slab[] = {
+      {Format::kRaw16, 8},   {Format::kToken8, 15}, {Format::kToken4, 15}, {Format::kToken2, 28},
+      {Format::kToken1, 51}, {Format::kKivi4, 13},  {Format::kKivi2, 24},  {Format::kKivi1, 39}};
+  ASSERT_EQ(std::size(pages_per_slab), static_cast<size_t>(kNumFormats));
+  Arena arena(kNumFormats * kSlabBytes, kLlava7B);
+  EXPECT_EQ(arena.slab_bytes(), kSlabBytes);
+  std::vector<std::pair<int64_t, int64_t>> ranges;  // of bytes
+  std::vector<PageId> pages;
+  for (const auto& [format, count] : pages_per_slab) {
+    EXPECT_EQ(arena.available_pages(format), count * (kNumFormats - static_cast<int>(format)))
+        << FormatName(format);
+    for (int i = 0; i < count; ++i) {
+      const PageId page = arena.Allocate(format);
+      ASSERT_NE(page, kNoPage);
+      EXPECT_EQ(arena.FormatOf(page), format);
+      const int64_t begin = int64_t{page} * kPageUnitBytes;
+      ranges.emplace_back(begin, begin + PageBytes(format, kLlava7B));
+      pages.push_back(page);
+    }
+  }
+  EXPECT_EQ(arena.Allocate(Format::kToken1), kNoPage);  // every slab is full
+  std::sort(ranges.begin(), ranges.end());
+  for (size_t i = 1; i < ranges.size(); ++i) EXPECT_LE(ranges[i - 1].second, ranges[i].first);
+  EXPECT_TRUE(arena.CheckIntegrity().ok());
+  for (PageId page : pages) arena.Unref(page);
+  EXPECT_EQ(arena.slab_used_bytes(), 0);
+  EXPECT_TRUE(arena.CheckIntegrity().ok());
+}
+
 TEST(Arena, APageLargerThanASlabMakesSlabsLarger) {
   const KvGeometry geometry = {2, 128, 512};  // 4 MiB a page
   Arena arena(int64_t{11} << 20, geometry);

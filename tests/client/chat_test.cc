@@ -1,3 +1,4 @@
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -6,6 +7,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "server/client/chat_session.h"
 #include "server/client/interrupt.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/run_command.h"
@@ -128,27 +130,31 @@ TEST(ClientChat, ConversationGoesOnAfterErrors) {
   EXPECT_THAT(outcome.err, HasSubstr("commands are /image"));
 }
 
-TEST(ClientChat, InterruptCancelsTheRunningAnswer) {
+TEST(ClientChat, InterruptCancelsTheRunningAnswerAlone) {
   FakeServer server([](const v1::GenerateRequest& request, int call) {
     Reply reply = Echo(request, call);
     reply.hang = call == 0;
     return reply;
   });
   Interrupt interrupt;
+  ChatSession session(server.channel(), {}, &interrupt, nullptr);
+  std::atomic<bool> answered = false;
   std::thread presser([&] {
     while (server.requests().empty()) absl::SleepFor(absl::Milliseconds(1));
-    // At the prompt the key does something else, so press until the server has seen it.
-    while (server.cancelled() == 0) {
+    while (!answered) {
       interrupt.Trigger();
       absl::SleepFor(absl::Milliseconds(1));
     }
   });
-  const Outcome outcome =
-      RunCommand({"chat", "--address", server.address()}, "one\ntwo\n", &interrupt, true);
+  const auto stopped = session.Ask("one", {});
+  answered = true;
   presser.join();
-  EXPECT_THAT(outcome.err, HasSubstr("CANCELLED"));
-  EXPECT_EQ(server.requests().size(), 2u);
-  EXPECT_EQ(Flatten(server.requests()[1].messages(0).content()), "two");
+  ASSERT_TRUE(stopped.ok());
+  EXPECT_EQ(FormatError(stopped->error), "CANCELLED: stopped by the interrupt key\n");
+  EXPECT_FALSE(interrupt.Trigger());  // nothing runs: the key has no meaning here
+  const auto next = session.Ask("two", {});
+  ASSERT_TRUE(next.ok());
+  EXPECT_EQ(next->text, " 1: two");  // the stopped turn is not in the history
 }
 
 TEST(ClientChat, EscapesOfAnAnswerDoNotReachATerminal) {

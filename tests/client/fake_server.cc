@@ -51,9 +51,13 @@ class FakeServer::Inference : public v1::Inference::Service {
     }
     const grpc::Status status = Play(handler_(*request, call), context, writer);
     MutexLock lock(mutex_);
-    --in_flight_;
     cancelled_ += context->IsCancelled();
     return status;
+  }
+
+  int MostInFlight() {
+    MutexLock lock(mutex_);
+    return most_in_flight_;
   }
 
   Mutex mutex_;
@@ -63,6 +67,7 @@ class FakeServer::Inference : public v1::Inference::Service {
  private:
   grpc::Status Play(const Reply& reply, grpc::ServerContext* context,
                     grpc::ServerWriter<v1::GenerateResponse>* writer) {
+    while (MostInFlight() < reply.gather) absl::SleepFor(absl::Milliseconds(1));
     v1::GenerateResponse response;
     if (reply.accepted) {
       response.mutable_accepted()->set_request_id("r");
@@ -78,6 +83,11 @@ class FakeServer::Inference : public v1::Inference::Service {
       writer->Write(response);
     }
     while (reply.hang && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(2));
+    {
+      // Before the client can see the end and send its next call.
+      MutexLock lock(mutex_);
+      --in_flight_;
+    }
     if (!reply.status.ok()) return reply.status;
     if (!reply.finished) return grpc::Status::OK;
     v1::Finished& finished = *response.mutable_finished();
@@ -179,10 +189,7 @@ std::vector<v1::GenerateRequest> FakeServer::requests() {
   return inference_->requests_;
 }
 
-int FakeServer::most_in_flight() {
-  MutexLock lock(inference_->mutex_);
-  return inference_->most_in_flight_;
-}
+int FakeServer::most_in_flight() { return inference_->MostInFlight(); }
 
 int FakeServer::cancelled() {
   MutexLock lock(inference_->mutex_);

@@ -21,8 +21,9 @@ struct Reply {
   absl::Duration first_delay, delta_delay;  // before the first delta, between deltas
   grpc::Status status;                      // of the stream; errors come after the deltas
   bool accepted = true, finished = true;    // false: the event is left out
-  bool hang = false;                        // after the deltas, until the client cancels
-  v1::Usage usage;                          // prompt_tokens and output_tokens are filled if 0
+  int gather = 0;     // do not start before so many calls have been in flight together
+  bool hang = false;  // after the deltas, until the client cancels
+  v1::Usage usage;    // prompt_tokens and output_tokens are filled if 0
 };
 
 // An answer of one delta a character.
@@ -44,6 +45,7 @@ class FakeServer {
   const std::string& address() const { return address_; }
   std::shared_ptr<grpc::Channel> channel() const;
   std::vector<v1::GenerateRequest> requests();
+  // Of calls whose end the client could not know yet.
   int most_in_flight();
   // Calls that the server saw being cancelled.
   int cancelled();

@@ -44,6 +44,14 @@ TEST(ClientRpcError, DecodesEveryDetail) {
             R"("detail of type type.googleapis.com/google.protobuf.Duration"]})");
 }
 
+TEST(ClientRpcError, AViolationThatIsTheMessageIsSaidOnce) {
+  google::rpc::BadRequest bad;
+  bad.add_field_violations()->set_field("a.b");
+  bad.mutable_field_violations(0)->set_description("wrong");
+  const auto status = DetailedStatus(grpc::StatusCode::INVALID_ARGUMENT, "a.b: wrong", {&bad});
+  EXPECT_EQ(FormatError(DecodeError(status)), "INVALID_ARGUMENT: a.b: wrong\n");
+}
+
 TEST(ClientRpcError, PlainAndBrokenDetails) {
   EXPECT_EQ(FormatError(DecodeError({grpc::StatusCode::NOT_FOUND, "gone"})), "NOT_FOUND: gone\n");
   EXPECT_EQ(FormatError(DecodeError({grpc::StatusCode::INTERNAL, "x", "\x01\x02garbage"})),

@@ -44,7 +44,7 @@ TEST(ProcessTest, TermFinishesWhatRunsAndExitsZero) {
 }
 
 TEST(ProcessTest, SecondTermHurries) {
-  ChildServer server({"--drain_delay=1h", "--drain_timeout=1h"});
+  ChildServer server({"--drain_delay=1h", "--drain_timeout=1h", "--metrics_listen=off"});
   auto running =
       std::async(std::launch::async, [&] { return Generate(server.inference(), Story(4000)); });
   ASSERT_TRUE(Eventually([&] { return server.Load().running() == 1; }));
@@ -89,9 +89,10 @@ TEST(ProcessTest, FlagsComeFromFileAndEnvironment) {
 }
 
 TEST(ProcessTest, LogIsJsonLineByLine) {
-  ChildServer server({"--log_level=debug"});
+  ChildServer server({"--log_level=debug", "--metrics_listen=off"});
   v1::GenerateRequest request = TextRequest("tell nobody: swordfish");
   request.set_request_id("quote\"and{brace");
+  request.mutable_stopping()->set_max_tokens(2);
   ASSERT_TRUE(Generate(server.inference(), request).status.ok());
   server.Signal(SIGTERM);
   ASSERT_EQ(server.WaitForExit(), 0);

@@ -11,6 +11,7 @@
 namespace tessera {
 namespace {
 
+const std::shared_ptr<const Policy> kNone = *ParsePolicy("none");
 constexpr KvGeometry kGeometry{2, 1, 64};  // a 16-token page is 4 KiB, a slab 512 pages
 
 Prompt MakePrompt(int tokens, int seed) {
@@ -34,7 +35,7 @@ class FakeEngine {
   Sequence* Add(int prompt, int output, int priority = 0, bool use_prefix = false, int seed = -1) {
     auto job = std::make_unique<Job>();
     job->prompt = MakePrompt(prompt, seed < 0 ? static_cast<int>(arrivals_) : seed);
-    job->sequence = std::make_unique<Sequence>(&arena_, job->prompt, priority, arrivals_++);
+    job->sequence = std::make_unique<Sequence>(&arena_, job->prompt, *kNone, priority, arrivals_++);
     job->output = output;
     Sequence* s = job->sequence.get();
     s->use_prefix = use_prefix;
@@ -219,7 +220,7 @@ TEST(SchedulerTest, OutputBlocksServeTheNextTurn) {
   auto job = std::make_unique<FakeEngine::Job>();
   job->prompt.ids = known;  // the conversation so far as the next prompt
   job->output = 1;
-  job->sequence = std::make_unique<Sequence>(&engine.arena_, job->prompt, 0, engine.arrivals_++);
+  job->sequence = std::make_unique<Sequence>(&engine.arena_, job->prompt, *kNone, 0, engine.arrivals_++);
   Sequence* next = job->sequence.get();
   next->use_prefix = true;
   next->prefix_root = PrefixRoot("model", "");

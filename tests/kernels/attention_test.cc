@@ -61,8 +61,8 @@ void AttentionTest::Check(const PagedProblem& p, uint64_t seed) {
   const std::vector<float> qkv = random.Normals(begin.back() * row_floats, 2);
   std::vector<float> out(begin.back() * heads * dim, NAN), expected = out;
   const auto sequences = static_cast<int64_t>(p.rows.size());
-  ops.PagedAttention(qkv.data(), begin.data(), sequences, heads, cache.view(), out.data());
-  reference.PagedAttention(qkv.data(), begin.data(), sequences, heads, cache.view(),
+  ops.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(), out.data());
+  reference.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(),
                            expected.data());
 
   std::vector<double> bound(out.size());
@@ -164,7 +164,7 @@ TEST_P(AttentionTest, LargeScores) {
   for (int i = 0; i < 16; ++i) cache.At(0, 23, 0, false, i) = FloatToHalf(60000);
   std::vector<float> qkv(3 * 16, 100.0f), out(16);
   const int32_t begin[] = {0, 1};
-  ops_->PagedAttention(qkv.data(), begin, 1, 1, cache.view(), out.data());
+  ops_->PagedAttention(qkv.data(), begin, nullptr, 1, 1, cache.view(), out.data());
   for (int i = 0; i < 16; ++i) EXPECT_EQ(out[i], HalfToFloat(cache.At(0, 23, 0, true, i)));
 }
 

@@ -112,7 +112,8 @@ TEST_F(ReferenceTest, RopeTurnsPairsByTheAngleOfTheirPosition) {
   for (int i = 0; i < 48; ++i) qkv.push_back(static_cast<float>(i));
   const int32_t positions[] = {0, 1};
   const KvSlot slots[] = {cache.Slot(0, 1), cache.Slot(0, 0)};
-  ops_->RopeAndStore(qkv.data(), positions, slots, 2, 1, {cos.data(), sin.data()}, cache.view());
+  ops_->RopeAndStore(qkv.data(), positions, slots, nullptr, 2, 1, {cos.data(), sin.data()},
+                     cache.view());
   EXPECT_EQ(qkv[0], 0);     // position 0 stays
   EXPECT_EQ(qkv[24], -28);  // q
   EXPECT_EQ(qkv[28], 24);
@@ -134,7 +135,7 @@ TEST_F(ReferenceTest, AttentionIsCausalAndWeighsByExp) {
   qkv[0] = 0;  // row 0 sees tokens 0 and 1, equal weights
   qkv[24] = static_cast<float>(std::log(2) * std::sqrt(8));  // row 1: weights 1, 2, 4
   const int32_t begin[] = {0, 2};
-  ops_->PagedAttention(qkv.data(), begin, 1, 1, cache.view(), out.data());
+  ops_->PagedAttention(qkv.data(), begin, nullptr, 1, 1, cache.view(), out.data());
   EXPECT_FLOAT_EQ(out[0], 5);
   EXPECT_FLOAT_EQ(out[7], 12);
   EXPECT_FLOAT_EQ(out[8], 100.0f / 7);

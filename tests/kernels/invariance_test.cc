@@ -108,8 +108,8 @@ std::vector<float> InChunks(Ops& ops, const std::vector<float>& qkv, int heads,
   for (int end : ends) {
     cache.Truncate(0, end);
     const int32_t query_begin[] = {0, end - begin};
-    ops.PagedAttention(qkv.data() + begin * row_floats, query_begin, 1, heads, cache.view(),
-                       out.data() + begin * heads * shape.head_dim);
+    ops.PagedAttention(qkv.data() + begin * row_floats, query_begin, nullptr, 1, heads,
+                       cache.view(), out.data() + begin * heads * shape.head_dim);
     begin = end;
   }
   return out;
@@ -158,12 +158,12 @@ TEST(InvarianceTest, AttentionDoesNotDependOnOtherSequences) {
     PagedCache cache(both, 1, 2);
     std::vector<float> together(11 * heads * dim), alone = together;
     const int32_t begin[] = {0, 3, 10, 11};
-    ops->PagedAttention(qkv.data(), begin, 3, heads, cache.view(), together.data());
+    ops->PagedAttention(qkv.data(), begin, nullptr, 3, heads, cache.view(), together.data());
     for (int s = 0; s < 3; ++s) {
       KvLayerView view = cache.view();
       view.run_begin += s;
       const int32_t rows[] = {0, begin[s + 1] - begin[s]};
-      ops->PagedAttention(qkv.data() + begin[s] * row_floats, rows, 1, heads, view,
+      ops->PagedAttention(qkv.data() + begin[s] * row_floats, rows, nullptr, 1, heads, view,
                           alone.data() + begin[s] * heads * dim);
     }
     ExpectSameBits(together, alone, "three sequences");

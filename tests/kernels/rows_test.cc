@@ -149,10 +149,10 @@ TEST_P(RowsTest, RopeAndStore) {
         positions.push_back(static_cast<int32_t>(random.Below(40)));
       }
       const RopeTable rope{cos.data(), sin.data()};
-      ops_->RopeAndStore(qkv.data(), positions.data(), slots.data(), rows, heads, rope,
+      ops_->RopeAndStore(qkv.data(), positions.data(), slots.data(), nullptr, rows, heads, rope,
                          mine.view());
-      reference_->RopeAndStore(expected.data(), positions.data(), slots.data(), rows, heads, rope,
-                               theirs.view());
+      reference_->RopeAndStore(expected.data(), positions.data(), slots.data(), nullptr, rows,
+                               heads, rope, theirs.view());
       ExpectSameBits(std::vector<float>(qkv), expected, "rotated rows");
       for (int t = 0; t < rows; ++t) {
         for (int i = 0; i < kv_heads * dim; ++i) {

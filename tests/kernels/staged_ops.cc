@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/quantize.h"
+
 namespace tessera::testing {
 namespace {
 
@@ -113,8 +115,11 @@ class StagedOps final : public Ops {
     to.Back(out);
   }
 
-  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots, int64_t rows,
-                    int64_t heads, const RopeTable& rope, const KvLayerView& kv) override {
+  bool Supports(Format format) const override { return d_.Supports(format); }
+  void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
+                    const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                    const KvLayerView& kv) override {
+    TESSERA_CHECK(transform == nullptr);
     const int64_t half = kv.geometry.head_dim / 2;
     const int64_t angles = (*std::max_element(positions, positions + rows) + 1) * half;
     int64_t arena_bytes = 0;
@@ -128,13 +133,16 @@ class StagedOps final : public Ops {
     const Copy<uint8_t> arena(d_, kv.arena, arena_bytes);
     KvLayerView view = kv;
     view.arena = arena.get();
-    d_.RopeAndStore(in.get(), where.get(), to.get(), rows, heads, {cos.get(), sin.get()}, view);
+    d_.RopeAndStore(in.get(), where.get(), to.get(), nullptr, rows, heads, {cos.get(), sin.get()},
+                    view);
     in.Back(qkv);
     arena.Back(kv.arena);
   }
 
-  void PagedAttention(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                      int64_t heads, const KvLayerView& kv, float* out) override {
+  void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                      int64_t num_sequences, int64_t heads, const KvLayerView& kv,
+                      float* out) override {
+    TESSERA_CHECK(transformed == nullptr);
     const int64_t rows = query_begin[num_sequences], dim = kv.geometry.head_dim;
     const int32_t num_runs = kv.run_begin[num_sequences];
     int64_t num_pages = 0, arena_bytes = 0;
@@ -153,10 +161,25 @@ class StagedOps final : public Ops {
     const Copy runs(d_, kv.runs, num_runs);
     const Copy run_begin(d_, kv.run_begin, num_sequences + 1);
     const Copy<float> to(d_, out, rows * heads * dim);
-    d_.PagedAttention(in.get(), begin.get(), num_sequences, heads,
+    d_.PagedAttention(in.get(), begin.get(), nullptr, num_sequences, heads,
                       {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()},
                       to.get());
     to.Back(out);
+  }
+
+  void MoveTokens(uint8_t* host_arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
+                  const TokenMove* moves, int64_t n) override {
+    int64_t arena_bytes = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      for (const PageId page : {moves[i].from.page, moves[i].to.page}) {
+        arena_bytes =
+            std::max(arena_bytes, page * kPageUnitBytes + PageBytes(Format::kRaw16, geometry));
+      }
+    }
+    const Copy<uint8_t> arena(d_, host_arena, arena_bytes);
+    const Copy list(d_, moves, n);
+    d_.MoveTokens(arena.get(), geometry, to, rule, list.get(), n);
+    arena.Back(host_arena);
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/half.h"
+#include "kernels/quantize.h"
 #include "kernels/tensor.h"
 #include "tests/kernels/staged_ops.h"
 
@@ -94,6 +95,14 @@ void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& 
         << what << ": element " << i << " of " << actual.size() << ": " << actual[i] << " against "
         << expected[i];
   }
+}
+
+double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
+                      int64_t dim) {
+  const double score = Gamma(dim / 16 + 6) * score_sizes + kUnit * score_range;
+  const double weight = 2 * (score + 4 * kUnit);
+  const int64_t rescales = tokens / 16 + 1;
+  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
 }
 
 PagedCache::PagedCache(const PagedCase& shape, uint64_t shuffle, uint64_t values)

@@ -78,6 +78,12 @@ void ExpectWithin(const std::vector<float>& actual, const std::vector<float>& ex
 void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& expected,
                     const std::string& what);
 
+// Bound of one output of attention: scores err by the dot product's roundings, which weights feel
+// as relative errors; a weighted mean of values moves by at most twice the largest such error times
+// the largest value; then come the roundings of the sums over tokens.
+double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
+                      int64_t dim);
+
 // Sequences in a paged RAW16 cache; unused slots hold NaN, so that reading one shows.
 struct PagedCase {
   int kv_heads, head_dim;

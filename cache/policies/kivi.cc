@@ -1,0 +1,36 @@
+// `kivi`: keys per channel, values per token, the newest tokens at 16 bit.
+//
+// KIVI (arXiv 2402.02750): keys have outlier channels that stay the same over tokens, values do
+// not. K takes one real range per channel over a group of 32 tokens (the published default G), V
+// one per token and head; min/max, no clipping; prefill attention reads 16 bit.
+// Ours: one window for K and V (published: K leaves `residual` tokens at once, V one by one), which
+// leaves in groups of 32: `residual` to `residual` + 31 tokens are at 16 bit, never fewer than
+// published. V's group is the whole head (published: 32 channels).
+#include "cache/policies/policies.h"
+
+namespace tessera {
+namespace {
+
+constexpr ParameterSpec kParameters[] = {
+    {"bits", ParameterSpec::Kind::kChoice, 1, 0, 0, "4|2|1", "bits of a stored value"},
+    {"residual", ParameterSpec::Kind::kInteger, 128, 0, kMaxTokens, "",
+     "newest tokens held at 16 bit"},
+};
+
+absl::StatusOr<std::shared_ptr<const Store>> MakeKivi(const PolicyArguments& arguments) {
+  const int64_t bits = BitsOf(arguments, "bits");
+  const Format format = bits == 4 ? Format::kKivi4 : bits == 2 ? Format::kKivi2 : Format::kKivi1;
+  const QuantRule rule = {.clip_k = 1, .clip_v = 1, .integer_offset = false};
+  return std::make_shared<UniformStore>(
+      arguments.Canonical("kivi"), /*rotated=*/false,
+      LayerStorage{format, format, rule, rule, static_cast<int>(arguments.Integer("residual"))});
+}
+
+}  // namespace
+
+PolicyEntry KiviPolicy() {
+  return {"kivi", "Keys per channel over 32 tokens, values per token, the newest at 16 bit.",
+          kParameters, nullptr, MakeKivi};
+}
+
+}  // namespace tessera

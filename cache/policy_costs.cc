@@ -1,0 +1,138 @@
+// Policy: what it costs, by formula; the arena is not asked. The tests hold the formula and what
+// SequenceCache allocates against each other.
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "cache/arena.h"
+#include "cache/policy.h"
+#include "kernels/base.h"
+
+namespace tessera {
+namespace {
+
+int64_t RunBytes(Format format, int64_t tokens, const KvGeometry& geometry) {
+  return CeilDiv<int64_t>(tokens, PageTokens(format)) * PageBytes(format, geometry);
+}
+
+// What one layer holds as a function of the tokens stored after the prompt.
+class LayerCost {
+ public:
+  LayerCost(const LayerStorage& storage, absl::Span<const int32_t> kept, const PromptView& prompt,
+            const KvGeometry& geometry)
+      : storage_(storage), geometry_(geometry) {
+    const auto tokens = static_cast<int64_t>(kept.size());
+    int64_t older = storage.raw() ? 0 : std::max<int64_t>(0, tokens - storage.window);
+    if (FillsWholePages(storage.text)) older -= older % PageTokens(storage.text);
+    for (int64_t i = 0; i < older; ++i) Count(kept[i], prompt, &closed_);
+    for (int64_t i = older; i < tokens; ++i) {
+      Counts next = open_.empty() ? Counts() : open_.back();
+      Count(kept[i], prompt, &next);
+      open_.push_back(next);
+    }
+    open_tokens_ = tokens - older;
+    moves_ = open_tokens_ != prompt.tokens();
+  }
+
+  bool moves() const { return moves_; }  // the commit writes new pages
+  int64_t Bytes(int64_t outputs) const { return Held(outputs, Exits(outputs)); }
+  // The same while an exit after `outputs` tokens has not yet given back what it read.
+  int64_t BytesInExit(int64_t outputs) const {
+    return Held(outputs, Exits(outputs)) +
+           RawBytes(outputs, outputs == 0 ? 0 : Exits(outputs - 1)) -
+           RawBytes(outputs, Exits(outputs));
+  }
+
+ private:
+  struct Counts {
+    int64_t text = 0, vision = 0;
+  };
+  static void Count(int32_t token, const PromptView& prompt, Counts* counts) {
+    ++(ClassAt(prompt.vision, token) == TokenClass::kText ? counts->text : counts->vision);
+  }
+  int64_t Exits(int64_t outputs) const {
+    return storage_.raw()
+               ? 0
+               : std::max<int64_t>(0, open_tokens_ + outputs - storage_.window) / kExitTokens;
+  }
+  int64_t RawBytes(int64_t outputs, int64_t exits) const {
+    return RunBytes(Format::kRaw16, open_tokens_ + outputs - exits * kExitTokens, geometry_);
+  }
+  int64_t Held(int64_t outputs, int64_t exits) const {
+    Counts closed = closed_;
+    const int64_t left = exits * kExitTokens, of_prompt = std::min(left, open_tokens_);
+    if (of_prompt > 0) {
+      closed.text += open_[of_prompt - 1].text;
+      closed.vision += open_[of_prompt - 1].vision;
+    }
+    closed.text += left - of_prompt;
+    int64_t bytes = RawBytes(outputs, exits);
+    if (storage_.text == storage_.vision) {
+      bytes += RunBytes(storage_.text, closed.text + closed.vision, geometry_);
+    } else {
+      bytes += RunBytes(storage_.text, closed.text, geometry_) +
+               RunBytes(storage_.vision, closed.vision, geometry_);
+    }
+    return bytes;
+  }
+
+  LayerStorage storage_;
+  KvGeometry geometry_;
+  Counts closed_;             // out of the window at commit
+  std::vector<Counts> open_;  // [i]: among the first i + 1 tokens of the open run
+  int64_t open_tokens_ = 0;
+  bool moves_ = false;
+};
+
+std::vector<LayerCost> LayerCosts(const Policy& policy, const Selection& selection,
+                                  const PromptView& prompt, const KvGeometry& geometry) {
+  std::vector<LayerCost> layers;
+  for (int layer = 0; layer < geometry.layers; ++layer) {
+    layers.emplace_back(policy.Layer(layer), selection[layer], prompt, geometry);
+  }
+  return layers;
+}
+
+}  // namespace
+
+int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
+                            const KvGeometry& geometry) const {
+  const Selection selection =
+      selector_ ? selector_->Costliest(prompt, geometry) : Select(prompt, {}, geometry);
+  int64_t bytes = 0;
+  for (const LayerCost& layer : LayerCosts(*this, selection, prompt, geometry)) {
+    bytes += layer.Bytes(output_tokens);
+  }
+  return bytes;
+}
+
+int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
+                          const KvGeometry& geometry) const {
+  const Selection selection =
+      selector_ ? selector_->Costliest(prompt, geometry) : Select(prompt, {}, geometry);
+  const std::vector<LayerCost> layers = LayerCosts(*this, selection, prompt, geometry);
+  const int64_t raw_layer = RunBytes(Format::kRaw16, prompt.tokens(), geometry);
+  int64_t held = raw_layer * geometry.layers, peak = held;
+  for (const LayerCost& layer : layers) {
+    if (!layer.moves()) continue;
+    peak = std::max(peak, held + layer.Bytes(0));
+    held += layer.Bytes(0) - raw_layer;
+  }
+  // A group of exits later every layer holds as much or more: the last steps are the dearest.
+  for (int64_t n = std::max<int64_t>(0, output_tokens - kExitTokens + 1); n <= output_tokens; ++n) {
+    int64_t bytes = 0;
+    for (const LayerCost& layer : layers) bytes += layer.BytesInExit(n);
+    peak = std::max(peak, bytes);
+  }
+  return peak + SlabHeadroom(geometry);
+}
+
+int64_t Policy::SlabHeadroom(const KvGeometry& geometry) const {
+  return (std::popcount(FormatMask(geometry)) - 1) * Arena::SlabBytes(geometry);
+}
+
+int64_t Policy::PeakBytes(int64_t tokens, const KvGeometry& geometry) const {
+  return geometry.layers * RunBytes(Format::kRaw16, tokens, geometry);
+}
+
+}  // namespace tessera

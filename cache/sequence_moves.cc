@@ -1,0 +1,188 @@
+// SequenceCache: what moves tokens between runs (commit, window exit).
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "cache/sequence_cache.h"
+#include "kernels/base.h"
+
+namespace tessera {
+namespace {
+
+constexpr int kRawTokens = PageTokens(Format::kRaw16);
+
+constexpr bool ExitsFit() {
+  for (int f = 0; f < kNumFormats; ++f) {
+    const Format format = static_cast<Format>(f);
+    if (FillsWholePages(format) && kExitTokens % PageTokens(format) != 0) return false;
+  }
+  return kExitTokens % kRawTokens == 0;
+}
+static_assert(ExitsFit(), "exits empty and fill whole pages");
+
+constexpr QuantRule kCopy;  // of RAW16 to RAW16
+
+// Indices of tokens in the open run, by the format they leave it for.
+using ByFormat = std::array<std::vector<int32_t>, kNumFormats>;
+
+KvSlot SlotIn(const std::vector<PageId>& pages, int32_t index, int page_tokens) {
+  return {pages[index / page_tokens], static_cast<uint32_t>(index % page_tokens)};
+}
+
+// Appends tokens of `open`, named by index, to `to`, whose pages are there already.
+void Append(const Run& open, const std::vector<int32_t>& indices, Run* to, MoveBatch* batch) {
+  for (const int32_t index : indices) {
+    batch->moves.push_back({SlotIn(open.pages, index, kRawTokens),
+                            SlotIn(to->pages, to->tokens, PageTokens(to->format))});
+    to->positions.push_back(open.positions[index]);
+    ++to->tokens;
+  }
+}
+
+}  // namespace
+
+bool SequenceCache::AllocatePages(Format format, int64_t count, std::vector<PageId>* pages) {
+  for (int64_t i = 0; i < count; ++i) {
+    const PageId page = arena_->Allocate(format);
+    if (page == kNoPage) return false;
+    pages->push_back(page);
+  }
+  return true;
+}
+
+void SequenceCache::UnrefAll(const std::vector<PageId>& pages) {
+  for (auto page = pages.rbegin(); page != pages.rend(); ++page) arena_->Unref(*page);
+}
+
+void SequenceCache::FinishMoves() {
+  UnrefAll(retired_);
+  retired_.clear();
+}
+
+bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
+                           absl::Span<const uint8_t> vision, const LayerStorage& storage,
+                           std::vector<MoveBatch>* moves) {
+  std::vector<Run>& runs = layers_[layer];
+  TESSERA_CHECK(storage.Valid());
+  TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
+  const auto kept_tokens = static_cast<int32_t>(kept.size());
+  for (int32_t i = 0; i < kept_tokens; ++i) {
+    TESSERA_CHECK(kept[i] >= (i == 0 ? 0 : kept[i - 1] + 1) && kept[i] < length_);
+  }
+
+  // The open run holds all tokens, so a token's index in it is its position.
+  const int32_t older = storage.raw() ? 0 : std::max(0, kept_tokens - storage.window);
+  ByFormat by_format;
+  for (int32_t i = 0; i < older; ++i) {
+    by_format[static_cast<int>(storage.FormatOf(ClassAt(vision, kept[i])))].push_back(kept[i]);
+  }
+  std::vector<int32_t> window(kept.begin() + older, kept.end());
+  for (int f = 0; f < kNumFormats; ++f) {
+    const Format format = static_cast<Format>(f);
+    if (!FillsWholePages(format)) continue;
+    std::vector<int32_t>& tokens = by_format[f];  // the only format of the layer, if not empty
+    const size_t left = tokens.size() % PageTokens(format);
+    window.insert(window.begin(), tokens.end() - static_cast<int64_t>(left), tokens.end());
+    tokens.resize(tokens.size() - left);
+  }
+  if (window.size() == static_cast<size_t>(length_)) return true;
+
+  std::vector<Run> fresh;
+  bool room = true;
+  const auto add_run = [&](Format format, const std::vector<int32_t>& tokens, bool open) {
+    if (tokens.empty() || !room) return;
+    fresh.push_back({.format = format, .open = open});
+    room = AllocatePages(format, CeilDiv<int64_t>(tokens.size(), PageTokens(format)),
+                         &fresh.back().pages);
+  };
+  for (int f = 0; f < kNumFormats; ++f) add_run(static_cast<Format>(f), by_format[f], false);
+  add_run(kOpen, window, true);
+  if (!room) {
+    for (const Run& run : fresh) UnrefAll(run.pages);
+    return false;
+  }
+  Run old = std::move(runs.back());
+  for (Run& run : fresh) {
+    const QuantRule& rule = run.format == kOpen ? kCopy : storage.RuleOf(run.format);
+    Append(old, run.open ? window : by_format[static_cast<int>(run.format)], &run,
+           &BatchFor(*moves, run.format, rule));
+  }
+  runs = std::move(fresh);
+  retired_.insert(retired_.end(), old.pages.begin(), old.pages.end());
+
+  int32_t next = 0;
+  for (int32_t position = 0; position < length_; ++position) {
+    if (next < kept_tokens && kept[next] == position) {
+      ++next;
+    } else {
+      ++(ClassAt(vision, position) == TokenClass::kText ? evicted_.text : evicted_.vision);
+    }
+  }
+  evicted_by_layer_[layer] = length_ - kept_tokens;
+  return true;
+}
+
+int SequenceCache::DueExits(const std::vector<Run>& runs, const LayerStorage& storage) {
+  if (storage.raw()) return 0;
+  return std::max(0, TokensInOpenRun(runs) - storage.window) / kExitTokens;
+}
+
+int SequenceCache::TokensToExit(int layer, const LayerStorage& storage) const {
+  if (storage.raw()) return std::numeric_limits<int>::max();
+  return std::max(0, storage.window + kExitTokens - TokensInOpenRun(layers_[layer]));
+}
+
+bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
+                               const LayerStorage& storage, std::vector<MoveBatch>* moves) {
+  TESSERA_CHECK(storage.Valid());
+  std::vector<Run>& runs = layers_[layer];
+  const int32_t leaving = DueExits(runs, storage) * kExitTokens;
+  if (leaving == 0) return true;
+
+  Run open = std::move(runs.back());
+  runs.pop_back();
+  ByFormat by_format;
+  for (int32_t i = 0; i < leaving; ++i) {
+    const Format format = storage.FormatOf(ClassAt(vision, open.positions[i]));
+    by_format[static_cast<int>(format)].push_back(i);
+  }
+  const auto run_of = [&runs](Format format) {  // the closed run, or where it belongs
+    return std::lower_bound(runs.begin(), runs.end(), format,
+                            [](const Run& run, Format f) { return run.format < f; });
+  };
+  std::array<std::vector<PageId>, kNumFormats> fresh;
+  bool room = true;
+  for (int f = 0; f < kNumFormats && room; ++f) {
+    if (by_format[f].empty()) continue;
+    const Format format = static_cast<Format>(f);
+    const auto run = run_of(format);
+    const bool exists = run != runs.end() && run->format == format;
+    const int64_t tokens = (exists ? run->tokens : 0) + static_cast<int64_t>(by_format[f].size());
+    const int64_t pages = exists ? static_cast<int64_t>(run->pages.size()) : 0;
+    room = AllocatePages(format, CeilDiv<int64_t>(tokens, PageTokens(format)) - pages, &fresh[f]);
+  }
+  if (!room) {
+    for (const std::vector<PageId>& pages : fresh) UnrefAll(pages);
+    runs.push_back(std::move(open));
+    return false;
+  }
+  for (int f = 0; f < kNumFormats; ++f) {
+    if (by_format[f].empty()) continue;
+    const Format format = static_cast<Format>(f);
+    auto run = run_of(format);
+    if (run == runs.end() || run->format != format) run = runs.insert(run, {.format = format});
+    run->pages.insert(run->pages.end(), fresh[f].begin(), fresh[f].end());
+    const QuantRule& rule = format == kOpen ? kCopy : storage.RuleOf(format);
+    Append(open, by_format[f], &*run, &BatchFor(*moves, format, rule));
+  }
+  const auto pages_end = open.pages.begin() + leaving / kRawTokens;
+  retired_.insert(retired_.end(), open.pages.begin(), pages_end);
+  open.pages.erase(open.pages.begin(), pages_end);
+  open.positions.erase(open.positions.begin(), open.positions.begin() + leaving);
+  open.tokens -= leaving;
+  if (open.tokens > 0) runs.push_back(std::move(open));
+  return true;
+}
+
+}  // namespace tessera

@@ -1,0 +1,59 @@
+// How a layer's tokens are stored, and the moves that bring them there: what policies say to the
+// sequence cache, and the sequence cache to the kernels.
+//
+// The newest tokens of a layer, its window, are RAW16. What is older leaves the window in groups of
+// kExitTokens and is stored in the format of its class. Threads: plain values.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/ops.h"
+#include "kernels/page_layout.h"
+#include "kernels/quantize.h"
+
+namespace tessera {
+
+enum class TokenClass : uint8_t { kText, kVision };
+
+// The class of the token at `position`; `vision` [prompt tokens] is not 0 for vision tokens.
+// Generated tokens are text.
+inline TokenClass ClassAt(absl::Span<const uint8_t> vision, int64_t position) {
+  return position < static_cast<int64_t>(vision.size()) && vision[position] != 0
+             ? TokenClass::kVision
+             : TokenClass::kText;
+}
+
+// Tokens leave the window together in such groups: they fill whole pages of the formats that must
+// be filled at once, and empty whole RAW16 pages.
+constexpr int kExitTokens = 32;
+
+// How one layer stores tokens that are older than its window.
+struct LayerStorage {
+  Format text = Format::kRaw16;
+  Format vision = Format::kRaw16;
+  QuantRule text_rule;  // equal to vision_rule where the formats are equal
+  QuantRule vision_rule;
+  int window = 0;
+
+  Format FormatOf(TokenClass c) const { return c == TokenClass::kText ? text : vision; }
+  const QuantRule& RuleOf(Format f) const { return f == text ? text_rule : vision_rule; }
+  // Everything stays in the open run.
+  bool raw() const { return text == Format::kRaw16 && vision == Format::kRaw16; }
+  // A format that fills whole pages must be that of both classes: its tokens leave in order, and
+  // those that do not fill a page stay the oldest of the open run.
+  bool Valid() const;
+};
+
+// One call of Ops::MoveTokens. Moves of several layers and sequences may stand in one.
+struct MoveBatch {
+  Format to = Format::kRaw16;
+  QuantRule rule;
+  std::vector<TokenMove> moves;
+};
+
+// The batch of `batches` with that format and rule; added when there is none.
+MoveBatch& BatchFor(std::vector<MoveBatch>& batches, Format to, const QuantRule& rule);
+
+}  // namespace tessera

@@ -1,0 +1,310 @@
+// What every policy promises, over every entry of the table, every legal composition of two, and
+// prompts of many shapes: run from the first token to the last on a memory that only tracks tokens.
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cache/audit.h"
+#include "cache/policy.h"
+#include "cache/sequence_cache.h"
+#include "gtest/gtest.h"
+#include "tests/cache/fake_moves.h"
+
+namespace tessera {
+namespace {
+
+const std::map<std::string, std::vector<std::string>>& Variants() {
+  static const auto* variants = new std::map<std::string, std::vector<std::string>>{
+      {"none", {"none"}},
+      {"window", {"window", "window(sinks=4, recent=64)", "window(sinks=0, recent=1)"}},
+      {"random", {"random", "random(tokens=40, seed=3, scope=visual)", "random(keep=0)"}},
+      {"rtn", {"rtn", "rtn(bits=2, window=32)", "rtn(bits=8, window=17)", "rtn(bits=1)"}},
+      {"hadamard", {"hadamard", "hadamard(bits=1, window=64)"}},
+      {"kivi", {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)"}},
+      {"akvq", {"akvq", "akvq(window=32, low=1, text=8, tsa=1)", "akvq(window=0)"}},
+  };
+  return *variants;
+}
+
+std::shared_ptr<const Policy> Parse(absl::string_view text) {
+  auto policy = ParsePolicy(text);
+  EXPECT_TRUE(policy.ok()) << policy.status();
+  return *policy;
+}
+
+// All of the table, with a few values each, and all selectors with all stores.
+std::vector<std::string> AllPolicies() {
+  std::vector<std::string> all, selectors, stores;
+  for (const PolicyInfo& info : PolicyTable()) {
+    EXPECT_TRUE(Variants().contains(info.name)) << info.name << " is not under contract";
+    for (const std::string& text : Variants().at(info.name)) {
+      all.push_back(text);
+      if (info.role == PolicyRole::kSelector) selectors.push_back(text);
+      if (info.role == PolicyRole::kStore) stores.push_back(text);
+    }
+  }
+  for (const std::string& selector : selectors) {
+    for (const std::string& store : stores) all.push_back(selector + "+" + store);
+  }
+  return all;
+}
+
+// "t5 v64 t3": 5 text tokens, 64 of an image, 3 text tokens.
+std::vector<uint8_t> Prompt(std::initializer_list<std::pair<char, int>> parts) {
+  std::vector<uint8_t> vision;
+  for (const auto& [kind, tokens] : parts) vision.insert(vision.end(), tokens, kind == 'v');
+  return vision;
+}
+std::vector<std::vector<uint8_t>> Prompts() {
+  return {
+      {},
+      Prompt({{'t', 1}}),
+      Prompt({{'t', 5}}),
+      Prompt({{'v', 64}}),
+      Prompt({{'t', 128}}),
+      Prompt({{'t', 301}}),
+      Prompt({{'v', 577}}),
+      Prompt({{'t', 35}, {'v', 576}, {'t', 20}}),
+      Prompt({{'t', 7}, {'v', 64}, {'t', 3}, {'v', 64}, {'t', 1}, {'v', 64}, {'t', 30}}),
+      Prompt({{'t', 70}, {'v', 577}, {'t', 11}, {'v', 577}, {'t', 65}}),
+  };
+}
+
+constexpr KvGeometry kGeometries[] = {{3, 2, 64}, {4, 1, 128}, {3, 4, 32}};
+
+// One sequence from its first token to its release.
+class Life {
+ public:
+  Life(const Policy& policy, const std::vector<uint8_t>& vision, const KvGeometry& geometry)
+      : policy_(policy),
+        vision_(vision),
+        prompt_{vision_},
+        geometry_(geometry),
+        arena_(64 * kSlabBytes, geometry),
+        cache_(&arena_) {}
+
+  void Prefill() {
+    for (int first = 0; first < prompt_.tokens(); first += 200) Add(std::min(200, left(first)));
+  }
+
+  void Commit() {
+    selection_ = policy_.Select(prompt_, {}, geometry_);
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      std::vector<MoveBatch> moves;
+      ASSERT_TRUE(cache_.Commit(layer, selection_[layer], vision_, policy_.Layer(layer), &moves));
+      Finish(moves);
+    }
+  }
+
+  void Decode(int tokens) {
+    Add(tokens);
+    std::vector<MoveBatch> moves;
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      ASSERT_TRUE(cache_.ExitWindow(layer, vision_, policy_.Layer(layer), &moves));
+    }
+    Finish(moves);
+  }
+
+  // Everything that must hold after the commit and after every step.
+  void Check() {
+    memory_.Verify(cache_, 1);
+    const absl::Status audit = AuditCache(arena_, nullptr, {&cache_});
+    ASSERT_TRUE(audit.ok()) << audit;
+    const int outputs = cache_.length() - prompt_.tokens();
+    ASSERT_EQ(cache_.bytes(), arena_.used_bytes());
+    ASSERT_EQ(cache_.bytes(), policy_.SteadyBytes(prompt_, outputs, geometry_));
+    EvictedTokens evicted;
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      CheckLayer(layer, outputs);
+      std::vector<bool> kept(prompt_.tokens());
+      for (const int32_t t : selection_[layer]) kept[t] = true;
+      for (int t = 0; t < prompt_.tokens(); ++t) {
+        if (!kept[t]) ++(vision_[t] != 0 ? evicted.vision : evicted.text);
+      }
+    }
+    ASSERT_EQ(cache_.evicted().text, evicted.text);
+    ASSERT_EQ(cache_.evicted().vision, evicted.vision);
+  }
+
+  void CheckPeak() const {
+    const int outputs = cache_.length() - prompt_.tokens();
+    EXPECT_EQ(peak_,
+              policy_.PeakBytes(prompt_, outputs, geometry_) - policy_.SlabHeadroom(geometry_));
+  }
+
+  SequenceCache& cache() { return cache_; }
+  const Arena& arena() const { return arena_; }
+
+ private:
+  int left(int first) const { return prompt_.tokens() - first; }
+  void Add(int tokens) {
+    const int first = cache_.length();
+    ASSERT_TRUE(cache_.Extend(tokens));
+    memory_.Write(cache_, 1, first, tokens);
+    peak_ = std::max(peak_, arena_.used_bytes());
+  }
+  void Finish(const std::vector<MoveBatch>& moves) {
+    peak_ = std::max(peak_, arena_.used_bytes());
+    memory_.Run(moves, arena_);
+    cache_.FinishMoves();
+  }
+
+  // The window's invariant, and every kept token exactly once, where its class belongs.
+  void CheckLayer(int layer, int outputs) {
+    std::vector<int32_t> expected = selection_[layer], stored;
+    for (int t = 0; t < outputs; ++t) expected.push_back(prompt_.tokens() + t);
+    const LayerStorage storage = policy_.Layer(layer);
+    int open = 0;
+    for (const Run& run : cache_.runs(layer)) {
+      stored.insert(stored.end(), run.positions.begin(), run.positions.end());
+      if (run.open) {
+        open = run.tokens;
+        // The newest tokens, so the others are all older.
+        ASSERT_TRUE(std::equal(run.positions.rbegin(), run.positions.rend(), expected.rbegin()));
+        continue;
+      }
+      for (const int32_t t : run.positions) {
+        ASSERT_EQ(run.format, storage.FormatOf(ClassAt(vision_, t)));
+      }
+    }
+    std::sort(stored.begin(), stored.end());
+    ASSERT_EQ(stored, expected);
+    const int total = static_cast<int>(expected.size());
+    if (storage.raw()) {
+      ASSERT_EQ(open, total);
+    } else {
+      ASSERT_GE(open, std::min(total, storage.window));
+      ASSERT_LT(open, storage.window + kExitTokens);
+    }
+  }
+
+  const Policy& policy_;
+  std::vector<uint8_t> vision_;
+  PromptView prompt_;
+  KvGeometry geometry_;
+  Arena arena_;
+  SequenceCache cache_;
+  FakeMemory memory_;
+  Selection selection_;
+  int64_t peak_ = 0;
+};
+
+class PolicyContract : public testing::TestWithParam<std::string> {};
+
+TEST_P(PolicyContract, TextIsCanonical) {
+  const auto policy = Parse(GetParam());
+  EXPECT_EQ(Parse(policy->Text())->Text(), policy->Text());
+}
+
+TEST_P(PolicyContract, SelectionsAreInOrderAndRepeatable) {
+  const auto policy = Parse(GetParam()), again = Parse(policy->Text());
+  for (const std::vector<uint8_t>& vision : Prompts()) {
+    const PromptView prompt = {vision};
+    for (const KvGeometry& geometry : kGeometries) {
+      const Selection selection = policy->Select(prompt, {}, geometry);
+      ASSERT_EQ(selection, again->Select(prompt, {}, geometry));
+      ASSERT_EQ(selection.size(), static_cast<size_t>(geometry.layers));
+      for (const std::vector<int32_t>& kept : selection) {
+        ASSERT_TRUE(std::is_sorted(kept.begin(), kept.end()));
+        ASSERT_EQ(std::adjacent_find(kept.begin(), kept.end()), kept.end());
+        ASSERT_EQ(kept.empty(), vision.empty());  // nobody drops everything
+        ASSERT_TRUE(kept.empty() || (kept.front() >= 0 && kept.back() < prompt.tokens()));
+        ASSERT_TRUE(policy->selects() || kept.size() == vision.size());
+      }
+    }
+  }
+}
+
+TEST_P(PolicyContract, StorageIsValid) {
+  const auto policy = Parse(GetParam());
+  for (const KvGeometry& geometry : kGeometries) {
+    EXPECT_TRUE(policy->CheckGeometry(geometry).ok());
+    uint32_t seen = 1;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      const LayerStorage storage = policy->Layer(layer);
+      EXPECT_TRUE(storage.Valid());
+      seen |= 1u << static_cast<int>(storage.text) | 1u << static_cast<int>(storage.vision);
+    }
+    EXPECT_EQ(policy->FormatMask(geometry), seen);
+  }
+}
+
+TEST_P(PolicyContract, EveryTokenLivesWhereItShouldFromPrefillToTheEnd) {
+  const auto policy = Parse(GetParam());
+  size_t which = 0;
+  for (const std::vector<uint8_t>& vision : Prompts()) {
+    const KvGeometry& geometry = kGeometries[which++ % std::size(kGeometries)];
+    SCOPED_TRACE(testing::Message() << vision.size() << " tokens, head size " << geometry.head_dim);
+    Life life(*policy, vision, geometry);
+    life.Prefill();
+    life.Commit();
+    life.Check();
+    life.CheckPeak();
+    for (int step = 1; step <= 110; ++step) {
+      life.Decode(1);
+      if (HasFatalFailure()) return;
+      if (step % 11 == 0) {
+        life.Check();
+        life.CheckPeak();
+      }
+    }
+    if (HasFailure()) return;
+    life.cache().Release();
+    ASSERT_EQ(life.arena().slab_used_bytes(), 0);
+  }
+}
+
+// A preempted sequence computes its prompt, commits at the same boundary and forces its answer
+// through in steps as long as TokensToExit allows: every token then sees the runs it saw before.
+TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
+  const auto policy = Parse(GetParam());
+  const std::vector<uint8_t> vision = Prompt({{'t', 20}, {'v', 130}, {'t', 41}});
+  const KvGeometry& geometry = kGeometries[0];
+  Life first(*policy, vision, geometry), second(*policy, vision, geometry);
+  for (Life* life : {&first, &second}) {
+    life->Prefill();
+    life->Commit();
+  }
+  const auto closed = [&](Life& life) {
+    std::vector<std::tuple<int, Format, std::vector<int32_t>>> runs;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      for (const tessera::Run& run : life.cache().runs(layer)) {
+        if (!run.open) runs.emplace_back(layer, run.format, run.positions);
+      }
+    }
+    return runs;
+  };
+  constexpr int kAnswer = 150;
+  for (int done = 0; done < kAnswer;) {
+    int step = kAnswer - done;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      step = std::min(step, second.cache().TokensToExit(layer, policy->Layer(layer)));
+    }
+    ASSERT_GE(step, 1);
+    for (int i = 0; i < step; ++i) {
+      ASSERT_EQ(closed(first), closed(second));  // what token done + i reads
+      first.Decode(1);
+    }
+    second.Decode(step);
+    done += step;
+  }
+  EXPECT_EQ(closed(first), closed(second));
+  second.Check();
+}
+
+std::string NameOf(const testing::TestParamInfo<std::string>& info) {
+  std::string name;
+  for (const char c : info.param) {
+    if (std::isalnum(static_cast<unsigned char>(c))) {
+      name += c;
+    } else if (!name.empty() && name.back() != '_') {
+      name += '_';
+    }
+  }
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(All, PolicyContract, testing::ValuesIn(AllPolicies()), NameOf);
+
+}  // namespace
+}  // namespace tessera

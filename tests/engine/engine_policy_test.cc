@@ -1,0 +1,223 @@
+// Compressing policies through the whole engine: the same answer whatever the schedule, honest
+// accounting, and memory that comes back.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "engine/engine.h"
+#include "tests/engine/engine_testing.h"
+
+namespace tessera {
+namespace {
+
+using testing::Answer;
+using testing::Checkpoint;
+using testing::MakeRequest;
+using testing::Reader;
+using testing::SourcePath;
+
+// Every method, and compositions; windows small enough that tokens leave them in short answers.
+constexpr const char* kPolicies[] = {
+    "none",
+    "rtn(bits=8)",
+    "rtn(bits=2, window=32)",
+    "hadamard(bits=4, window=16)",
+    "kivi(bits=4, residual=32)",
+    "akvq(window=32)",
+    "window(sinks=4, recent=64)",
+    "random(keep=0.5, seed=3)",
+    "random(keep=0.7, scope=visual)+rtn(bits=4)",
+};
+
+std::shared_ptr<const Policy> PolicyOf(const std::string& text) {
+  const auto policy = ParsePolicy(text);
+  if (!policy.ok()) CheckFailed(__FILE__, __LINE__, policy.status().ToString().c_str());
+  return *policy;
+}
+
+EngineOptions Options(int64_t kv_bytes) {
+  EngineOptions o;
+  o.kv_cache_bytes = kv_bytes;
+  o.check_integrity = true;
+  return o;
+}
+
+class Questions {
+ public:
+  Questions() : lines_(testing::ReadLines(SourcePath("tests/eval/questions.jsonl"))) {}
+  Prompt At(const Checkpoint& c, size_t i) const {
+    return testing::PromptOfQuestion(c, lines_[i], SourcePath("tests/eval"));
+  }
+  std::string Reference(size_t i) const { return lines_[i]["reference"]; }
+  size_t Images(size_t i) const { return lines_[i]["images"].size(); }
+
+ private:
+  std::vector<nlohmann::json> lines_;
+};
+
+TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
+  const Questions questions;
+  constexpr int kTokens = 70;  // long enough for two window exits
+  const auto run = [&](const EngineOptions& options, unsigned seed, int* preemptions) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    std::vector<Request> requests;
+    for (size_t p = 0; p < std::size(kPolicies); ++p) {
+      const size_t question = 40 + 7 * p;  // one and four images
+      Request r = MakeRequest(absl::StrCat("q", p), questions.At(c, question), kTokens);
+      r.stop.ignore_eos = true;
+      r.top_logprobs = 0;
+      r.policy = PolicyOf(kPolicies[p]);
+      requests.push_back(std::move(r));
+    }
+    Engine engine(std::move(c.model), c.tokenizer, options, nullptr);
+    std::vector<Reader> readers(requests.size());
+    std::mt19937 rng(seed);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      requests[i].priority = seed > 0 ? static_cast<int>(rng() % 2) : 0;
+      const absl::Status s = engine.Submit(std::move(requests[i]), readers[i].outbox(), nullptr);
+      EXPECT_TRUE(s.ok()) << s;
+    }
+    std::vector<Answer> answers;
+    for (Reader& reader : readers) {
+      answers.push_back(reader.ReadAll());
+      *preemptions += answers.back().last.usage.preemptions;
+    }
+    engine.FlushCaches();
+    const auto held = [&engine] {
+      int64_t pages = 0;
+      for (const int64_t n : engine.Load().pages_by_format) pages += n;
+      return pages;
+    };
+    for (int i = 0; i < 500 && held() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+    EXPECT_EQ(held(), 0);
+    return answers;
+  };
+  int ignored = 0, preemptions = 0;
+  EngineOptions alone = Options(256 << 20);
+  alone.max_sequences = 1;
+  alone.prefix_cache = false;
+  const std::vector<Answer> expected = run(alone, 0, &ignored);
+  for (unsigned seed = 1; seed <= 3; ++seed) {
+    EngineOptions o = Options((seed == 1 ? 128 : 20) << 20);
+    o.max_sequences = 3 + static_cast<int>(seed);
+    o.max_batch_tokens = 60 + 50 * static_cast<int>(seed);
+    o.prefix_cache = seed != 2;
+    const std::vector<Answer> got = run(o, seed, &preemptions);
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_TRUE(got[i].last.status.ok()) << got[i].last.status;
+      EXPECT_EQ(got[i].ids, expected[i].ids) << kPolicies[i] << " seed " << seed;
+      EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << kPolicies[i] << " seed " << seed;
+    }
+  }
+  EXPECT_GT(preemptions, 0) << "the arena was meant to be too small";
+}
+
+TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
+  const Questions questions;
+  Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+  std::vector<Prompt> prompts;
+  for (size_t p = 0; p < std::size(kPolicies); ++p) prompts.push_back(questions.At(c, 200));
+  const double images = prompts[0].image_tokens,
+               tokens = static_cast<double>(prompts[0].ids.size());
+  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), nullptr);
+  std::map<std::string, Usage> usage;
+  for (size_t p = 0; p < std::size(kPolicies); ++p) {
+    Request r = MakeRequest(kPolicies[p], prompts[p], 2);
+    r.stop.ignore_eos = true;
+    r.policy = PolicyOf(kPolicies[p]);
+    usage[kPolicies[p]] = testing::Ask(engine, std::move(r)).last.usage;
+  }
+  const Usage& none = usage["none"];
+  EXPECT_EQ(none.kv_mean_bits, 16);
+  EXPECT_EQ(none.evicted_text + none.evicted_vision, 0);
+  // Bits of a per-token format at head dim 128: its codes and 2 x 16 bits of metadata a vector.
+  EXPECT_NEAR(usage["rtn(bits=8)"].kv_mean_bits, 8.25, 0.6);
+  EXPECT_LT(usage["akvq(window=32)"].kv_mean_bits, 5);
+  EXPECT_LT(usage["akvq(window=32)"].kv_bytes, none.kv_bytes / 3);
+  EXPECT_LT(usage["kivi(bits=4, residual=32)"].kv_bytes, none.kv_bytes / 2);
+  const Usage& window = usage["window(sinks=4, recent=64)"];
+  EXPECT_NEAR(window.evicted_text + window.evicted_vision, tokens - 68, 1);
+  const Usage& random = usage["random(keep=0.7, scope=visual)+rtn(bits=4)"];
+  EXPECT_EQ(random.evicted_text, 0);
+  EXPECT_NEAR(random.evicted_vision, 0.3 * images, 1);
+  for (const auto& [text, u] : usage) {
+    EXPECT_EQ(ParsePolicy(u.policy).ok(), true) << text;
+    EXPECT_GE(u.kv_bytes_peak, u.kv_bytes) << text;
+  }
+}
+
+TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
+  const Questions questions;
+  const auto ask = [&](const char* policy) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    Request r = MakeRequest("a", questions.At(c, 60), 24);
+    r.stop.ignore_eos = true;
+    r.top_logprobs = 0;
+    r.policy = PolicyOf(policy);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    return testing::Ask(engine, std::move(r));
+  };
+  const Answer akvq = ask("akvq(window=4096)"), hadamard = ask("hadamard(bits=8, window=4096)");
+  EXPECT_EQ(akvq.ids, hadamard.ids);
+  EXPECT_EQ(akvq.logprobs, hadamard.logprobs);
+  EXPECT_EQ(akvq.last.usage.kv_mean_bits, 16);
+}
+
+TEST(EnginePolicyTest, EightBitsAnswerLikeSixteen) {
+  const Questions questions;
+  Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+  std::vector<size_t> chosen;
+  std::vector<Prompt> prompts;
+  for (size_t i = 5; i < 270; i += 11) {
+    chosen.push_back(i);
+    prompts.push_back(questions.At(c, i));
+  }
+  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), nullptr);
+  int equal = 0;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    Request r = MakeRequest(absl::StrCat(i), prompts[i], 8);
+    r.policy = PolicyOf("rtn(bits=8)");
+    equal += testing::Ask(engine, std::move(r)).text == questions.Reference(chosen[i]);
+  }
+  std::printf("rtn(bits=8): %d of %zu answers equal the reference\n", equal, chosen.size());
+  EXPECT_GE(equal, static_cast<int>(chosen.size()) - 1);
+}
+
+// More sequences run at once in the same arena when the policy is smaller.
+TEST(EnginePolicyTest, APolicyThatHoldsLessLetsMoreRun) {
+  struct Peak : Observer {
+    void OnStep(const StepReport&, const EngineLoad& load) override {
+      running = std::max(running.load(), load.running);
+    }
+    std::atomic<int> running{0};
+  };
+  const Questions questions;
+  const auto peak = [&](const char* policy) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    std::vector<Prompt> prompts;
+    for (int i = 0; i < 12; ++i) prompts.push_back(questions.At(c, 100));
+    Peak observer;
+    EngineOptions o = Options(32 << 20);
+    o.prefix_cache = false;
+    o.check_integrity = false;
+    Engine engine(std::move(c.model), c.tokenizer, o, &observer);
+    std::vector<Reader> readers(prompts.size());
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      Request r = MakeRequest(absl::StrCat(i), prompts[i], 40);
+      r.stop.ignore_eos = true;
+      r.policy = PolicyOf(policy);
+      EXPECT_TRUE(engine.Submit(std::move(r), readers[i].outbox(), nullptr).ok());
+    }
+    for (Reader& reader : readers) EXPECT_TRUE(reader.ReadAll().last.status.ok());
+    return observer.running.load();
+  };
+  const int none = peak("none"), akvq = peak("akvq(window=32)");
+  std::printf("running at once in 32 MiB: none %d, akvq(window=32) %d\n", none, akvq);
+  EXPECT_GE(akvq, 2 * none);
+}
+
+}  // namespace
+}  // namespace tessera

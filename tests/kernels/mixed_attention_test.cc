@@ -1,0 +1,192 @@
+// Attention over runs of any formats: against dequantize-then-attend in double on the same codes,
+// and independent of order, of split and of everything else in the call.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/quantize.h"
+#include "tests/kernels/mixed_cache.h"
+
+namespace tessera::testing {
+namespace {
+
+constexpr int kPool = 224;  // tokens to choose from
+const QuantRule kRule = {.clip_k = 0.9f, .clip_v = 0.9f};
+
+// Attends and compares with the reference, which reads element by element and sums in double.
+std::vector<float> Check(Ops& ops, Ops& reference, const MixedCase& shape, std::vector<int> rows,
+                         int group, const std::string& what) {
+  MixedCache cache(ops, shape, kRule, kPool, 1, 2);
+  const int dim = shape.head_dim, heads = shape.kv_heads * group;
+  std::vector<int32_t> begin = {0};
+  for (int n : rows) begin.push_back(begin.back() + n);
+  const std::vector<float> qkv =
+      Random(5).Normals(begin.back() * (heads + 2 * shape.kv_heads) * dim, 2);
+  std::vector<float> out(begin.back() * heads * dim, NAN), expected = out;
+  const auto sequences = static_cast<int64_t>(rows.size());
+  ops.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(), out.data());
+  reference.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(),
+                           expected.data());
+  ExpectWithin(out, expected, MixedBounds(cache, qkv, heads, begin), what);
+  return out;
+}
+
+class MixedAttentionTest : public BackendTest {};
+
+TEST_P(MixedAttentionTest, EveryFormatAloneAtEveryLength) {
+  for (int f = 0; f < kNumFormats; ++f) {
+    const auto format = static_cast<Format>(f);
+    const int page = PageTokens(format);
+    for (int tokens : {1, page - 1, page, page + 1, 3 * page}) {
+      if (FillsWholePages(format) && tokens % page != 0) continue;
+      Check(*ops_, *reference_, {.kv_heads = 2, .head_dim = 64, .runs = {{{format, 0, tokens}}}},
+            {1}, 1, std::string(FormatName(format)) + " tokens " + std::to_string(tokens));
+    }
+  }
+}
+
+TEST_P(MixedAttentionTest, HeadDimsAndGroups) {
+  for (int dim : {8, 40, 128, 256}) {
+    for (int group : {1, 3, 8}) {
+      if (group != 3 && dim != 40) continue;
+      for (Format low : {Format::kToken8, Format::kToken4, Format::kToken2, Format::kToken1,
+                         Format::kKivi4, Format::kKivi2, Format::kKivi1}) {
+        const int tokens = FillsWholePages(low) ? 64 : 50;
+        Check(*ops_, *reference_,
+              {.kv_heads = 2,
+               .head_dim = dim,
+               .runs = {{{low, 0, tokens}, {Format::kRaw16, 100, 9}}}},
+              {3}, group, FormatName(low) + std::string(" dim ") + std::to_string(dim));
+      }
+    }
+  }
+}
+
+TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
+  Check(*ops_, *reference_,
+        {.kv_heads = 1,
+         .head_dim = 128,
+         .runs = {{{Format::kToken1, 0, 33},
+                   {Format::kKivi2, 33, 32},
+                   {Format::kToken8, 65, 17},
+                   {Format::kKivi1, 82, 32},
+                   {Format::kToken2, 114, 1},
+                   {Format::kKivi4, 115, 32},
+                   {Format::kToken4, 147, 31},
+                   {Format::kRaw16, 178, 40}},
+                  {{Format::kRaw16, 9, 15}, {Format::kToken2, 60, 64}},  // a window first: one row
+                  {{Format::kToken4, 0, 5}, {Format::kRaw16, 77, 1}}}},
+        {40, 1, 1}, 2, "all formats");
+}
+
+// The same tokens at the same bits, in other orders of runs and cut into runs otherwise.
+TEST_P(MixedAttentionTest, OrderAndDistributionOverRunsDoNotMatter) {
+  const std::vector<MixedRun> runs = {{Format::kToken2, 0, 50},
+                                      {Format::kRaw16, 50, 20},
+                                      {Format::kKivi2, 70, 32},
+                                      {Format::kToken4, 102, 33}};
+  const auto attend = [&](const std::vector<MixedRun>& order) {
+    return Check(*ops_, *reference_, {.kv_heads = 2, .head_dim = 64, .runs = {order}}, {1}, 2,
+                 "runs");
+  };
+  const std::vector<float> first = attend(runs);
+  // Both results are within their bounds of the same exact value; the bound of the worst split.
+  MixedCache cache(*ops_, {.kv_heads = 2, .head_dim = 64, .runs = {runs}}, kRule, kPool, 1, 2);
+  const std::vector<float> qkv = Random(5).Normals((4 + 4) * 64, 2);
+  std::vector<double> bound = MixedBounds(cache, qkv, 4, {0, 1});
+  for (double& b : bound) b *= 2;
+  std::vector<MixedRun> order = runs;
+  const auto less = [](const MixedRun& a, const MixedRun& b) { return a.first < b.first; };
+  while (std::next_permutation(order.begin(), order.end(), less)) {
+    ExpectWithin(attend(order), first, bound, "permuted runs");
+  }
+  ExpectWithin(attend({{Format::kToken4, 130, 5},
+                       {Format::kToken2, 0, 1},
+                       {Format::kRaw16, 51, 19},
+                       {Format::kToken2, 1, 49},
+                       {Format::kKivi2, 70, 32},
+                       {Format::kRaw16, 50, 1},
+                       {Format::kToken4, 102, 28}}),
+               first, bound, "runs cut otherwise");
+}
+
+TEST(MixedInvarianceTest, BitsDependOnTheRowAlone) {
+  const int n = 41, heads = 6, dim = 64;  // n new rows behind a compressed context
+  const MixedCase shape{.kv_heads = 2,
+                        .head_dim = dim,
+                        .runs = {{{Format::kToken2, 0, 45},
+                                  {Format::kKivi4, 45, 64},
+                                  {Format::kToken8, 109, 3},
+                                  {Format::kRaw16, 112, n}}}};
+  const int64_t row_floats = (heads + 4) * dim;
+  const std::vector<float> qkv = Random(6).Normals(n * row_floats, 2);
+  std::vector<int> one_by_one;
+  for (int i = 1; i <= n; ++i) one_by_one.push_back(i);
+  const std::vector<std::vector<int>> chunkings = {{n}, one_by_one, {1, 17, 40, n}, {16, 32, n}};
+  std::vector<float> first;
+  for (const std::string& isa : CpuInstructionSets()) {
+    for (int threads : {1, 3}) {
+      const auto ops = MakeCpu(isa, threads);
+      uint64_t shuffle = 1;
+      for (const std::vector<int>& ends : chunkings) {
+        MixedCache cache(*ops, shape, kRule, kPool, shuffle++, 2);
+        std::vector<float> out(n * heads * dim);
+        int begin = 0;
+        for (int end : ends) {
+          cache.TruncateLast(0, end);
+          const int32_t query_begin[] = {0, end - begin};
+          ops->PagedAttention(qkv.data() + begin * row_floats, query_begin, nullptr, 1, heads,
+                              cache.view(), out.data() + begin * heads * dim);
+          begin = end;
+        }
+        if (first.empty()) first = out;
+        ExpectSameBits(out, first, isa + " chunks " + std::to_string(ends.size()));
+      }
+    }
+  }
+}
+
+TEST(MixedInvarianceTest, BitsDoNotDependOnOtherSequences) {
+  const int heads = 4, dim = 128;
+  const MixedCase shape{.kv_heads = 2,
+                        .head_dim = dim,
+                        .runs = {{{Format::kToken2, 0, 45}, {Format::kRaw16, 45, 4}},
+                                 {{Format::kRaw16, 60, 33}},
+                                 {{Format::kKivi1, 0, 32}, {Format::kToken4, 90, 7}}}};
+  const std::vector<int32_t> begin = {0, 3, 4, 5};
+  const uint8_t transformed[] = {1, 0, 1};
+  const int64_t row_floats = (heads + 4) * dim;
+  const std::vector<float> qkv = Random(6).Normals(5 * row_floats, 2);
+  for (const std::string& isa : CpuInstructionSets()) {
+    const auto ops = MakeCpu(isa, 2);
+    MixedCache cache(*ops, shape, kRule, kPool, 1, 2);
+    std::vector<float> together(5 * heads * dim), alone = together;
+    ops->PagedAttention(qkv.data(), begin.data(), transformed, 3, heads, cache.view(),
+                        together.data());
+    for (int s = 0; s < 3; ++s) {
+      KvLayerView view = cache.view();
+      view.run_begin += s;
+      const int32_t rows[] = {0, begin[s + 1] - begin[s]};
+      ops->PagedAttention(qkv.data() + begin[s] * row_floats, rows, transformed + s, 1, heads, view,
+                          alone.data() + begin[s] * heads * dim);
+    }
+    ExpectSameBits(together, alone, isa);
+  }
+}
+
+TEST(MixedAttentionDeathTest, SeveralRowsNeedARaw16RunThatHoldsThem) {
+  const auto ops = MakeCpu("scalar", 1);
+  std::vector<float> qkv(3 * 24), out(24);
+  const int32_t begin[] = {0, 3};
+  for (const std::vector<MixedRun>& runs :
+       {std::vector<MixedRun>{{Format::kRaw16, 0, 9}, {Format::kToken2, 9, 9}},
+        std::vector<MixedRun>{{Format::kToken2, 0, 9}, {Format::kRaw16, 9, 2}}}) {
+    MixedCache cache(*ops, {.kv_heads = 1, .head_dim = 8, .runs = {runs}}, kRule, 32, 1, 2);
+    EXPECT_DEATH(ops->PagedAttention(qkv.data(), begin, nullptr, 1, 1, cache.view(), out.data()),
+                 "check failed");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, MixedAttentionTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+
+}  // namespace
+}  // namespace tessera::testing

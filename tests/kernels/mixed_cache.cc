@@ -1,0 +1,130 @@
+#include "tests/kernels/mixed_cache.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace tessera::testing {
+
+MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, int pool,
+                       uint64_t shuffle, uint64_t values)
+    : shape_(shape),
+      geometry_{.layers = 1, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim} {
+  std::vector<Format> formats;  // of all pages: the runs', then the pool's
+  run_begin_.push_back(0);
+  for (const auto& sequence : shape.runs) {
+    for (const MixedRun& run : sequence) {
+      runs_.push_back({run.format, static_cast<int32_t>(formats.size()), run.count});
+      formats.resize(formats.size() + CeilDiv(run.count, PageTokens(run.format)), run.format);
+    }
+    run_begin_.push_back(static_cast<int32_t>(runs_.size()));
+  }
+  const size_t run_pages = formats.size();
+  formats.resize(run_pages + CeilDiv(pool, PageTokens(Format::kRaw16)), Format::kRaw16);
+
+  std::vector<size_t> order(formats.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  Random places(shuffle);
+  std::shuffle(order.begin(), order.end(), places.engine());
+  pages_.resize(formats.size());
+  for (size_t i : order) {
+    pages_[i] = static_cast<PageId>(bytes_ / kPageUnitBytes);
+    bytes_ += PageBytes(formats[i], geometry_);
+  }
+  memory_ = ops.Allocate(bytes_);
+  std::memset(memory_.get(), 0xff, bytes_);
+  pool_pages_.assign(pages_.begin() + run_pages, pages_.end());
+
+  Random random(values);
+  for (int t = 0; t < pool; ++t) {
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      for (bool value : {false, true}) {
+        uint8_t* row = memory_.get() + PoolSlot(t).page * kPageUnitBytes +
+                       Raw16Offset(shape.head_dim, head, value, static_cast<int>(PoolSlot(t).slot));
+        for (int i = 0; i < shape.head_dim; ++i) {
+          const uint16_t bits = FloatToHalf(random.Normal());
+          std::memcpy(row + 2 * i, &bits, 2);
+        }
+      }
+    }
+  }
+  size_t r = 0;
+  for (const auto& sequence : shape.runs) {
+    for (const MixedRun& run : sequence) {
+      const int per_page = PageTokens(run.format);
+      // A page that is filled whole takes tokens from the pool's start behind the run's last.
+      const int moved = FillsWholePages(run.format) ? RoundUp(run.count, per_page) : run.count;
+      std::vector<TokenMove> moves;
+      for (int t = 0; t < moved; ++t) {
+        const PageId page = pages_[runs_[r].first_page + t / per_page];
+        moves.push_back({PoolSlot(t < run.count ? run.first + t : t - run.count),
+                         {page, static_cast<uint32_t>(t % per_page)}});
+      }
+      ops.MoveTokens(memory_.get(), geometry_, run.format, rule, moves.data(), moved);
+      ++r;
+    }
+  }
+}
+
+KvSlot MixedCache::PoolSlot(int token) const {
+  const int per_page = PageTokens(Format::kRaw16);
+  return {pool_pages_[token / per_page], static_cast<uint32_t>(token % per_page)};
+}
+
+KvLayerView MixedCache::view() const {
+  return {memory_.get(), geometry_, pages_.data(), runs_.data(), run_begin_.data()};
+}
+
+int MixedCache::Tokens(int s) const {
+  int n = 0;
+  for (int r = run_begin_[s]; r < run_begin_[s + 1]; ++r) n += runs_[r].tokens;
+  return n;
+}
+
+float MixedCache::At(int s, int token, int head, bool value, int i) const {
+  int r = run_begin_[s];
+  for (; token >= runs_[r].tokens; ++r) token -= runs_[r].tokens;
+  const int per_page = PageTokens(runs_[r].format);
+  const PageId page = pages_[runs_[r].first_page + token / per_page];
+  return PageElement(memory_.get() + page * kPageUnitBytes, runs_[r].format, shape_.head_dim, head,
+                     value, token % per_page, i);
+}
+
+std::vector<double> MixedBounds(const MixedCache& cache, const std::vector<float>& qkv, int heads,
+                                const std::vector<int32_t>& query_begin) {
+  const int dim = cache.geometry().head_dim, kv_heads = cache.geometry().kv_heads;
+  const int64_t row_floats = (heads + 2 * kv_heads) * dim;
+  std::vector<double> bounds(query_begin.back() * heads * dim);
+  for (size_t s = 0; s + 1 < query_begin.size(); ++s) {
+    const int tokens = cache.Tokens(static_cast<int>(s));
+    const int32_t* runs = cache.view().run_begin + s;
+    const int padded = tokens + 16 * (runs[1] - runs[0]);  // each run may end in a part-filled page
+    for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
+      for (int h = 0; h < heads; ++h) {
+        const int kv_head = h / (heads / kv_heads);
+        double sizes = 0, low = INFINITY, high = -INFINITY, max_value = 0;
+        for (int t = 0; t < tokens - (query_begin[s + 1] - 1 - row); ++t) {
+          double dot = 0, size = 0;
+          for (int i = 0; i < dim; ++i) {
+            const auto at = [&](bool value) {
+              return cache.At(static_cast<int>(s), t, kv_head, value, i);
+            };
+            const double product = double{qkv[row * row_floats + h * dim + i]} * at(false);
+            dot += product;
+            size += std::fabs(product);
+            max_value = std::max<double>(max_value, std::fabs(at(true)));
+          }
+          const double scale = 1 / std::sqrt(dim);
+          sizes = std::max(sizes, size * scale);
+          low = std::min(low, dot * scale);
+          high = std::max(high, dot * scale);
+        }
+        std::fill_n(bounds.begin() + (int64_t{row} * heads + h) * dim, dim,
+                    AttentionBound(sizes, high - low, padded, max_value, dim));
+      }
+    }
+  }
+  return bounds;
+}
+
+}  // namespace tessera::testing
