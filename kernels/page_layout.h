@@ -123,10 +123,15 @@ constexpr int64_t OffsetOffset(Format f, int head_dim, int head, bool value, int
                                int channel) {
   return ScaleOffset(f, head_dim, head, value, slot, channel) + 2 * Scales(f, head_dim, value);
 }
-// RAW16: one token's K (or V) row of one head.
+// RAW16: one token's K (or V) row of one head. Written out, because device code calls it with
+// values known at run time and cannot read kFormatTable, which lies in host memory; it may use the
+// functions above in constant expressions only.
 constexpr int64_t Raw16Offset(int head_dim, int head, bool value, int slot) {
-  return RowOffset(Format::kRaw16, head_dim, head, value, slot);
+  constexpr int kTokens = PageTokens(Format::kRaw16);
+  return ((int64_t{head} * 2 + (value ? 1 : 0)) * kTokens + slot) * head_dim * 2;
 }
+static_assert(Raw16Offset(72, 3, true, 5) == RowOffset(Format::kRaw16, 72, 3, true, 5) &&
+              Raw16Offset(128, 1, false, 15) == RowOffset(Format::kRaw16, 128, 1, false, 15));
 
 // One token of one page.
 struct KvSlot {
