@@ -23,6 +23,11 @@ std::future<Answer> GenerateAsync(TestServer& server, const v1::GenerateRequest&
                     [&server, request] { return Generate(server.inference(), request); });
 }
 
+// Lines are written when a call is done, which its client may learn a little earlier.
+bool LogShows(TestServer& server, const std::string& text) {
+  return Eventually([&] { return server.log().text().find(text) != std::string::npos; });
+}
+
 TEST(GenerateTest, StreamsEventsInOrder) {
   TestServer server;
   v1::GenerateRequest request = TextRequest("Hello");
@@ -95,8 +100,7 @@ TEST(GenerateTest, EngineErrorsEndTheCall) {
     EXPECT_EQ(got.text, "part");
     EXPECT_THAT(error.message, Not(HasSubstr("secret")));
   }
-  // The operator sees it; the line is written when the call is over, after the client heard.
-  EXPECT_TRUE(Eventually([&] { return server.log().text().find("secret") != std::string::npos; }));
+  EXPECT_TRUE(LogShows(server, "secret"));  // the operator sees it
 }
 
 TEST(GenerateTest, RefusalsAreStatusesWithDetails) {
@@ -216,8 +220,7 @@ TEST(GenerateTest, ClientThatStopsReadingIsGivenUp) {
   EXPECT_TRUE(Eventually([&] {
     return server.daemon().metrics().Value(Metric::kRequests, {"Generate", "CANCELLED"}) == 1;
   }));
-  EXPECT_TRUE(
-      Eventually([&] { return server.log().text().find("stopped reading") != std::string::npos; }));
+  EXPECT_TRUE(LogShows(server, "stopped reading"));
   v1::GenerateResponse response;
   while (reader->Read(&response)) {
   }
@@ -239,8 +242,7 @@ TEST(GenerateTest, ClientThatDoesNotReadTheEndIsGivenUpToo) {
   Event last = LastEvent();
   last.usage.policy = std::string(3000, 'p');
   Put(submitted, std::move(last));
-  EXPECT_TRUE(
-      Eventually([&] { return server.log().text().find("stopped reading") != std::string::npos; }));
+  EXPECT_TRUE(LogShows(server, "stopped reading"));
   EXPECT_TRUE(Eventually([&] {
     return server.daemon().metrics().Value(Metric::kRequests, {"Generate", "CANCELLED"}) == 1;
   }));
