@@ -23,6 +23,9 @@ __device__ inline void LetNextKernelComeUp() {
 template <class Args>
 void LaunchOverlapped(void (*kernel)(Args), int blocks, int threads, int shared_bytes,
                       cudaStream_t stream, const Args& args) {
+  int device = 0, major = 0;
+  TESSERA_CUDA_CHECK(cudaGetDevice(&device));
+  TESSERA_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -32,7 +35,7 @@ void LaunchOverlapped(void (*kernel)(Args), int blocks, int threads, int shared_
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = major >= 9 ? 1 : 0;
   TESSERA_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, args));
 }
 

@@ -56,8 +56,9 @@ __global__ void CopyTokensKernel(uint8_t* arena, KvGeometry geometry, const Toke
     const bool value = i / chunks % 2 != 0;
     const auto at = [&](const KvSlot& s) {
       uint8_t* page = arena + s.page * kPageUnitBytes;
-      return reinterpret_cast<uint4*>(
-                 page + Raw16Offset(dim, head, value, static_cast<int>(s.slot))) + chunk;
+      return reinterpret_cast<uint4*>(page +
+                                      Raw16Offset(dim, head, value, static_cast<int>(s.slot))) +
+             chunk;
     };
     *at(move.to) = *at(move.from);
   }
