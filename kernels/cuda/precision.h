@@ -5,6 +5,11 @@
 // keeps 8 (bfloat16) or 11 (half) bits of x, two twice as many, three all of a float's 24. The
 // terms of all rows are stacked into one product, so that weights are read once, and added in
 // float. While rows are few a product waits for its weights and further terms cost nothing.
+//
+// The number of rows in a step therefore touches a row's roundings, and answers may depend on the
+// batch. How much was measured on the 58 goldens of the demo model: first-step logits differ from
+// float32 by at most 0.039 (0.0023 with BackendOptions::precise), so that batches can disagree on a
+// greedy token only where the two best logits lie within about 0.08 (0.005) of each other.
 #pragma once
 
 #include <cstdint>
