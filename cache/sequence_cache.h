@@ -3,9 +3,10 @@
 // The newest tokens of a layer are in its *open* run: RAW16, always the last one, absent only while
 // it would be empty; Extend and Shrink move its end. Until its commit a layer has no other run.
 // Commit moves, layer by layer, what a policy keeps into *closed* runs, one a format in the order
-// of formats, and the window into fresh pages, so that its front stays on a page border; later
-// ExitWindow moves the oldest 32 tokens at a time. Layers need not be alike: each holds its own
-// tokens, in ascending order inside a run, with their logical positions.
+// of formats (where a format has headers: one an image), and the window into fresh pages, so that
+// its front stays on a page border; later ExitWindow moves the oldest 32 tokens at a time. Layers
+// need not be alike: each holds its own tokens, in ascending order inside a run, with their logical
+// positions.
 //
 // Commit and ExitWindow do bookkeeping only. They name the moves of the bytes, and keep the pages
 // that were read ("retired") until FinishMoves: MoveTokens must have been issued before it. Shared
@@ -35,6 +36,8 @@ struct Run {
   // `tail`. A closed run lists all.
   std::vector<int32_t> listed;
   int32_t tail = 0;
+  PageId header = kNoPage;  // HasHeader(format): the segment's scales
+  LogitMap map;             // how attention reads it
 
   int32_t Position(int32_t index) const {
     const auto n = static_cast<int32_t>(listed.size());
@@ -111,6 +114,7 @@ class SequenceCache {
   // Adds `count` pages of `format` to `pages`; false: the arena is full (some may be added).
   bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
   void UnrefAll(const std::vector<PageId>& pages);
+  void ReleaseRun(const Run& run);
   absl::Status CheckLayer(int layer) const;
 
   Arena* arena_ = nullptr;

@@ -38,7 +38,7 @@ struct Sequence {
 
   const Prompt* prompt;         // not owned
   const Policy* policy;         // not owned
-  std::vector<uint8_t> vision;  // [prompt_tokens] 1: an image's token
+  std::vector<uint8_t> vision;  // [prompt_tokens] not 0: an image's token
   int priority;
   int64_t arrival;              // unique; order of submission
   std::vector<int32_t> tokens;  // prompt, then output
@@ -62,7 +62,7 @@ struct Sequence {
   std::vector<Digest> block_keys_;
 };
 
-// [prompt tokens] 1 where an image's token stands.
+// [prompt tokens] Not 0 where an image's token stands, and never the same for two neighbours.
 std::vector<uint8_t> VisionFlags(const Prompt& prompt);
 
 // Tokens that `prompt` (its image spans) and later output give as prefix tokens [first, last).

@@ -152,6 +152,8 @@ class CpuOps final : public Ops {
     attention_.Paged(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
 
+  int64_t held_slopes() const override { return attention_.held_slopes(); }
+
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     mover_.Move(arena, geometry, to, rule, moves, n);

@@ -65,6 +65,10 @@ struct AttendPage {
   // so the hardware does not foresee them. Or null.
   const uint8_t* next;
   int64_t next_bytes;
+  // [queries] each, or null: a logit u becomes slope * (u - low) + base.
+  const float* slope;
+  const float* low;
+  const float* base;
 };
 
 // K or V of up to 16 tokens of one page and head, from codes to floats s * c + m.
@@ -130,6 +134,9 @@ struct CpuKernels {
   // --- attention ---
   int attend_converted;  // from so many queries on, converting a page first is faster
   void (*attend_page)(const AttendPage&);
+  // Widens [low, high], [queries] each, by the logits of the tokens that a query sees. Reads K
+  // only; the logits are attend_page's, bit for bit.
+  void (*logit_range)(const AttendPage&, float* low, float* high);
   // out[i] = sums[i] / (sum of the 16 lanes), i < n.
   void (*attend_finish)(const float* sums, const float* lanes, int64_t n, float* out);
 

@@ -32,6 +32,7 @@ constexpr CpuKernels MakeKernels(const char* isa) {
       .erf = Rows<V>::Erf,
       .attend_converted = V::kAttendQueries,
       .attend_page = Attention<V>::Page,
+      .logit_range = Attention<V>::Range,
       .attend_finish = Attention<V>::Finish,
       .dequantize = Pages<V>::Dequantize,
       .quantize = Pages<V>::Quantize,

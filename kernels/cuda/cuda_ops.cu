@@ -98,6 +98,7 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CHECK(transformed == nullptr);
     attention_.Run(qkv, query_begin, num_sequences, heads, kv, out);
   }
+  int64_t held_slopes() const override { return 0; }  // no format here is read through a map
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule&,
                   const TokenMove* moves, int64_t n) override {
     TESSERA_CHECK(Supports(to));

@@ -150,6 +150,7 @@ class StagedOps final : public Ops {
       const KvRun& run = kv.runs[r];
       num_pages = std::max<int64_t>(num_pages,
                                     run.first_page + CeilDiv(run.tokens, PageTokens(run.format)));
+      if (run.header != kNoPage) arena_bytes = std::max(arena_bytes, End(kv, run.header));
     }
     for (int64_t p = 0; p < num_pages; ++p) {
       arena_bytes = std::max(arena_bytes, End(kv, kv.pages[p]));
@@ -167,11 +168,14 @@ class StagedOps final : public Ops {
     to.Back(out);
   }
 
+  int64_t held_slopes() const override { return d_.held_slopes(); }
+
   void MoveTokens(uint8_t* host_arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     int64_t arena_bytes = 0;
     for (int64_t i = 0; i < n; ++i) {
-      for (const PageId page : {moves[i].from.page, moves[i].to.page}) {
+      for (const PageId page : {moves[i].from.page, moves[i].to.page, moves[i].header}) {
+        if (page == kNoPage) continue;
         arena_bytes =
             std::max(arena_bytes, page * kPageUnitBytes + PageBytes(Format::kRaw16, geometry));
       }
