@@ -16,6 +16,7 @@
 
 #include "kernels/base.h"
 #include "kernels/page_layout.h"
+#include "kernels/statistics_ops.h"
 
 namespace tessera {
 
@@ -63,9 +64,9 @@ struct TokenMove {
 
 enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
 
-class Ops {
+// What only KV policies ask for is in the base class.
+class Ops : public StatisticsOps {
  public:
-  virtual ~Ops() = default;
   virtual const char* name() const = 0;
 
   // --- memory ---------------------------------------------------------------------------------

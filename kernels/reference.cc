@@ -8,6 +8,7 @@
 #include "kernels/host_memory.h"
 #include "kernels/quantize.h"
 #include "kernels/reference_cache.h"
+#include "kernels/reference_statistics.h"
 #include "kernels/runs.h"
 #include "kernels/tensor.h"
 
@@ -286,6 +287,21 @@ class ReferenceOps final : public Ops {
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     ReferenceMoveTokens(arena, geometry, to, rule, moves, n);
+  }
+
+  void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,
+                float* peaks, float* medians) override {
+    ReferenceRowPeaks(x, from_row, rows, cols, top, peaks, medians);
+  }
+  void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
+                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        float* out) override {
+    ReferenceLowPassResiduals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
+  }
+  void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
+                        int64_t num_jobs, int64_t heads, const KvLayerView& kv,
+                        float* columns) override {
+    ReferenceAttentionColumns(qkv, query_begin, jobs, num_jobs, heads, kv, columns);
   }
 
  private:

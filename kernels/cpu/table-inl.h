@@ -6,6 +6,7 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/pages-inl.h"
 #include "kernels/cpu/rows-inl.h"
+#include "kernels/cpu/statistics-inl.h"
 
 namespace tessera {
 
@@ -38,6 +39,9 @@ constexpr CpuKernels MakeKernels(const char* isa) {
       .quantize = Pages<V>::Quantize,
       .column_ranges = Pages<V>::ColumnRanges,
       .row_ranges = Pages<V>::RowRanges,
+      .convolve = Statistics<V>::Convolve,
+      .squared_distance = Statistics<V>::SquaredDistance,
+      .scores = Statistics<V>::Scores,
   };
 }
 
