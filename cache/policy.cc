@@ -16,9 +16,9 @@ namespace {
 // The table: one line a method.
 std::vector<PolicyEntry> Entries() {
   return {
-      NonePolicy(),                                                  // every token at 16 bit
-      WindowPolicy(), RandomPolicy(),                                // selectors
-      RtnPolicy(),    HadamardPolicy(), KiviPolicy(), AkvqPolicy(),  // stores
+      NonePolicy(),                    // every token at 16 bit
+      WindowPolicy(), RandomPolicy(),  // selectors
+      RtnPolicy(),    HadamardPolicy(), KiviPolicy(), AkvqPolicy(), CalibQuantPolicy(),  // stores
   };
 }
 
@@ -134,6 +134,7 @@ uint32_t Policy::FormatMask(const KvGeometry& geometry) const {
   for (int layer = 0; layer < geometry.layers; ++layer) {
     const LayerStorage storage = Layer(layer);
     mask |= 1u << static_cast<int>(storage.text) | 1u << static_cast<int>(storage.vision);
+    if (HasHeader(storage.vision)) mask |= 1u << static_cast<int>(Format::kHeader);
   }
   return mask;
 }

@@ -37,7 +37,7 @@ struct LayerStats {
 };
 
 struct PromptView {
-  absl::Span<const uint8_t> vision;  // [prompt tokens]; not 0: part of an image
+  absl::Span<const uint8_t> vision;  // [prompt tokens]; as for ClassAt
   int tokens() const { return static_cast<int>(vision.size()); }
 };
 

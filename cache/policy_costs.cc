@@ -22,15 +22,28 @@ class LayerCost {
             const KvGeometry& geometry)
       : storage_(storage), geometry_(geometry) {
     const auto tokens = static_cast<int64_t>(kept.size());
-    int64_t older = storage.raw() ? 0 : std::max<int64_t>(0, tokens - storage.window);
+    int64_t older = std::max<int64_t>(0, tokens - storage.window);
     if (FillsWholePages(storage.text)) older -= older % PageTokens(storage.text);
-    for (int64_t i = 0; i < older; ++i) Count(kept[i], prompt, &closed_);
-    for (int64_t i = older; i < tokens; ++i) {
-      Counts next = open_.empty() ? Counts() : open_.back();
-      Count(kept[i], prompt, &next);
-      open_.push_back(next);
+    const std::vector<int32_t> segments = SegmentsOf(prompt.vision);
+    std::vector<int64_t> of_segment(segments.empty() ? 0 : segments.back() + 1);
+    for (int64_t i = 0; i < tokens; ++i) {
+      const Format format = storage.FormatOf(ClassAt(prompt.vision, kept[i]));
+      if (storage.exits() ? i >= older : format == Format::kRaw16) {
+        Counts next = open_.empty() ? Counts() : open_.back();
+        Count(kept[i], prompt, &next);
+        open_.push_back(next);
+      } else if (HasHeader(format)) {
+        ++of_segment[segments[kept[i]]];
+      } else {
+        Count(kept[i], prompt, &closed_);
+      }
     }
-    open_tokens_ = tokens - older;
+    for (const int64_t n : of_segment) {
+      if (n == 0) continue;
+      segment_bytes_ +=
+          RunBytes(storage.vision, n, geometry) + PageBytes(Format::kHeader, geometry);
+    }
+    open_tokens_ = static_cast<int64_t>(open_.size());
     moves_ = open_tokens_ != prompt.tokens();
   }
 
@@ -51,7 +64,7 @@ class LayerCost {
     ++(ClassAt(prompt.vision, token) == TokenClass::kText ? counts->text : counts->vision);
   }
   int64_t Exits(int64_t outputs) const {
-    return storage_.raw()
+    return !storage_.exits()
                ? 0
                : std::max<int64_t>(0, open_tokens_ + outputs - storage_.window) / kExitTokens;
   }
@@ -66,7 +79,7 @@ class LayerCost {
       closed.vision += open_[of_prompt - 1].vision;
     }
     closed.text += left - of_prompt;
-    int64_t bytes = RawBytes(outputs, exits);
+    int64_t bytes = RawBytes(outputs, exits) + segment_bytes_;
     if (storage_.text == storage_.vision) {
       bytes += RunBytes(storage_.text, closed.text + closed.vision, geometry_);
     } else {
@@ -81,6 +94,7 @@ class LayerCost {
   Counts closed_;             // out of the window at commit
   std::vector<Counts> open_;  // [i]: among the first i + 1 tokens of the open run
   int64_t open_tokens_ = 0;
+  int64_t segment_bytes_ = 0;  // of runs with headers: filled at commit, never after
   bool moves_ = false;
 };
 

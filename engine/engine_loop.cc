@@ -95,6 +95,7 @@ bool Engine::Loop::TakeInbox() {
     generation->submitted = in.submitted;
     Sequence& sequence = generation->sequence();
     const Request& request = generation->request();
+    if (request.commit_tokens > 0) sequence.commit_tokens = request.commit_tokens;
     sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
     if (sequence.use_prefix) {
       // Transformed pages hold other numbers for the same tokens.
@@ -248,7 +249,8 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       Batch::Layer& layer = batch.layers[l];
       for (int i = item.first; i < last; ++i) layer.slots.push_back(s.cache.SlotOf(l, i));
       for (const Run& run : s.cache.runs(l)) {
-        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens});
+        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens,
+                              run.header, run.map});
         layer.pages.insert(layer.pages.end(), run.pages.begin(), run.pages.end());
       }
       layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));

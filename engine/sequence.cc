@@ -8,7 +8,8 @@ std::vector<uint8_t> VisionFlags(const Prompt& prompt) {
   std::vector<uint8_t> flags(prompt.ids.size());
   for (const Prompt::ImageSpan& span : prompt.images) {
     const int64_t rows = prompt.image_tokens / static_cast<int64_t>(prompt.images.size());
-    std::fill_n(flags.begin() + span.begin, rows, uint8_t{1});
+    const auto image = static_cast<int64_t>(&span - prompt.images.data());
+    std::fill_n(flags.begin() + span.begin, rows, static_cast<uint8_t>(1 + image % 255));
   }
   return flags;
 }
@@ -37,7 +38,17 @@ Sequence::Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int
       arrival(arrival),
       tokens(prompt.ids),
       prompt_tokens(static_cast<int>(prompt.ids.size())),
+      commit_tokens(prompt_tokens),
       cache(arena) {}
+
+int Sequence::NextChunk() const {
+  int chunk = to_compute();
+  if (chunk <= 1 || !policy->compresses()) return chunk;
+  if (!committed) return commit_tokens - computed;
+  for (int layer = 0; layer < cache.layers(); ++layer)
+    chunk = std::min(chunk, cache.TokensToExit(layer, policy->Layer(layer)));
+  return chunk;
+}
 
 const std::vector<Digest>& Sequence::BlockKeys() {
   const int known = static_cast<int>(block_keys_.size());

@@ -27,6 +27,7 @@ constexpr ParameterSpec kParameters[] = {
     {"text", ParameterSpec::Kind::kChoice, 1, 0, 0, kTokenBits,
      "bits of older text in text-salient layers"},
     {"tsa", ParameterSpec::Kind::kInteger, 2, 0, 1024, "", "text-salient layers, from the first"},
+    {"group", ParameterSpec::Kind::kChoice, 0, 0, 0, kGroups, "channels that share a scale"},
     {"pivots", ParameterSpec::Kind::kInteger, 0, 0, 4096, "",
      "tokens with massive activations held at 16 bit"},
 };
@@ -41,15 +42,17 @@ class Akvq final : public Store {
   explicit Akvq(const PolicyArguments& arguments)
       : text_form_(arguments.Canonical("akvq")),
         window_(static_cast<int>(arguments.Integer("window"))),
-        low_(BitsOf(arguments, "low")),
-        text_(BitsOf(arguments, "text")),
+        low_(ChosenNumber(arguments, "low")),
+        text_(ChosenNumber(arguments, "text")),
+        group_(ChosenNumber(arguments, "group")),
         tsa_(arguments.Integer("tsa")) {}
 
   std::string Text() const override { return text_form_; }
   bool rotated() const override { return true; }
   LayerStorage Layer(int layer) const override {
     const int64_t text = layer < tsa_ ? text_ : low_;
-    return {TokenFormat(text), TokenFormat(low_), RuleFor(text), RuleFor(low_), window_};
+    return {TokenFormat(text, group_), TokenFormat(low_, group_), RuleFor(text), RuleFor(low_),
+            window_};
   }
 
  private:
@@ -57,6 +60,7 @@ class Akvq final : public Store {
   int window_;
   int64_t low_;
   int64_t text_;
+  int64_t group_;
   int64_t tsa_;
 };
 

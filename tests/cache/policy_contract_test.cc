@@ -19,10 +19,15 @@ const std::map<std::string, std::vector<std::string>>& Variants() {
       {"none", {"none"}},
       {"window", {"window", "window(sinks=4, recent=64)", "window(sinks=0, recent=1)"}},
       {"random", {"random", "random(tokens=40, seed=3, scope=visual)", "random(keep=0)"}},
-      {"rtn", {"rtn", "rtn(bits=2, window=32)", "rtn(bits=8, window=17)", "rtn(bits=1)"}},
-      {"hadamard", {"hadamard", "hadamard(bits=1, window=64)"}},
-      {"kivi", {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)"}},
-      {"akvq", {"akvq", "akvq(window=32, low=1, text=8, tsa=1)", "akvq(window=0)"}},
+      {"rtn",
+       {"rtn", "rtn(bits=2, window=32)", "rtn(bits=8, window=17)", "rtn(bits=1)",
+        "rtn(bits=4, group=64)"}},
+      {"hadamard", {"hadamard", "hadamard(bits=1, window=64)", "hadamard(group=32)"}},
+      {"kivi",
+       {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)", "kivi(group=head)"}},
+      {"akvq",
+       {"akvq", "akvq(window=32, low=1, text=8, tsa=1)", "akvq(window=0)", "akvq(group=32)"}},
+      {"calibquant", {"calibquant", "calibquant(bits=2, quantile=0.02)", "calibquant(bits=4)"}},
   };
   return *variants;
 }
@@ -53,7 +58,10 @@ std::vector<std::string> AllPolicies() {
 // "t5 v64 t3": 5 text tokens, 64 of an image, 3 text tokens.
 std::vector<uint8_t> Prompt(std::initializer_list<std::pair<char, int>> parts) {
   std::vector<uint8_t> vision;
-  for (const auto& [kind, tokens] : parts) vision.insert(vision.end(), tokens, kind == 'v');
+  uint8_t image = 0;
+  for (const auto& [kind, tokens] : parts) {
+    vision.insert(vision.end(), tokens, kind == 'v' ? ++image : 0);
+  }
   return vision;
 }
 std::vector<std::vector<uint8_t>> Prompts() {
@@ -68,6 +76,7 @@ std::vector<std::vector<uint8_t>> Prompts() {
       Prompt({{'t', 35}, {'v', 576}, {'t', 20}}),
       Prompt({{'t', 7}, {'v', 64}, {'t', 3}, {'v', 64}, {'t', 1}, {'v', 64}, {'t', 30}}),
       Prompt({{'t', 70}, {'v', 577}, {'t', 11}, {'v', 577}, {'t', 65}}),
+      Prompt({{'v', 64}, {'v', 33}, {'v', 1}, {'t', 9}, {'v', 40}}),
   };
 }
 
@@ -150,21 +159,39 @@ class Life {
     cache_.FinishMoves();
   }
 
-  // The window's invariant, and every kept token exactly once, where its class belongs.
+  // The window's invariant, and every kept token exactly once, where its class belongs; a run with
+  // a header holds all that was kept of one image, and nothing else.
   void CheckLayer(int layer, int outputs) {
     std::vector<int32_t> expected = selection_[layer], stored;
     for (int t = 0; t < outputs; ++t) expected.push_back(prompt_.tokens() + t);
     const LayerStorage storage = policy_.Layer(layer);
     int open = 0;
     for (const Run& run : cache_.runs(layer)) {
-      stored.insert(stored.end(), run.positions.begin(), run.positions.end());
+      const std::vector<int32_t> positions = run.Positions();
+      stored.insert(stored.end(), positions.begin(), positions.end());
       if (run.open) {
         open = run.tokens;
+        if (!storage.exits()) {  // all text, and nothing else unless vision is at 16 bit as well
+          for (const int32_t t : positions) {
+            ASSERT_EQ(storage.FormatOf(ClassAt(vision_, t)), Format::kRaw16);
+          }
+          continue;
+        }
         // The newest tokens, so the others are all older.
-        ASSERT_TRUE(std::equal(run.positions.rbegin(), run.positions.rend(), expected.rbegin()));
+        ASSERT_TRUE(std::equal(positions.rbegin(), positions.rend(), expected.rbegin()));
         continue;
       }
-      for (const int32_t t : run.positions) {
+      if (HasHeader(run.format)) {
+        const std::vector<int32_t> segments = SegmentsOf(vision_);
+        const int32_t segment = segments[run.Position(0)];
+        std::vector<int32_t> image;
+        for (const int32_t t : selection_[layer]) {
+          if (segments[t] == segment && vision_[t] != 0) image.push_back(t);
+        }
+        ASSERT_EQ(positions, image);
+        ASSERT_EQ(run.map.lower, storage.vision_map.lower);
+      }
+      for (const int32_t t : positions) {
         ASSERT_EQ(run.format, storage.FormatOf(ClassAt(vision_, t)));
       }
     }
@@ -173,7 +200,7 @@ class Life {
     const int total = static_cast<int>(expected.size());
     if (storage.raw()) {
       ASSERT_EQ(open, total);
-    } else {
+    } else if (storage.exits()) {
       ASSERT_GE(open, std::min(total, storage.window));
       ASSERT_LT(open, storage.window + kExitTokens);
     }
@@ -225,6 +252,7 @@ TEST_P(PolicyContract, StorageIsValid) {
       const LayerStorage storage = policy->Layer(layer);
       EXPECT_TRUE(storage.Valid());
       seen |= 1u << static_cast<int>(storage.text) | 1u << static_cast<int>(storage.vision);
+      if (HasHeader(storage.vision)) seen |= 1u << static_cast<int>(Format::kHeader);
     }
     EXPECT_EQ(policy->FormatMask(geometry), seen);
   }
@@ -270,7 +298,7 @@ TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
     std::vector<std::tuple<int, Format, std::vector<int32_t>>> runs;
     for (int layer = 0; layer < geometry.layers; ++layer) {
       for (const tessera::Run& run : life.cache().runs(layer)) {
-        if (!run.open) runs.emplace_back(layer, run.format, run.positions);
+        if (!run.open) runs.emplace_back(layer, run.format, run.Positions());
       }
     }
     return runs;
