@@ -14,6 +14,7 @@ namespace tessera {
 SequenceCache::SequenceCache(Arena* arena)
     : arena_(arena),
       layers_(arena->geometry().layers),
+      pivots_(arena->geometry().layers),
       evicted_by_layer_(arena->geometry().layers) {}
 
 SequenceCache::SequenceCache(SequenceCache&& other) noexcept { *this = std::move(other); }
@@ -24,6 +25,7 @@ SequenceCache& SequenceCache::operator=(SequenceCache&& other) noexcept {
   arena_ = std::exchange(other.arena_, nullptr);
   length_ = std::exchange(other.length_, 0);
   layers_ = std::exchange(other.layers_, {});
+  pivots_ = std::exchange(other.pivots_, {});
   retired_ = std::exchange(other.retired_, {});
   evicted_ = std::exchange(other.evicted_, {});
   evicted_by_layer_ = std::exchange(other.evicted_by_layer_, {});
@@ -111,6 +113,7 @@ void SequenceCache::Release() {
     for (const Run& run : runs) UnrefAll(run.pages);
     runs.clear();
   }
+  for (std::vector<int32_t>& pivots : pivots_) pivots.clear();
   length_ = 0;
   evicted_ = {};
   std::fill(evicted_by_layer_.begin(), evicted_by_layer_.end(), 0);

@@ -60,11 +60,21 @@ void SequenceCache::FinishMoves() {
   retired_.clear();
 }
 
+Format SequenceCache::FormatOf(int layer, int32_t position, absl::Span<const uint8_t> vision,
+                               const LayerStorage& storage) const {
+  const std::vector<int32_t>& pivots = pivots_[layer];
+  if (std::binary_search(pivots.begin(), pivots.end(), position)) return Format::kRaw16;
+  return storage.FormatOf(ClassAt(vision, position));
+}
+
 bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
                            absl::Span<const uint8_t> vision, const LayerStorage& storage,
-                           std::vector<MoveBatch>* moves) {
+                           std::vector<MoveBatch>* moves, absl::Span<const int32_t> pivots) {
   std::vector<Run>& runs = layers_[layer];
   TESSERA_CHECK(storage.Valid());
+  TESSERA_CHECK(pivots.empty() || !FillsWholePages(storage.text));
+  TESSERA_CHECK(std::includes(kept.begin(), kept.end(), pivots.begin(), pivots.end()));
+  pivots_[layer].assign(pivots.begin(), pivots.end());
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
   const auto kept_tokens = static_cast<int32_t>(kept.size());
   for (int32_t i = 0; i < kept_tokens; ++i) {
@@ -75,7 +85,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   const int32_t older = storage.raw() ? 0 : std::max(0, kept_tokens - storage.window);
   ByFormat by_format;
   for (int32_t i = 0; i < older; ++i) {
-    by_format[static_cast<int>(storage.FormatOf(ClassAt(vision, kept[i])))].push_back(kept[i]);
+    by_format[static_cast<int>(FormatOf(layer, kept[i], vision, storage))].push_back(kept[i]);
   }
   std::vector<int32_t> window(kept.begin() + older, kept.end());
   for (int f = 0; f < kNumFormats; ++f) {
@@ -144,7 +154,7 @@ bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
   runs.pop_back();
   ByFormat by_format;
   for (int32_t i = 0; i < leaving; ++i) {
-    const Format format = storage.FormatOf(ClassAt(vision, open.positions[i]));
+    const Format format = FormatOf(layer, open.positions[i], vision, storage);
     by_format[static_cast<int>(format)].push_back(i);
   }
   const auto run_of = [&runs](Format format) {  // the closed run, or where it belongs
