@@ -16,9 +16,9 @@ namespace {
 // The table: one line a method.
 std::vector<PolicyEntry> Entries() {
   return {
-      NonePolicy(),                                                  // every token at 16 bit
-      WindowPolicy(), RandomPolicy(),                                // selectors
-      RtnPolicy(),    HadamardPolicy(), KiviPolicy(), AkvqPolicy(),  // stores
+      NonePolicy(),                                                        // every token at 16 bit
+      WindowPolicy(), RandomPolicy(),   FlashCachePolicy(),                // selectors
+      RtnPolicy(),    HadamardPolicy(), KiviPolicy(),       AkvqPolicy(),  // stores
   };
 }
 

@@ -50,8 +50,8 @@ TEST(Policy, TheTableIsComplete) {
     ASSERT_TRUE(policy.ok()) << policy.status();  // the defaults, written out, mean the default
     EXPECT_EQ((*policy)->Text(), info.name);
   }
-  EXPECT_THAT(names,
-              testing::ElementsAre("none", "window", "random", "rtn", "hadamard", "kivi", "akvq"));
+  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "rtn",
+                                          "hadamard", "kivi", "akvq"));
 }
 
 TEST(Policy, CompositionsAreSelectThenStore) {
@@ -151,13 +151,15 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
 }
 
 TEST(Policy, ErrorsAreExact) {
-  const std::string known = "none, window, random, rtn, hadamard, kivi, akvq";
+  const std::string known = "none, window, random, flashcache, rtn, hadamard, kivi, akvq";
   EXPECT_EQ(ErrorOf("nnone"), "unknown kv policy 'nnone'; did you mean 'none'? known: " + known);
   EXPECT_EQ(ErrorOf("zzzzzzzz(a=64)"), "unknown kv policy 'zzzzzzzz'; known: " + known);
   EXPECT_EQ(ErrorOf("none(bits=4)"), "kv policy 'none': unknown parameter 'bits'; there are none");
   EXPECT_EQ(ErrorOf("akvq(windw=64)"),
             "kv policy 'akvq': unknown parameter 'windw'; did you mean 'window'? known: window, "
             "low, text, tsa, pivots, pivot_rule");
+  EXPECT_EQ(ErrorOf("flashcache(keep=0.5, tokens=9)"),
+            "kv policy 'flashcache': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("random(keep=0.5, tokens=9)"),
             "kv policy 'random': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("none+none"),

@@ -28,6 +28,8 @@ constexpr const char* kPolicies[] = {
     "kivi(bits=4, residual=32)",
     "akvq(window=32)",
     "akvq(window=16, pivots=20, pivot_rule=topk_entries, tsa=1)",
+    "flashcache(keep=0.4)",
+    "flashcache(keep=0.3, scope=visual, segment=image)+akvq(window=16, pivot_rule=threshold)",
     "window(sinks=4, recent=64)",
     "random(keep=0.5, seed=3)",
     "random(keep=0.7, scope=visual)+rtn(bits=4)",
@@ -167,11 +169,29 @@ TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
   EXPECT_EQ(akvq.last.usage.kv_mean_bits, 16);
 }
 
+TEST(EnginePolicyTest, FlashCacheThatKeepsAllIsNone) {
+  const Questions questions;
+  const auto ask = [&](const char* policy) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    Request r = MakeRequest("a", questions.At(c, 61), 24);
+    r.stop.ignore_eos = true;
+    r.top_logprobs = 0;
+    r.policy = PolicyOf(policy);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    return testing::Ask(engine, std::move(r));
+  };
+  const Answer none = ask("none"), all = ask("flashcache(keep=1)");
+  EXPECT_EQ(all.ids, none.ids);
+  EXPECT_EQ(all.logprobs, none.logprobs);
+  EXPECT_EQ(all.last.usage.kv_bytes, none.last.usage.kv_bytes);
+}
+
 // A prefix that is found has no statistics of the steps that made it: policies that read them run
 // it again and say so; what is measured of stored K and V works with a hit.
 TEST(EnginePolicyTest, PrefixHitsEndWhereStatisticsBegin) {
   const Questions questions;
-  for (const char* policy : {"akvq(window=32)", "akvq(window=32, pivots=0)"}) {
+  for (const char* policy : {"akvq(window=32)", "akvq(window=32, pivots=0)", "flashcache(keep=0.4)",
+                             "flashcache(keep=0.5)+akvq(window=16)"}) {
     Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
     const Prompt prompt = questions.At(c, 60);
     Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
