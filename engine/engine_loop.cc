@@ -147,6 +147,7 @@ bool Engine::Loop::Step() {
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
   const float* logits = model_->Forward(batch, arena_memory_.get());
+  CollectPeaks(plan, batch);
   const absl::Time computed = absl::Now();
   for (const StepPlan::Item& item : plan.items) {
     (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
@@ -215,6 +216,7 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
   const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
+  const int hidden = model_->config().text.hidden;
   Batch batch;
   bool any_rotated = false;
   batch.query_begin.push_back(0);
@@ -234,6 +236,14 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     any_rotated |= rotated != 0;
     batch.transform_rows.insert(batch.transform_rows.end(), item.count, rotated);
     batch.transform_sequences.push_back(rotated);
+
+    if (!s.committed && s.needs.residual_peaks > 0) {
+      for (int i = item.first; i < std::min(last, s.view().tokens()); ++i) {
+        batch.peak_rows.push_back(row + i - item.first);
+      }
+      batch.peaks = std::max(batch.peaks, std::min(s.needs.residual_peaks, hidden));
+      batch.medians |= s.needs.residual_medians;
+    }
 
     Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
@@ -271,8 +281,11 @@ void Engine::Loop::Compress(const StepPlan& plan) {
   std::vector<Sequence*> preempted;
   const absl::Time start = absl::Now();
   int commits = 0;
-  for (const StepPlan::Item& item : plan.items)
-    commits += scheduler_.Compress(item.sequence, *this, &preempted) ? 1 : 0;
+  for (const StepPlan::Item& item : plan.items) {
+    Sequence& s = *item.sequence;
+    if (s.commit_due() && s.needs.low_pass) MeasureLowPass(s);
+    commits += scheduler_.Compress(&s, *this, &preempted) ? 1 : 0;
+  }
   if (commits > 0) observer_->OnCommitted(commits, absl::ToDoubleSeconds(absl::Now() - start));
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
 }

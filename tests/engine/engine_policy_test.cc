@@ -31,6 +31,9 @@ constexpr const char* kPolicies[] = {
     "calibquant",
     "random(keep=0.7, scope=visual)+calibquant(bits=2)",
     "akvq(window=32)",
+    "akvq(window=16, pivots=20, pivot_rule=topk_entries, tsa=1)",
+    "flashcache(keep=0.4)",
+    "flashcache(keep=0.3, scope=visual, segment=image)+akvq(window=16, pivot_rule=threshold)",
     "window(sinks=4, recent=64)",
     "random(keep=0.5, seed=3)",
     "random(keep=0.7, scope=visual)+rtn(bits=4)",
@@ -242,6 +245,50 @@ TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
   EXPECT_EQ(akvq.ids, hadamard.ids);
   EXPECT_EQ(akvq.logprobs, hadamard.logprobs);
   EXPECT_EQ(akvq.last.usage.kv_mean_bits, 16);
+}
+
+TEST(EnginePolicyTest, FlashCacheThatKeepsAllIsNone) {
+  const Questions questions;
+  const auto ask = [&](const char* policy) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    Request r = MakeRequest("a", questions.At(c, 61), 24);
+    r.stop.ignore_eos = true;
+    r.top_logprobs = 0;
+    r.policy = PolicyOf(policy);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    return testing::Ask(engine, std::move(r));
+  };
+  const Answer none = ask("none"), all = ask("flashcache(keep=1)");
+  EXPECT_EQ(all.ids, none.ids);
+  EXPECT_EQ(all.logprobs, none.logprobs);
+  EXPECT_EQ(all.last.usage.kv_bytes, none.last.usage.kv_bytes);
+}
+
+// A prefix that is found has no statistics of the steps that made it: policies that read them run
+// it again and say so; what is measured of stored K and V works with a hit.
+TEST(EnginePolicyTest, PrefixHitsEndWhereStatisticsBegin) {
+  const Questions questions;
+  for (const char* policy : {"akvq(window=32)", "akvq(window=32, pivots=0)", "flashcache(keep=0.4)",
+                             "flashcache(keep=0.5)+akvq(window=16)"}) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    const Prompt prompt = questions.At(c, 60);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    const auto ask = [&](const char* id) {
+      Request r = MakeRequest(id, prompt, 12);
+      r.stop.ignore_eos = true;
+      r.top_logprobs = 0;
+      r.policy = PolicyOf(policy);
+      return testing::Ask(engine, std::move(r));
+    };
+    const Answer first = ask("first"), second = ask("second");
+    EXPECT_EQ(first.ids, second.ids) << policy;
+    EXPECT_EQ(first.logprobs, second.logprobs) << policy;
+    EXPECT_EQ(first.last.usage.cached_tokens + first.last.usage.recomputed_tokens, 0) << policy;
+    const bool runs_again = PolicyOf(policy)->needs().residual_peaks > 0;
+    const int found = (static_cast<int>(prompt.ids.size()) - 1) / 16 * 16;
+    EXPECT_EQ(second.last.usage.cached_tokens, runs_again ? 0 : found) << policy;
+    EXPECT_EQ(second.last.usage.recomputed_tokens, runs_again ? found : 0) << policy;
+  }
 }
 
 TEST(EnginePolicyTest, EightBitsAnswerLikeSixteen) {
