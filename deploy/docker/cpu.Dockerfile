@@ -24,8 +24,8 @@ COPY --from=build /opt/tessera /usr/local
 USER 10001:10001
 EXPOSE 8600 9090
 STOPSIGNAL SIGTERM
-# Asks the admin listener, which stays on the container's loopback; Kubernetes has its own probes.
+# Ready to take requests? Kubernetes has probes of its own and does not look at this.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
-    CMD ["/usr/local/bin/tessera", "info", "--admin_address=127.0.0.1:8601", "--timeout=3s"]
+    CMD ["/usr/local/bin/tessera", "health", "--address=127.0.0.1:8600", "--timeout=3s"]
 # No listener beyond loopback unless the flags say so: there is no TLS yet.
 ENTRYPOINT ["/usr/local/bin/tesserad"]

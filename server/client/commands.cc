@@ -19,6 +19,7 @@ constexpr Command kCommands[] = {
     {"eval", "measure accuracy on a file of questions with known answers", RunEval},
     {"bench", "measure latency, throughput and goodput under load", RunBench},
     {"info", "show a server's state, model, load and cache", RunInfo},
+    {"health", "ask whether a server takes requests, or wait until it does", RunHealth},
     {"tokenize", "show the token ids and pieces of a text", RunTokenize},
 };
 

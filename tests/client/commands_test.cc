@@ -12,7 +12,7 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-constexpr const char* kNames[] = {"chat", "generate", "eval", "bench", "info", "tokenize"};
+constexpr const char* kNames[] = {"chat", "generate", "eval", "bench", "info", "health", "tokenize"};
 
 TEST(ClientCommands, HelpNamesEveryCommand) {
   const Outcome outcome = RunCommand({"--help"});

@@ -27,7 +27,7 @@ def main(*needed_tools):
         if shutil.which(tool) is None:
             print(f"skipped: {tool} is not installed")
             sys.exit(SKIPPED)
-    unittest.main(module="__main__")
+    unittest.main(module="__main__", verbosity=2)  # which says why a test was skipped
 
 
 def binary(name):
@@ -39,6 +39,11 @@ def binary(name):
 def run(*command, **more):
     """The finished process; its output as text."""
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)
+
+
+def kubectl_version():
+    """What kubectl says of itself; empty without one."""
+    return "" if shutil.which("kubectl") is None else run("kubectl", "version", "--client").stdout
 
 
 def server_flags():

@@ -41,7 +41,7 @@ class Docs(unittest.TestCase):
             self.assertEqual(used - known, set(), path)
 
     def test_flags_in_alerts_and_manifests_comments_exist(self):
-        known = dt.server_flags() | FOREIGN_FLAGS | {"help", "flagfile"}  # Abseil's own
+        known = dt.server_flags() | dt.client_options() | {"help", "flagfile"}  # Abseil's own
         for path in dt.DEPLOY.rglob("*"):
             if path.suffix in {".yaml", ".flags", ".service", ".conf"}:
                 # llm-d's and kubectl's are spelt with dashes, ours with underscores.

@@ -29,8 +29,8 @@ constexpr Model kModels[] = {{"LLaVA-1.5-7B", {32, 32, 128}},
                              {"LLaVA-1.5-13B", {40, 40, 128}},
                              {"Mistral-7B text", {32, 8, 128}}};
 
-constexpr const char* kFormats[] = {"raw16",  "token8", "token4", "token2",
-                                    "token1", "kivi4",  "kivi2",  "kivi1"};
+constexpr const char* kFormats[] = {"raw16",  "token8",   "token4",   "token2",   "token2g32",
+                                    "token1", "kivi4g32", "kivi2g32", "segment2", "segment1"};
 constexpr const char* kPolicies[] = {
     "none",
     "rtn(bits=8)",
@@ -41,6 +41,8 @@ constexpr const char* kPolicies[] = {
     "rtn(bits=1)",
     "kivi(bits=4)",
     "kivi",
+    "calibquant(bits=2)",
+    "calibquant",
     "akvq(pivots=0)",
     "akvq(window=32, pivots=0)",
     "window(sinks=4, recent=256)",
