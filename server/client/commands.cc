@@ -20,6 +20,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure latency, throughput and goodput under load", RunBench},
     {"info", "show a server's state, model, load and cache", RunInfo},
     {"tokenize", "show the token ids and pieces of a text", RunTokenize},
+    {"stress", "write a checkpoint that is harder to compress; needs no server", RunStress},
 };
 
 std::string Help() {
