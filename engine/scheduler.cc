@@ -162,9 +162,10 @@ void Scheduler::Complete(const StepPlan::Item& item) {
   }
 }
 
-bool Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
-  if (!s->running || !s->policy->compresses() || s->computed < s->commit_tokens) return false;
+Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
+  if (!s->running || !s->policy->compresses() || s->computed < s->commit_tokens) return {};
   const bool commit = !s->committed;
+  int64_t exited = 0;
   StepPlan plan;  // collects the preempted only
   Selection kept;
   if (commit) kept = s->policy->Select(s->view(), {}, arena_->geometry());
@@ -180,12 +181,13 @@ bool Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>*
     }
     if (!s->running) break;
     s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
+    for (const MoveBatch& batch : moves) exited += commit ? 0 : std::ssize(batch.moves);
     if (!moves.empty()) mover.Move(moves);
     s->cache.FinishMoves();
   }
   preempted->insert(preempted->end(), plan.preempted.begin(), plan.preempted.end());
   s->committed = s->running;
-  return s->running && commit;
+  return {s->running && commit, static_cast<double>(exited) / s->cache.layers()};
 }
 
 }  // namespace tessera

@@ -196,7 +196,15 @@ TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
   for (size_t p = 0; p < std::size(kPolicies); ++p) prompts.push_back(questions.At(c, 200));
   const double images = prompts[0].image_tokens,
                tokens = static_cast<double>(prompts[0].ids.size());
-  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), nullptr);
+  struct Reports : Observer {
+    void OnCompressed(const CompressReport& r) override {
+      commits += r.commits;
+      exited_tokens = exited_tokens + r.exited_tokens;
+    }
+    std::atomic<int> commits{0};
+    std::atomic<double> exited_tokens{0};
+  } reports;
+  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), &reports);
   std::map<std::string, Usage> usage;
   for (size_t p = 0; p < std::size(kPolicies); ++p) {
     Request r = MakeRequest(kPolicies[p], prompts[p], 2);
@@ -221,6 +229,9 @@ TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
     EXPECT_EQ(ParsePolicy(u.policy).ok(), true) << text;
     EXPECT_GE(u.kv_bytes_peak, u.kv_bytes) << text;
   }
+  EXPECT_EQ(reports.commits, std::ssize(kPolicies) - 1);  // all but none
+  // One stored token after the prompt's end: rtn(bits=8) has no window, but needs 32 for an exit.
+  EXPECT_EQ(reports.exited_tokens, 0);
 }
 
 TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
