@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cache/audit.h"
+#include "engine/explanation.h"
 
 namespace tessera {
 namespace {
@@ -313,6 +314,9 @@ void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
   const Request& request = generation.request();
   event.done = true;
   Usage& usage = event.usage = generation.MakeUsage();
+  if (request.explain && event.status.ok()) {
+    event.explanation = std::make_shared<const Explanation>(Explain(generation.sequence(), arena_));
+  }
   const auto seconds = [](absl::Time from, absl::Time to) {
     return from == absl::Time() || to == absl::Time() ? 0.0 : absl::ToDoubleSeconds(to - from);
   };
