@@ -20,6 +20,7 @@ SequenceCache::SequenceCache(Arena* arena)
     : arena_(arena),
       layers_(arena->geometry().layers),
       known_(arena->geometry().layers),
+      pivots_(arena->geometry().layers),
       evicted_by_layer_(arena->geometry().layers) {}
 
 SequenceCache::SequenceCache(SequenceCache&& other) noexcept { *this = std::move(other); }
@@ -34,6 +35,7 @@ SequenceCache& SequenceCache::operator=(SequenceCache&& other) noexcept {
   spare_ = std::exchange(other.spare_, 0);
   layers_ = std::exchange(other.layers_, {});
   known_ = std::exchange(other.known_, {});
+  pivots_ = std::exchange(other.pivots_, {});
   retired_ = std::exchange(other.retired_, {});
   evicted_ = std::exchange(other.evicted_, {});
   evicted_by_layer_ = std::exchange(other.evicted_by_layer_, {});
@@ -142,6 +144,7 @@ void SequenceCache::Release() {
     for (const Run& run : runs) ReleaseRun(run);
     runs.clear();
   }
+  for (std::vector<int32_t>& pivots : pivots_) pivots.clear();
   length_ = spare_ = 0;
   std::fill(known_.begin(), known_.end(), 0);
   evicted_ = {};

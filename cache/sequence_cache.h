@@ -72,11 +72,13 @@ class SequenceCache {
   void Release();  // afterwards it is empty and may be used again
 
   // Stores `layer` as a policy decided: of all tokens those in `kept` (ascending) stay, the last
-  // storage.window of them at 16 bit, the others by class. `vision`: the prompt's flags, as for
-  // ClassAt. Adds to `moves`. REQUIRES: the layer was not committed and did not exit. Nothing moves
-  // when all tokens stay at 16 bit.
+  // storage.window of them at 16 bit, `pivots` (ascending, some of `kept`) at 16 bit too, even when
+  // they leave the window later, the others by class. `vision`: the prompt's flags, as for ClassAt.
+  // Adds to `moves`. REQUIRES: the layer was not committed and did not exit; no pivots with formats
+  // that fill whole pages. Nothing moves when all tokens stay in the window.
   bool Commit(int layer, absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision,
-              const LayerStorage& storage, std::vector<MoveBatch>* moves);
+              const LayerStorage& storage, std::vector<MoveBatch>* moves,
+              absl::Span<const int32_t> pivots = {});
   // Moves the layer's oldest open tokens, kExitTokens at a time, while that leaves a window.
   bool ExitWindow(int layer, absl::Span<const uint8_t> vision, const LayerStorage& storage,
                   std::vector<MoveBatch>* moves);
@@ -115,6 +117,9 @@ class SequenceCache {
   bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
   void UnrefAll(const std::vector<PageId>& pages);
   void ReleaseRun(const Run& run);
+  // Where a token goes that is older than the window.
+  Format FormatOf(int layer, int32_t position, absl::Span<const uint8_t> vision,
+                  const LayerStorage& storage) const;
   absl::Status CheckLayer(int layer) const;
 
   Arena* arena_ = nullptr;
@@ -124,6 +129,7 @@ class SequenceCache {
   int spare_ = 0;  // tokens for which every layer's open run surely has slots
   mutable std::vector<std::vector<Run>> layers_;
   mutable std::vector<int32_t> known_;  // [layers] the length that the layer's open run knows of
+  std::vector<std::vector<int32_t>> pivots_;  // [layer], as Commit was told
   std::vector<PageId> retired_;
   EvictedTokens evicted_;
   std::vector<int64_t> evicted_by_layer_;  // text and vision

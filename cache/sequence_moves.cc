@@ -78,11 +78,21 @@ void SequenceCache::FinishMoves() {
   retired_.clear();
 }
 
+Format SequenceCache::FormatOf(int layer, int32_t position, absl::Span<const uint8_t> vision,
+                               const LayerStorage& storage) const {
+  const std::vector<int32_t>& pivots = pivots_[layer];
+  if (std::binary_search(pivots.begin(), pivots.end(), position)) return Format::kRaw16;
+  return storage.FormatOf(ClassAt(vision, position));
+}
+
 bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
                            absl::Span<const uint8_t> vision, const LayerStorage& storage,
-                           std::vector<MoveBatch>* moves) {
+                           std::vector<MoveBatch>* moves, absl::Span<const int32_t> pivots) {
   std::vector<Run>& runs = Synced(layer);
   TESSERA_CHECK(storage.Valid());
+  TESSERA_CHECK(pivots.empty() || !FillsWholePages(storage.text));
+  TESSERA_CHECK(std::includes(kept.begin(), kept.end(), pivots.begin(), pivots.end()));
+  pivots_[layer].assign(pivots.begin(), pivots.end());
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
   const auto kept_tokens = static_cast<int32_t>(kept.size());
   for (int32_t i = 0; i < kept_tokens; ++i) {
@@ -95,7 +105,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   std::vector<Leaving> leaving;
   std::vector<int32_t> window;
   for (int32_t i = 0; i < kept_tokens; ++i) {
-    const Format format = storage.FormatOf(ClassAt(vision, kept[i]));
+    const Format format = FormatOf(layer, kept[i], vision, storage);
     if (storage.exits() ? i >= older : format == kOpen) {
       window.push_back(kept[i]);
       continue;
@@ -184,7 +194,7 @@ bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
   spare_ = 0;
   ByFormat by_format;
   for (int32_t i = 0; i < leaving; ++i) {
-    const Format format = storage.FormatOf(ClassAt(vision, open.Position(i)));
+    const Format format = FormatOf(layer, open.Position(i), vision, storage);
     by_format[static_cast<int>(format)].push_back(i);
   }
   const auto run_of = [&runs](Format format) {  // the closed run, or where it belongs

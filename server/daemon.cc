@@ -91,6 +91,7 @@ absl::Status Daemon::Load(const Loader& loader) {
   context_.convert.max_images = config_.max_images;
   context_.convert.max_text_bytes = config_.max_text_bytes;
   context_.convert.allowed_policies = config_.kv_policy_allow;
+  context_.convert.allow_explain = config_.allow_explain;
   ASSIGN_OR_RETURN(context_.convert.default_policy, ParsePolicy(config_.kv_policy));
   metrics_.SetSource([this] {
     MetricsSnapshot now;

@@ -25,6 +25,7 @@ PolicyEntry NonePolicy();
 // Selectors.
 PolicyEntry WindowPolicy();
 PolicyEntry RandomPolicy();
+PolicyEntry FlashCachePolicy();
 // Stores.
 PolicyEntry RtnPolicy();
 PolicyEntry HadamardPolicy();

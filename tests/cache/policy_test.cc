@@ -50,8 +50,8 @@ TEST(Policy, TheTableIsComplete) {
     ASSERT_TRUE(policy.ok()) << policy.status();  // the defaults, written out, mean the default
     EXPECT_EQ((*policy)->Text(), info.name);
   }
-  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "rtn", "hadamard", "kivi",
-                                          "akvq", "calibquant"));
+  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "rtn",
+                                          "hadamard", "kivi", "akvq", "calibquant"));
 }
 
 TEST(Policy, CompositionsAreSelectThenStore) {
@@ -91,6 +91,18 @@ TEST(Policy, MethodsAreWhatTheirPapersSay) {
   EXPECT_EQ(psa.vision, Format::kToken2);
   EXPECT_EQ(psa.text_rule.clip_k, 0.8f);
   EXPECT_EQ(layer("akvq(tsa=0)", 0).text, Format::kToken2);
+  EXPECT_EQ((*ParsePolicy("akvq"))->MaxPivots(1), 0);
+  EXPECT_EQ((*ParsePolicy("akvq"))->MaxPivots(2), 15);
+  // Table I: no text-salient layers in Mistral; an explicit number stands.
+  const auto mistral = [](absl::string_view text) {
+    return (*ParsePolicy(text))->ForModel("mistral");
+  };
+  EXPECT_EQ(mistral("akvq")->Layer(0).text, Format::kToken2);
+  EXPECT_EQ(mistral("akvq")->MaxPivots(0), 15);
+  EXPECT_EQ(mistral("akvq")->Text(), "akvq");
+  EXPECT_EQ(mistral("akvq(tsa=1)")->Layer(0).text, Format::kToken4);
+  EXPECT_EQ(mistral("window+akvq")->Text(), "window+akvq");
+  EXPECT_EQ((*ParsePolicy("akvq"))->ForModel("llama")->Layer(1).text, Format::kToken4);
   EXPECT_TRUE((*ParsePolicy("akvq"))->rotated());
   EXPECT_TRUE((*ParsePolicy("hadamard"))->rotated());
   EXPECT_FALSE((*ParsePolicy("rtn(bits=2)"))->rotated());
@@ -183,16 +195,16 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
 }
 
 TEST(Policy, ErrorsAreExact) {
-  const std::string known = "none, window, random, rtn, hadamard, kivi, akvq, calibquant";
+  const std::string known =
+      "none, window, random, flashcache, rtn, hadamard, kivi, akvq, calibquant";
   EXPECT_EQ(ErrorOf("nnone"), "unknown kv policy 'nnone'; did you mean 'none'? known: " + known);
   EXPECT_EQ(ErrorOf("zzzzzzzz(a=64)"), "unknown kv policy 'zzzzzzzz'; known: " + known);
   EXPECT_EQ(ErrorOf("none(bits=4)"), "kv policy 'none': unknown parameter 'bits'; there are none");
   EXPECT_EQ(ErrorOf("akvq(windw=64)"),
             "kv policy 'akvq': unknown parameter 'windw'; did you mean 'window'? known: window, "
-            "low, text, tsa, group, pivots");
-  EXPECT_EQ(ErrorOf("akvq(pivots=15)"),
-            "kv policy 'akvq': pivots=15 needs statistics of the residual stream, which are not "
-            "collected yet; only 0 works");
+            "low, text, tsa, group, pivots, pivot_rule");
+  EXPECT_EQ(ErrorOf("flashcache(keep=0.5, tokens=9)"),
+            "kv policy 'flashcache': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("random(keep=0.5, tokens=9)"),
             "kv policy 'random': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("none+none"),
