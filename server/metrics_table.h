@@ -44,6 +44,7 @@ enum class Metric {
   kKvPages,
   kKvCommits,
   kKvCommitSeconds,
+  kKvHeldSlopes,
   kEvictedTokens,
   kPrefixBlocks,
   kPrefixLookupTokens,
