@@ -21,11 +21,14 @@ int64_t SlabBytesFor(const std::vector<int64_t>& page_bytes) {
   return RoundUp(*std::max_element(page_bytes.begin(), page_bytes.end()), kSlabBytes);
 }
 
-// A slab on a shelf has a used page, so at most all but one are free.
+// Of all shelves, by Arena::ShelfOf. A slab on one has a used page, so at most all but one are
+// free.
 std::vector<int32_t> MaxFree(const std::vector<int64_t>& page_bytes) {
   std::vector<int32_t> max_free;
-  for (int64_t bytes : page_bytes) {
-    max_free.push_back(static_cast<int32_t>(SlabBytesFor(page_bytes) / bytes - 1));
+  for (int lifetime = 0; lifetime < 2; ++lifetime) {
+    for (int64_t bytes : page_bytes) {
+      max_free.push_back(static_cast<int32_t>(SlabBytesFor(page_bytes) / bytes - 1));
+    }
   }
   return max_free;
 }
@@ -58,9 +61,10 @@ int64_t Arena::SlabBytes(const KvGeometry& geometry) {
   return SlabBytesFor(PageBytesByFormat(geometry));
 }
 
-PageId Arena::Allocate(Format format) {
+PageId Arena::Allocate(Format format, bool brief) {
   PageClass& page_class = ClassOf(format);
-  int32_t s = shelves_.Fullest(static_cast<int>(format));
+  int32_t s = shelves_.Fullest(ShelfOf(format, brief));
+  if (s < 0 && free_slabs_.empty()) s = shelves_.Fullest(ShelfOf(format, !brief));
   if (s >= 0) {
     shelves_.Remove(s);
   } else {
@@ -69,6 +73,7 @@ PageId Arena::Allocate(Format format) {
     free_slabs_.pop_back();
     ++page_class.slabs;
     slabs_[s].format = format;
+    slabs_[s].brief = brief;
     if (slabs_[s].ref_counts.size() < static_cast<size_t>(page_class.pages_per_slab)) {
       slabs_[s].ref_counts.resize(page_class.pages_per_slab, 0);
     }
@@ -85,7 +90,7 @@ PageId Arena::Allocate(Format format) {
   ++slab.in_use;
   ++page_class.used_pages;
   if (slab.in_use < page_class.pages_per_slab) {
-    shelves_.Add(static_cast<int>(format), s, page_class.pages_per_slab - slab.in_use);
+    shelves_.Add(ShelfOf(format, slab.brief), s, page_class.pages_per_slab - slab.in_use);
   }
   return static_cast<PageId>(int64_t{s} * slab_units_ + index * page_class.page_units);
 }
@@ -123,7 +128,7 @@ void Arena::FreePage(int64_t s, int64_t index) {
   --page_class.used_pages;
   if (slab.in_use > 0) {
     slab.free_list.push_back(static_cast<uint16_t>(index));
-    shelves_.Add(static_cast<int>(slab.format), static_cast<int32_t>(s),
+    shelves_.Add(ShelfOf(slab.format, slab.brief), static_cast<int32_t>(s),
                  page_class.pages_per_slab - slab.in_use);
     return;
   }

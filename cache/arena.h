@@ -2,10 +2,12 @@
 // equal pages; a slab goes back to the arena when its last page is freed.
 //
 // Pages are reference counted (prefix sharing). Allocation takes from the fullest part-filled slab
-// of the format, so that slabs empty out and little is stranded; free slabs are reused last in,
-// first out. Every operation takes constant time. The arena does bookkeeping only: it never touches
-// the memory, so the scheduler's tests use it without any.
-// Threads: one thread. Errors: Allocate says "full" by kNoPage; misuse is a CHECK.
+// of the format, so that slabs empty out and little is stranded; pages that will soon be freed
+// together, those of prompts that are to be compressed, have slabs of their own, as one that stays
+// behind would hold a slab. Free slabs are reused last in, first out. Every operation takes
+// constant time. The arena does bookkeeping only: it never touches the memory, so the scheduler's
+// tests use it without any. Threads: one thread. Errors: Allocate says "full" by kNoPage; misuse is
+// a CHECK.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +45,9 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  PageId Allocate(Format format);  // reference count 1, or kNoPage
+  // Reference count 1, or kNoPage. `brief`: soon to be freed; a preference, which gives way before
+  // the arena is full.
+  PageId Allocate(Format format, bool brief = false);
   void Ref(PageId page);
   void Unref(PageId page);  // frees at zero
   int RefCount(PageId page) const;
@@ -83,6 +87,7 @@ class Arena {
   };
   struct Slab {
     Format format = Format::kRaw16;
+    bool brief = false;
     int32_t in_use = 0;                // pages; 0: the slab is free
     int32_t fresh = 0;                 // pages from here on were not used since the slab was given
     std::vector<uint16_t> ref_counts;  // by page index; grows to what was needed, never shrinks
@@ -103,6 +108,9 @@ class Arena {
   }
   static uint32_t TagOf(const Slab& slab, int64_t index) {
     return index < static_cast<int64_t>(slab.tags.size()) ? slab.tags[index] : kNoTag;
+  }
+  int ShelfOf(Format format, bool brief) const {
+    return static_cast<int>(format) + (brief ? static_cast<int>(classes_.size()) : 0);
   }
   void FreePage(int64_t slab, int64_t index);
   absl::Status CheckSlab(int64_t slab) const;

@@ -97,7 +97,8 @@ class Policy {
   // a window exit writes before it frees those it read.
   int64_t PeakBytes(const PromptView& prompt, int64_t output_tokens,
                     const KvGeometry& geometry) const;
-  // One slab for each format but RAW16: what part-filled slabs may strand. Once for all sequences.
+  // What part-filled slabs may strand, where there are several formats: one slab for each, and
+  // RAW16 has two kinds (Arena::Allocate). Once for all sequences.
   int64_t SlabHeadroom(const KvGeometry& geometry) const;
   // `tokens` at 16 bit in every layer.
   int64_t PeakBytes(int64_t tokens, const KvGeometry& geometry) const;

@@ -116,30 +116,37 @@ struct Share {
 };
 std::vector<Share> DearestShares(const LayerStorage& storage, int64_t tokens,
                                  const KvGeometry& geometry) {
-  if (storage.raw()) return {{Format::kRaw16, tokens}};
+  if (!storage.exits()) return {{Format::kRaw16, tokens}};
   const int64_t open = std::min<int64_t>(tokens, storage.window + kExitTokens - 1);
   const auto bytes = [&](Format f) { return PageBytes(f, geometry) / PageTokens(f); };
   const bool text = bytes(storage.text) > bytes(storage.vision);
   return {{Format::kRaw16, open}, {text ? storage.text : storage.vision, tokens - open}};
 }
 
-// What a layer holds beside its tokens' share of full pages: one page a run, and pivots.
-int64_t PartPages(const LayerStorage& storage, int max_pivots, const KvGeometry& geometry) {
+// What a layer holds beside its tokens' share of full pages: one page a run, headers, and pivots.
+int64_t PartPages(const LayerStorage& storage, int max_pivots, const PromptView& prompt,
+                  const KvGeometry& geometry) {
   int64_t bytes =
       PageBytes(Format::kRaw16, geometry) + RunBytes(Format::kRaw16, max_pivots, geometry);
   if (!storage.raw()) bytes += PageBytes(storage.text, geometry);
-  if (storage.text != storage.vision) bytes += PageBytes(storage.vision, geometry);
+  if (HasHeader(storage.vision)) {
+    const std::vector<int32_t> segments = SegmentsOf(prompt.vision);
+    const int64_t images = segments.empty() ? 0 : segments.back() + 1;
+    bytes += images * (PageBytes(storage.vision, geometry) + PageBytes(Format::kHeader, geometry));
+  } else if (storage.text != storage.vision) {
+    bytes += PageBytes(storage.vision, geometry);
+  }
   return bytes;
 }
 
 // `tokens` over all layers and at most `per_layer` in one, wherever they take most bytes.
-int64_t DearestBytes(const Policy& policy, int64_t tokens, int64_t per_layer,
-                     const KvGeometry& geometry) {
+int64_t DearestBytes(const Policy& policy, const PromptView& prompt, int64_t tokens,
+                     int64_t per_layer, const KvGeometry& geometry) {
   std::vector<Share> shares;
   int64_t bytes = 0;
   for (int layer = 0; layer < geometry.layers; ++layer) {
     const LayerStorage storage = policy.Layer(layer);
-    bytes += PartPages(storage, policy.MaxPivots(layer), geometry);
+    bytes += PartPages(storage, policy.MaxPivots(layer), prompt, geometry);
     for (const Share& s : DearestShares(storage, per_layer, geometry)) shares.push_back(s);
   }
   const auto bytes_of = [&](const Share& s) {
@@ -171,7 +178,7 @@ std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt
 int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
                             const KvGeometry& geometry) const {
   if (selector_ != nullptr && selector_->needs().any()) {
-    return DearestBytes(*this,
+    return DearestBytes(*this, prompt,
                         selector_->MaxTokens(prompt, geometry) + output_tokens * geometry.layers,
                         prompt.tokens() + output_tokens, geometry);
   }
@@ -191,7 +198,7 @@ int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
     int64_t largest = 0;
     for (int layer = 0; layer < geometry.layers; ++layer) {
       const LayerStorage storage = Layer(layer);
-      int64_t bytes = PartPages(storage, MaxPivots(layer), geometry);
+      int64_t bytes = PartPages(storage, MaxPivots(layer), prompt, geometry);
       for (const auto& [format, tokens] : DearestShares(storage, prompt.tokens(), geometry)) {
         bytes += RunBytes(format, tokens, geometry);
       }
@@ -218,7 +225,8 @@ int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
 }
 
 int64_t Policy::SlabHeadroom(const KvGeometry& geometry) const {
-  return (std::popcount(FormatMask(geometry)) - 1) * Arena::SlabBytes(geometry);
+  const int formats = std::popcount(FormatMask(geometry));
+  return (formats > 1 ? formats : 0) * Arena::SlabBytes(geometry);
 }
 
 int64_t Policy::PeakBytes(int64_t tokens, const KvGeometry& geometry) const {

@@ -16,8 +16,9 @@ std::vector<int32_t> Run::Positions() const {
   return positions;
 }
 
-SequenceCache::SequenceCache(Arena* arena)
+SequenceCache::SequenceCache(Arena* arena, bool commits)
     : arena_(arena),
+      commits_(commits),
       layers_(arena->geometry().layers),
       known_(arena->geometry().layers),
       pivots_(arena->geometry().layers),
@@ -29,6 +30,8 @@ SequenceCache& SequenceCache::operator=(SequenceCache&& other) noexcept {
   if (this == &other) return *this;
   Release();
   arena_ = std::exchange(other.arena_, nullptr);
+  commits_ = other.commits_;
+  committed_ = std::exchange(other.committed_, false);
   length_ = std::exchange(other.length_, 0);
   pages_ = std::exchange(other.pages_, 0);
   bytes_ = std::exchange(other.bytes_, 0);
@@ -86,7 +89,7 @@ bool SequenceCache::Extend(int tokens) {
                   arena_->RefCount(open.pages.back()) == 1);
     const size_t pages = CeilDiv(open.tokens, kOpenTokens);
     while (open.pages.size() < pages) {
-      open.pages.push_back(arena_->Allocate(kOpen));
+      open.pages.push_back(arena_->Allocate(kOpen, commits_ && !committed_));
       TESSERA_CHECK(open.pages.back() != kNoPage);
     }
     spare_ = std::min(spare_, static_cast<int>(pages) * kOpenTokens - open.tokens);
@@ -145,6 +148,7 @@ void SequenceCache::Release() {
     runs.clear();
   }
   for (std::vector<int32_t>& pivots : pivots_) pivots.clear();
+  committed_ = false;
   length_ = spare_ = 0;
   std::fill(known_.begin(), known_.end(), 0);
   evicted_ = {};

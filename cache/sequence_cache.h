@@ -53,7 +53,8 @@ struct EvictedTokens {
 
 class SequenceCache {
  public:
-  explicit SequenceCache(Arena* arena);
+  // `commits`: until Commit the pages are brief (Arena::Allocate).
+  explicit SequenceCache(Arena* arena, bool commits = false);
   SequenceCache(SequenceCache&&) noexcept;
   SequenceCache& operator=(SequenceCache&&) noexcept;
   ~SequenceCache();
@@ -123,6 +124,8 @@ class SequenceCache {
   absl::Status CheckLayer(int layer) const;
 
   Arena* arena_ = nullptr;
+  bool commits_ = false;
+  bool committed_ = false;  // some layer
   int length_ = 0;
   int64_t pages_ = 0;
   int64_t bytes_ = 0;

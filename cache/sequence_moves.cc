@@ -94,6 +94,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   TESSERA_CHECK(std::includes(kept.begin(), kept.end(), pivots.begin(), pivots.end()));
   pivots_[layer].assign(pivots.begin(), pivots.end());
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
+  committed_ = true;
   const auto kept_tokens = static_cast<int32_t>(kept.size());
   for (int32_t i = 0; i < kept_tokens; ++i) {
     TESSERA_CHECK(kept[i] >= (i == 0 ? 0 : kept[i - 1] + 1) && kept[i] < length_);

@@ -147,7 +147,9 @@ bool Engine::Loop::Step() {
   EncodeImages(plan, &report);
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
+  report.held_slopes = -model_->ops().held_slopes();
   const float* logits = model_->Forward(batch, arena_memory_.get());
+  report.held_slopes += model_->ops().held_slopes();
   CollectPeaks(plan, batch);
   const absl::Time computed = absl::Now();
   for (const StepPlan::Item& item : plan.items) {

@@ -31,6 +31,7 @@ struct StepReport {
   int prefill_tokens = 0;
   int decode_tokens = 0;
   int sequences = 0;
+  int64_t held_slopes = 0;  // rows x heads x layers: Ops::held_slopes
   double plan_seconds = 0;
   double vision_seconds = 0;
   double forward_seconds = 0;

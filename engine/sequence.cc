@@ -41,7 +41,7 @@ Sequence::Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int
       tokens(prompt.ids),
       prompt_tokens(static_cast<int>(prompt.ids.size())),
       commit_tokens(prompt_tokens),
-      cache(arena) {}
+      cache(arena, policy.compresses()) {}
 
 int Sequence::NextChunk() const {
   int chunk = to_compute();

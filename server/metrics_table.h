@@ -48,6 +48,7 @@ enum class Metric {
   kKvCommitSeconds,
   kKvQuantizeSeconds,
   kKvExitedTokens,
+  kKvHeldSlopes,
   kEvictedTokens,
   kPrefixBlocks,
   kPrefixLookupTokens,

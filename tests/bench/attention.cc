@@ -15,8 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "kernels/backend.h"
-#include "kernels/quantize.h"
 #include "kernels/half.h"
+#include "kernels/quantize.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/device.h"
 
@@ -28,15 +28,18 @@ struct Shape {
   int64_t batch, context, rows;  // rows: query rows of each sequence
 };
 
-// Layers of sequences over shuffled pages of one arena, all pages alike.
+// Layers of sequences over shuffled pages of one arena, all pages alike. Where the format has
+// headers, a sequence is one segment, its logits are mapped as CalibQuant does, and all share a
+// header.
 class Cache {
  public:
   Cache(Ops& ops, const KvGeometry& g, int64_t layers, const Shape& shape) : geometry_(g) {
     const int64_t pages = CeilDiv<int64_t>(shape.context, PageTokens(shape.format));
     const int64_t all = layers * shape.batch * pages, page_bytes = PageBytes(shape.format, g);
-    arena_ = ops.Allocate(all * page_bytes);
+    arena_ = ops.Allocate(all * page_bytes + PageBytes(Format::kHeader, g));
     FastRandom random(1);
-    const std::vector<uint8_t> page = RandomPage(ops, shape.format, random);
+    uint8_t* header = arena_.get() + all * page_bytes;
+    const std::vector<uint8_t> page = RandomPage(ops, shape.format, random, header);
     for (int64_t i = 0; i < all; ++i) {
       std::memcpy(arena_.get() + i * page_bytes, page.data(), page_bytes);
       pages_.push_back(static_cast<PageId>(i * page_bytes / kPageUnitBytes));
@@ -48,8 +51,13 @@ class Cache {
     for (int64_t s = 0; s < shape.batch; ++s) {
       run_begin_.push_back(static_cast<int32_t>(s));
       query_begin_.push_back(static_cast<int32_t>(s * shape.rows));
-      runs_.push_back(
-          {shape.format, static_cast<int32_t>(s * pages), static_cast<int32_t>(shape.context)});
+      KvRun run = {shape.format, static_cast<int32_t>(s * pages),
+                   static_cast<int32_t>(shape.context)};
+      if (HasHeader(shape.format)) {
+        run.header = static_cast<PageId>(all * page_bytes / kPageUnitBytes);
+        run.map = {.raise = 0, .lower = 3};
+      }
+      runs_.push_back(run);
     }
     run_begin_.push_back(static_cast<int32_t>(shape.batch));
     query_begin_.push_back(static_cast<int32_t>(shape.batch * shape.rows));
@@ -62,12 +70,17 @@ class Cache {
   const int32_t* query_begin() const { return query_begin_.data(); }
 
  private:
-  // Random tokens, quantized.
-  std::vector<uint8_t> RandomPage(Ops& ops, Format format, FastRandom& random) const {
+  // Random tokens, quantized; `header` is filled where the format has one.
+  std::vector<uint8_t> RandomPage(Ops& ops, Format format, FastRandom& random,
+                                  uint8_t* header) const {
     const int raw = PageTokens(Format::kRaw16), tokens = PageTokens(format);
     const int64_t bytes = PageBytes(format, geometry_);
     const int64_t raw_bytes = PageBytes(Format::kRaw16, geometry_);
-    const Buffer arena = ops.Allocate(bytes + tokens / raw * raw_bytes);
+    const int64_t header_at = bytes + tokens / raw * raw_bytes;
+    const int64_t header_bytes = PageBytes(Format::kHeader, geometry_);
+    const Buffer arena = ops.Allocate(header_at + header_bytes);
+    const PageId header_page =
+        HasHeader(format) ? static_cast<PageId>(header_at / kPageUnitBytes) : kNoPage;
     auto* halves = reinterpret_cast<uint16_t*>(arena.get() + bytes);
     for (int64_t i = 0; i < tokens / raw * raw_bytes / 2; ++i) {
       halves[i] = FloatToHalf(random.Next());
@@ -75,9 +88,11 @@ class Cache {
     std::vector<TokenMove> moves;
     for (int t = 0; t < tokens; ++t) {
       const auto from = static_cast<PageId>((bytes + t / raw * raw_bytes) / kPageUnitBytes);
-      moves.push_back({{from, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}});
+      moves.push_back(
+          {{from, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}, header_page});
     }
     ops.MoveTokens(arena.get(), geometry_, format, {}, moves.data(), tokens);
+    std::memcpy(header, arena.get() + header_at, header_bytes);
     return {arena.get(), arena.get() + bytes};
   }
 
@@ -135,7 +150,8 @@ absl::Status Run(const Flags& flags, Report& report) {
   for (const std::string& name :
        std::vector<std::string>(absl::StrSplit(flags.Text("format"), ','))) {
     const std::optional<Format> format = FormatFromName(name);
-    if (!format) return absl::InvalidArgumentError(absl::StrCat("unknown format \"", name, "\""));
+    if (!format || !HoldsTokens(*format))
+      return absl::InvalidArgumentError(absl::StrCat("unknown format \"", name, "\""));
     formats.push_back(*format);
   }
   // Each group is timed in turn; its first is RAW16, the others' rival.

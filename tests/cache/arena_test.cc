@@ -26,6 +26,34 @@ TEST(Arena, SizesFollowTheGeometry) {
   }
 }
 
+// Pages that go soon do not share slabs with those that stay, until there is no other room.
+TEST(Arena, BriefPagesHaveSlabsOfTheirOwn) {
+  Arena arena(4 * kSlabBytes, kLlava7B);  // 8 RAW16 pages a slab
+  const auto slab = [](PageId page) { return int64_t{page} * kPageUnitBytes / kSlabBytes; };
+  std::vector<PageId> brief, stays;
+  for (int i = 0; i < 12; ++i) {  // in turns: two slabs of the one kind, two of the other
+    brief.push_back(arena.Allocate(Format::kRaw16, /*brief=*/true));
+    stays.push_back(arena.Allocate(Format::kRaw16));
+  }
+  for (const PageId a : brief) {
+    for (const PageId b : stays) EXPECT_NE(slab(a), slab(b));
+  }
+  EXPECT_EQ(arena.available_pages(Format::kRaw16), 8);
+  // The 4 free pages of each kind serve both.
+  for (int i = 0; i < 8; ++i) brief.push_back(arena.Allocate(Format::kRaw16, true));
+  EXPECT_NE(brief.back(), kNoPage);
+  EXPECT_EQ(arena.Allocate(Format::kRaw16, true), kNoPage);
+  EXPECT_EQ(arena.Allocate(Format::kRaw16), kNoPage);
+  EXPECT_TRUE(arena.CheckIntegrity().ok());
+  for (const PageId page : brief) arena.Unref(page);
+  EXPECT_EQ(arena.slab_used_bytes(), 2 * kSlabBytes);
+  stays.push_back(arena.Allocate(Format::kRaw16));
+  EXPECT_EQ(arena.slab_used_bytes(), 2 * kSlabBytes);
+  for (const PageId page : stays) arena.Unref(page);
+  EXPECT_EQ(arena.slab_used_bytes(), 0);
+  EXPECT_TRUE(arena.CheckIntegrity().ok());
+}
+
 TEST(Arena, HoldsPagesOfEveryFormat) {
   // Pages of 32 heads of 128 in 2 MiB.
   const std::pair<Format, int> pages_per_slab[] = {
