@@ -147,7 +147,7 @@ bool Engine::Loop::Step() {
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
   const float* logits = model_->Forward(batch, arena_memory_.get());
-  CollectPeaks(plan, batch);
+  CollectStatistics(plan, batch);
   const absl::Time computed = absl::Now();
   for (const StepPlan::Item& item : plan.items) {
     (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
@@ -216,7 +216,6 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
   const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
-  const int hidden = model_->config().text.hidden;
   Batch batch;
   bool any_rotated = false;
   batch.query_begin.push_back(0);
@@ -237,14 +236,7 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.transform_rows.insert(batch.transform_rows.end(), item.count, rotated);
     batch.transform_sequences.push_back(rotated);
 
-    if (!s.committed && s.needs.residual_peaks > 0) {
-      for (int i = item.first; i < std::min(last, s.view().tokens()); ++i) {
-        batch.peak_rows.push_back(row + i - item.first);
-      }
-      batch.peaks = std::max(batch.peaks, std::min(s.needs.residual_peaks, hidden));
-      batch.medians |= s.needs.residual_medians;
-    }
-
+    AskForStatistics(item, &batch);
     Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
     for (size_t i = 0; i < spans.size(); ++i) {
@@ -266,6 +258,7 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
     }
   }
+  FillColumns(plan, &batch);
   if (!any_rotated) {
     batch.transform_rows.clear();
     batch.transform_sequences.clear();
