@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cache/audit.h"
+#include "engine/explanation.h"
 
 namespace tessera {
 namespace {
@@ -267,19 +268,26 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
 }
 
 void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
+  const absl::Time start = absl::Now();
   model_->MoveTokens(arena_memory_.get(), batches);
+  move_time_ += absl::Now() - start;
 }
 
 void Engine::Loop::Compress(const StepPlan& plan) {
   std::vector<Sequence*> preempted;
   const absl::Time start = absl::Now();
-  int commits = 0;
+  CompressReport report;
+  move_time_ = absl::ZeroDuration();
   for (const StepPlan::Item& item : plan.items) {
     Sequence& s = *item.sequence;
     if (s.commit_due() && s.needs.low_pass) MeasureLowPass(s);
-    commits += scheduler_.Compress(&s, *this, &preempted) ? 1 : 0;
+    const Compressed done = scheduler_.Compress(&s, *this, &preempted);
+    report.commits += done.committed ? 1 : 0;
+    report.exited_tokens += done.exited_tokens;
   }
-  if (commits > 0) observer_->OnCommitted(commits, absl::ToDoubleSeconds(absl::Now() - start));
+  if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  report.move_seconds = absl::ToDoubleSeconds(move_time_);
+  if (report.commits > 0 || report.exited_tokens > 0) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
 }
 
@@ -312,6 +320,9 @@ void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
   const Request& request = generation.request();
   event.done = true;
   Usage& usage = event.usage = generation.MakeUsage();
+  if (request.explain && event.status.ok()) {
+    event.explanation = std::make_shared<const Explanation>(Explain(generation.sequence(), arena_));
+  }
   const auto seconds = [](absl::Time from, absl::Time to) {
     return from == absl::Time() || to == absl::Time() ? 0.0 : absl::ToDoubleSeconds(to - from);
   };
@@ -345,8 +356,11 @@ void Engine::Loop::PublishLoad() {
       prefix_.reclaimable_pages() * PageBytes(Format::kRaw16, arena_.geometry());
   load.kv_bytes_used = arena_.used_bytes() - load.kv_bytes_reclaimable;
   load.kv_bytes_stranded = arena_.slab_used_bytes() - arena_.used_bytes();
-  for (int f = 0; f < kNumFormats; ++f)
-    load.pages_by_format[f] = arena_.pages_in_use(static_cast<Format>(f));
+  for (int f = 0; f < kNumFormats; ++f) {
+    const auto format = static_cast<Format>(f);
+    load.pages_by_format[f] = arena_.pages_in_use(format);
+    load.bytes_by_format[f] = load.pages_by_format[f] * arena_.page_bytes(format);
+  }
   load.prefix_blocks = prefix_.blocks();
   load.image_cache_bytes = features_.bytes();
   load.image_cache_entries = features_.entries();

@@ -87,6 +87,7 @@ class Engine::Loop : private TokenMover {
   std::unordered_map<const Sequence*, Generation*> by_sequence_;
   int64_t arrivals_ = 0;
   std::vector<float> row_logits_;
+  absl::Duration move_time_;  // of this step's moves
 
   // Any thread.
   mutable Mutex mutex_;

@@ -67,6 +67,7 @@ struct Request {
   // The policy compresses once this many of the prompt's tokens are computed; the others read what
   // it left. No image may stand after it. 0: the whole prompt.
   int commit_tokens = 0;
+  bool explain = false;  // give Event::explanation
   bool bypass_prefix = false;
   std::string salt;
   int priority = 0;
@@ -75,6 +76,8 @@ struct Request {
   absl::Time deadline = absl::InfiniteFuture();
   double image_decode_seconds = 0;
 };
+
+struct Explanation;  // explanation.h
 
 struct TokenLogprob {
   int32_t id = 0;
@@ -110,6 +113,7 @@ struct Event {
   int32_t stop_id = -1;
   std::string stop_string;
   Usage usage;
+  std::shared_ptr<const Explanation> explanation;  // null unless asked for and finished
 };
 
 }  // namespace tessera

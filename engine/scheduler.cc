@@ -170,9 +170,10 @@ void Scheduler::Complete(const StepPlan::Item& item) {
   }
 }
 
-bool Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
+Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
   const bool commit = s->commit_due();
-  if (!commit && !(s->running && s->committed)) return false;
+  if (!commit && !(s->running && s->committed)) return {};
+  int64_t exited = 0;
   StepPlan plan;  // collects the preempted only
   Selection kept, pivots;
   if (commit) {
@@ -193,12 +194,13 @@ bool Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>*
     }
     if (!s->running) break;
     s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
+    for (const MoveBatch& batch : moves) exited += commit ? 0 : std::ssize(batch.moves);
     if (!moves.empty()) mover.Move(moves);
     s->cache.FinishMoves();
   }
   preempted->insert(preempted->end(), plan.preempted.begin(), plan.preempted.end());
   s->committed = s->running;
-  return s->running && commit;
+  return {s->running && commit, static_cast<double>(exited) / s->cache.layers()};
 }
 
 }  // namespace tessera

@@ -84,7 +84,7 @@ def num_bytes(text):
 class Server:
     """A tesserad with the demo model on free ports of loopback, for a `with` statement."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, environment=None):
         # Later flags win: whatever the caller's say of device, sizes and addresses, this machine
         # can do.
         self.command = [
@@ -92,11 +92,13 @@ class Server:
             "--cpu_threads=1", "--kv_cache_bytes=64MiB", "--listen=127.0.0.1:0",
             "--admin_listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", "--log_format=json",
             "--log_file="]
+        self.environment = os.environ | (environment or {})
         self.process = None
         self.log = []
 
     def __enter__(self):
-        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True,
+                                        env=self.environment)
         for line in self.process.stderr:
             entry = json.loads(line) if line.startswith("{") else {"msg": line}
             self.log.append(entry)

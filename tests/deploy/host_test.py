@@ -3,6 +3,7 @@ import configparser
 import json
 import re
 import shutil
+import socket
 import tempfile
 import unittest
 
@@ -21,18 +22,6 @@ def unit(name):
     return parser
 
 
-def check_health(test, command):
-    """The command, pointed at a server of ours, passes while there is one and fails without."""
-    with dt.Server() as server:
-        address = server.entry("listening")["listen"]
-        words = [word.replace("127.0.0.1:8600", address) for word in command[1:]]
-        test.assertNotEqual(words, command[1:])
-        done = dt.run(dt.binary("tessera"), *words)
-        test.assertEqual((done.returncode, done.stdout), (0, "SERVING\n"), done.stderr)
-    words = [word for word in words if not word.startswith("--wait=")]
-    test.assertEqual(dt.run(dt.binary("tessera"), *words).returncode, 1)
-
-
 class Unit(unittest.TestCase):
     def setUp(self):
         self.service = unit("tesserad.service")["Service"]
@@ -48,18 +37,24 @@ class Unit(unittest.TestCase):
         with dt.Server(f"--flagfile={SYSTEMD}/tesserad.flags"):
             pass
 
-    def test_it_has_started_when_the_server_is_ready(self):
-        command = self.service["ExecStartPost"].split()
-        self.assertEqual(command[:2], ["/usr/local/bin/tessera", "health"])
-        self.assertIn(f"--address={self.flags['listen']}", command)
-        check_health(self, command)
-        wait, = [word.removeprefix("--wait=") for word in command if word.startswith("--wait=")]
-        self.assertGreater(dt.seconds(self.service["TimeoutStartSec"]), dt.seconds(wait))
-
-    def test_type_is_what_the_server_does(self):
-        notifies = any("NOTIFY_SOCKET" in path.read_text()
-                       for path in (dt.ROOT / "server").glob("*.cc"))
-        self.assertEqual(self.service["Type"], "notify" if notifies else "exec")
+    def test_the_server_tells_systemd_what_the_unit_expects(self):
+        self.assertEqual(self.service["Type"], "notify")
+        self.assertIn("WatchdogSec", self.service)
+        with tempfile.TemporaryDirectory() as folder, \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            path = f"{folder}/notify"
+            manager.bind(path)
+            manager.settimeout(dt.START_LIMIT_SECONDS)
+            environment = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}
+            with dt.Server(environment=environment) as server:
+                self.assertEqual(manager.recv(256), b"READY=1\nSTATUS=serving")
+                for _ in range(2):
+                    self.assertEqual(manager.recv(256), b"WATCHDOG=1")
+                server.process.terminate()
+                told = b"WATCHDOG=1"
+                while told == b"WATCHDOG=1":
+                    told = manager.recv(256)
+                self.assertEqual(told, b"STOPPING=1\nSTATUS=draining")
 
     def test_the_network_is_as_open_as_the_flags(self):
         self.assertEqual(self.service["IPAddressAllow"], "localhost")
@@ -117,7 +112,13 @@ class Images(unittest.TestCase):
                 self.assertEqual(entry, ["/usr/local/bin/tesserad"])
                 check = json.loads(re.findall(r"^ +CMD (\[.*\])$", final, re.M)[0])
                 self.assertEqual(check[:2], ["/usr/local/bin/tessera", "health"])
-                check_health(self, check)
+                with dt.Server() as server:
+                    address = server.entry("listening")["listen"]
+                    words = [word.replace("127.0.0.1:8600", address) for word in check[1:]]
+                    self.assertNotEqual(words, check[1:])
+                    done = dt.run(dt.binary("tessera"), *words)
+                    self.assertEqual((done.returncode, done.stdout), (0, "SERVING\n"), done.stderr)
+                self.assertEqual(dt.run(dt.binary("tessera"), *words).returncode, 1)
 
     def test_version_is_the_project_s(self):
         version, = re.findall(r"project\(tessera VERSION ([\d.]+)",

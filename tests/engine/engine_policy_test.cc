@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/engine.h"
+#include "engine/explanation.h"
 #include "tests/engine/engine_testing.h"
 
 namespace tessera {
@@ -205,7 +206,15 @@ TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
   for (size_t p = 0; p < std::size(kPolicies); ++p) prompts.push_back(questions.At(c, 200));
   const double images = prompts[0].image_tokens,
                tokens = static_cast<double>(prompts[0].ids.size());
-  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), nullptr);
+  struct Reports : Observer {
+    void OnCompressed(const CompressReport& r) override {
+      commits += r.commits;
+      exited_tokens = exited_tokens + r.exited_tokens;
+    }
+    std::atomic<int> commits{0};
+    std::atomic<double> exited_tokens{0};
+  } reports;
+  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), &reports);
   std::map<std::string, Usage> usage;
   for (size_t p = 0; p < std::size(kPolicies); ++p) {
     Request r = MakeRequest(kPolicies[p], prompts[p], 2);
@@ -230,6 +239,9 @@ TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
     EXPECT_EQ(ParsePolicy(u.policy).ok(), true) << text;
     EXPECT_GE(u.kv_bytes_peak, u.kv_bytes) << text;
   }
+  EXPECT_EQ(reports.commits, std::ssize(kPolicies) - 1);  // all but none
+  // One stored token after the prompt's end: rtn(bits=8) has no window, but needs 32 for an exit.
+  EXPECT_EQ(reports.exited_tokens, 0);
 }
 
 TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
@@ -311,6 +323,48 @@ TEST(EnginePolicyTest, EightBitsAnswerLikeSixteen) {
   }
   std::printf("rtn(bits=8): %d of %zu answers equal the reference\n", equal, chosen.size());
   EXPECT_GE(equal, static_cast<int>(chosen.size()) - 1);
+}
+
+TEST(EnginePolicyTest, AnExplanationTellsWhereEachTokenIs) {
+  const Questions questions;
+  Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+  const Prompt prompt = questions.At(c, 60);
+  Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+  const auto ask = [&](const char* policy, bool explain) {
+    Request r = MakeRequest(policy, prompt, 6);
+    r.stop.ignore_eos = true;
+    r.policy = PolicyOf(policy);
+    r.commit_tokens = Questions::TokensBeforeTheQuestion(prompt);
+    r.explain = explain;
+    return testing::Ask(engine, std::move(r)).last;
+  };
+  EXPECT_EQ(ask("none", false).explanation, nullptr);
+  EXPECT_EQ(ask("none", true).explanation->commit_tokens, 0);
+  const Event last = ask("random(keep=0.5, scope=visual)+akvq(window=16)", true);
+  ASSERT_NE(last.explanation, nullptr);
+  const Explanation& e = *last.explanation;
+  EXPECT_EQ(e.prompt_tokens, static_cast<int>(prompt.ids.size()));
+  EXPECT_EQ(e.commit_tokens, Questions::TokensBeforeTheQuestion(prompt));
+  EXPECT_EQ(e.tokens.size(), prompt.ids.size() + 5);  // the last one is not computed
+  ASSERT_EQ(e.images.size(), prompt.images.size());
+  EXPECT_EQ(e.images[0].begin, prompt.images[0].begin);
+  EXPECT_EQ(e.images[0].tokens, 64);
+  ASSERT_EQ(e.layers.size(), 8u);
+  int64_t bytes = 0, evicted = 0;
+  for (const Explanation::Layer& layer : e.layers) {
+    bytes += layer.bytes;
+    ASSERT_EQ(layer.stored.size(), e.tokens.size());
+    evicted += std::count(layer.stored.begin(), layer.stored.end(), Explanation::kEvicted);
+    // The newest tokens are at 16 bit.
+    EXPECT_EQ(layer.stored.back(), 1 + static_cast<int>(Format::kRaw16));
+  }
+  EXPECT_EQ(bytes, last.usage.kv_bytes);
+  EXPECT_EQ(static_cast<double>(evicted) / 8, last.usage.evicted_vision);
+  // Text at 4 bit in the first two layers, at 2 in the others: BOS is text, and is never evicted.
+  for (int l = 0; l < 8; ++l) {
+    EXPECT_EQ(e.layers[l].stored[0],
+              1 + static_cast<int>(l < 2 ? Format::kToken4 : Format::kToken2));
+  }
 }
 
 // More sequences run at once in the same arena when the policy is smaller.
