@@ -16,9 +16,10 @@ namespace {
 // The table: one line a method.
 std::vector<PolicyEntry> Entries() {
   return {
-      NonePolicy(),                                                                      // all at 16 bit
-      WindowPolicy(), RandomPolicy(),   FlashCachePolicy(),                              // selectors
-      RtnPolicy(),    HadamardPolicy(), KiviPolicy(), AkvqPolicy(), CalibQuantPolicy(),  // stores
+      NonePolicy(),  // every token at 16 bit
+      WindowPolicy(),     RandomPolicy(),   FlashCachePolicy(), SnapKvPolicy(),  // selectors
+      RtnPolicy(),        HadamardPolicy(), KiviPolicy(),       AkvqPolicy(),
+      CalibQuantPolicy(),  // stores
   };
 }
 
@@ -133,7 +134,7 @@ std::vector<LowPassSegment> PolicyNeeds::Segments(const PromptView& prompt) cons
 PolicyNeeds Policy::needs() const {
   PolicyNeeds all = selector_ ? selector_->needs() : PolicyNeeds();
   const PolicyNeeds store = store_ ? store_->needs() : PolicyNeeds();
-  TESSERA_CHECK(!store.low_pass);  // one of the two may have segments
+  TESSERA_CHECK(!store.low_pass && store.attention_rows == 0);  // for selectors
   all.residual_peaks = std::max(all.residual_peaks, store.residual_peaks);
   all.residual_medians |= store.residual_medians;
   return all;

@@ -114,53 +114,75 @@ struct Share {
   Format format;
   int64_t tokens;  // at most
 };
-std::vector<Share> DearestShares(const LayerStorage& storage, int64_t tokens,
+// `text`: how many of the tokens may be text, where that is what stays at 16 bit.
+std::vector<Share> DearestShares(const LayerStorage& storage, int64_t text, int64_t tokens,
                                  const KvGeometry& geometry) {
-  if (!storage.exits()) return {{Format::kRaw16, tokens}};
-  const int64_t open = std::min<int64_t>(tokens, storage.window + kExitTokens - 1);
+  if (storage.raw()) return {{Format::kRaw16, tokens}};
+  const int64_t most = storage.exits() ? storage.window + kExitTokens - 1 : text;
+  const int64_t open = std::min(tokens, most);
   const auto bytes = [&](Format f) { return PageBytes(f, geometry) / PageTokens(f); };
-  const bool text = bytes(storage.text) > bytes(storage.vision);
-  return {{Format::kRaw16, open}, {text ? storage.text : storage.vision, tokens - open}};
+  const bool text_is_dearer = storage.exits() && bytes(storage.text) > bytes(storage.vision);
+  return {{Format::kRaw16, open}, {text_is_dearer ? storage.text : storage.vision, tokens - open}};
 }
 
-// What a layer holds beside its tokens' share of full pages: one page a run, headers, and pivots.
-int64_t PartPages(const LayerStorage& storage, int max_pivots, const PromptView& prompt,
+// What a layer holds beside its tokens' share of full pages: a page for each run, headers, pivots.
+int64_t PartPages(const LayerStorage& storage, int max_pivots, int64_t images,
                   const KvGeometry& geometry) {
   int64_t bytes =
       PageBytes(Format::kRaw16, geometry) + RunBytes(Format::kRaw16, max_pivots, geometry);
-  if (!storage.raw()) bytes += PageBytes(storage.text, geometry);
-  if (HasHeader(storage.vision)) {
-    const std::vector<int32_t> segments = SegmentsOf(prompt.vision);
-    const int64_t images = segments.empty() ? 0 : segments.back() + 1;
-    bytes += images * (PageBytes(storage.vision, geometry) + PageBytes(Format::kHeader, geometry));
-  } else if (storage.text != storage.vision) {
-    bytes += PageBytes(storage.vision, geometry);
-  }
-  return bytes;
+  if (storage.exits()) bytes += PageBytes(storage.text, geometry);
+  if (storage.text == storage.vision) return bytes;
+  return bytes + (HasHeader(storage.vision) ? images * (PageBytes(storage.vision, geometry) +
+                                                        PageBytes(Format::kHeader, geometry))
+                                            : PageBytes(storage.vision, geometry));
 }
 
-// `tokens` over all layers and at most `per_layer` in one, wherever they take most bytes.
-int64_t DearestBytes(const Policy& policy, const PromptView& prompt, int64_t tokens,
-                     int64_t per_layer, const KvGeometry& geometry) {
-  std::vector<Share> shares;
-  int64_t bytes = 0;
-  for (int layer = 0; layer < geometry.layers; ++layer) {
+// What one answer of a selector with needs may take.
+struct Unknown {
+  const PromptView& prompt;
+  const KvGeometry& geometry;
+  int64_t text = 0, images = 0;
+
+  Unknown(const PromptView& p, const KvGeometry& g) : prompt(p), geometry(g) {
+    for (const uint8_t v : p.vision) text += v == 0;
+    const std::vector<int32_t> segments = SegmentsOf(p.vision);
+    images = segments.empty() ? 0 : segments.back() + 1;
+  }
+  // One layer that keeps the whole prompt.
+  int64_t LayerBytes(const Policy& policy, int layer) const {
     const LayerStorage storage = policy.Layer(layer);
-    bytes += PartPages(storage, policy.MaxPivots(layer), prompt, geometry);
-    for (const Share& s : DearestShares(storage, per_layer, geometry)) shares.push_back(s);
+    int64_t bytes = PartPages(storage, policy.MaxPivots(layer), images, geometry);
+    for (const Share& s : DearestShares(storage, text, prompt.tokens(), geometry)) {
+      bytes += RunBytes(s.format, s.tokens, geometry);
+    }
+    return bytes;
   }
-  const auto bytes_of = [&](const Share& s) {
-    return CeilDiv(PageBytes(s.format, geometry), int64_t{PageTokens(s.format)});
-  };
-  std::stable_sort(shares.begin(), shares.end(),
-                   [&](const Share& a, const Share& b) { return bytes_of(a) > bytes_of(b); });
-  for (const Share& share : shares) {
-    const int64_t taken = std::min(tokens, share.tokens);
-    bytes += taken * bytes_of(share);
-    tokens -= taken;
+  // `tokens` of the prompt over all layers, wherever they take most bytes, and `outputs` in each.
+  int64_t Bytes(const Policy& policy, int64_t tokens, int64_t outputs) const {
+    std::vector<Share> shares;
+    int64_t bytes = 0;
+    tokens += outputs * geometry.layers;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      const LayerStorage storage = policy.Layer(layer);
+      bytes += PartPages(storage, policy.MaxPivots(layer), images, geometry);
+      for (const Share& s :
+           DearestShares(storage, text + outputs, prompt.tokens() + outputs, geometry)) {
+        shares.push_back(s);
+      }
+    }
+    const auto bytes_of = [&](const Share& s) {
+      return CeilDiv(PageBytes(s.format, geometry), int64_t{PageTokens(s.format)});
+    };
+    std::stable_sort(shares.begin(), shares.end(),
+                     [&](const Share& a, const Share& b) { return bytes_of(a) > bytes_of(b); });
+    for (const Share& share : shares) {
+      const int64_t taken = std::min(tokens, share.tokens);
+      bytes += taken * bytes_of(share);
+      tokens -= taken;
+    }
+    return bytes;
   }
-  return bytes;
-}
+};
 
 std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt,
                                   const KvGeometry& geometry) {
@@ -178,9 +200,8 @@ std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt
 int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
                             const KvGeometry& geometry) const {
   if (selector_ != nullptr && selector_->needs().any()) {
-    return DearestBytes(*this, prompt,
-                        selector_->MaxTokens(prompt, geometry) + output_tokens * geometry.layers,
-                        prompt.tokens() + output_tokens, geometry);
+    return Unknown(prompt, geometry)
+        .Bytes(*this, selector_->MaxTokens(prompt, geometry), output_tokens);
   }
   int64_t bytes = 0;
   for (const LayerCost& layer : LayerCosts(*this, prompt, geometry)) {
@@ -195,13 +216,10 @@ int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
   int64_t held = raw_layer * geometry.layers, peak = held;
   if (selector_ != nullptr && selector_->needs().any()) {
     // Layer by layer, each at its dearest beside the pages of all; then what an exit reads.
+    const Unknown unknown(prompt, geometry);
     int64_t largest = 0;
     for (int layer = 0; layer < geometry.layers; ++layer) {
-      const LayerStorage storage = Layer(layer);
-      int64_t bytes = PartPages(storage, MaxPivots(layer), prompt, geometry);
-      for (const auto& [format, tokens] : DearestShares(storage, prompt.tokens(), geometry)) {
-        bytes += RunBytes(format, tokens, geometry);
-      }
+      const int64_t bytes = unknown.LayerBytes(*this, layer);
       largest = std::max(largest, bytes);
       held += std::max<int64_t>(0, bytes - raw_layer);
     }
@@ -225,8 +243,7 @@ int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
 }
 
 int64_t Policy::SlabHeadroom(const KvGeometry& geometry) const {
-  const int formats = std::popcount(FormatMask(geometry));
-  return (formats > 1 ? formats : 0) * Arena::SlabBytes(geometry);
+  return (std::popcount(FormatMask(geometry)) - 1) * Arena::SlabBytes(geometry);
 }
 
 int64_t Policy::PeakBytes(int64_t tokens, const KvGeometry& geometry) const {

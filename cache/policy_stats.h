@@ -5,6 +5,7 @@
 // after a preemption. Sources: pivots.h and flashcache.cc in policies/. Threads: plain values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -34,11 +35,14 @@ struct PolicyNeeds {
   double gamma = 0;
   bool low_pass_by_image = false;  // a segment for each image and each text between, else one
 
-  bool any() const { return residual_peaks > 0 || low_pass; }
+  // Attention weights of so many last tokens' query rows, summed over rows and heads.
+  int attention_rows = 0;
+
+  bool any() const { return residual_peaks > 0 || low_pass || attention_rows > 0; }
   std::vector<LowPassSegment> Segments(const PromptView& prompt) const;
   // Tokens from here on must be run, and not found in the prefix index, to have their statistics.
   int FirstToRun(const PromptView& prompt) const {
-    return residual_peaks > 0 ? 0 : prompt.tokens();
+    return residual_peaks > 0 ? 0 : std::max(0, prompt.tokens() - attention_rows);
   }
 };
 
@@ -48,6 +52,7 @@ struct LayerStats {
   absl::Span<const float> peaks;     // [prompt tokens, peaks_per_token], descending
   absl::Span<const float> medians;   // [prompt tokens]
   absl::Span<const float> low_pass;  // [prompt tokens, 4], as Ops::LowPassResiduals
+  absl::Span<const float> columns;   // [prompt tokens], as Ops::AttentionColumns
 };
 
 }  // namespace tessera

@@ -132,7 +132,7 @@ class SequenceCache {
   int spare_ = 0;  // tokens for which every layer's open run surely has slots
   mutable std::vector<std::vector<Run>> layers_;
   mutable std::vector<int32_t> known_;  // [layers] the length that the layer's open run knows of
-  std::vector<std::vector<int32_t>> pivots_;  // [layer], as Commit was told
+  std::vector<std::vector<int32_t>> pivots_;  // [layers] as Commit was told
   std::vector<PageId> retired_;
   EvictedTokens evicted_;
   std::vector<int64_t> evicted_by_layer_;  // text and vision

@@ -90,7 +90,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
                            std::vector<MoveBatch>* moves, absl::Span<const int32_t> pivots) {
   std::vector<Run>& runs = Synced(layer);
   TESSERA_CHECK(storage.Valid());
-  TESSERA_CHECK(pivots.empty() || !FillsWholePages(storage.text));
+  TESSERA_CHECK(pivots.empty() || (storage.exits() && !FillsWholePages(storage.text)));
   TESSERA_CHECK(std::includes(kept.begin(), kept.end(), pivots.begin(), pivots.end()));
   pivots_[layer].assign(pivots.begin(), pivots.end());
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/page_layout.h"
+#include "kernels/statistics_ops.h"
 #include "vision/feature_cache.h"
 
 namespace tessera {
@@ -38,6 +39,10 @@ struct Batch {
   std::vector<int32_t> peak_rows;
   int peaks = 0;
   bool medians = false;  // and the median
+  // Rows whose attention weights are wanted; to what they are added, and how much that is a layer.
+  std::vector<ColumnJob> column_jobs;
+  std::vector<float> columns;  // [layers, column_tokens]
+  int64_t column_tokens = 0;
   std::vector<Splice> splices;
   std::vector<Layer> layers;
 

@@ -150,7 +150,7 @@ bool Engine::Loop::Step() {
   report.held_slopes = -model_->ops().held_slopes();
   const float* logits = model_->Forward(batch, arena_memory_.get());
   report.held_slopes += model_->ops().held_slopes();
-  CollectPeaks(plan, batch);
+  CollectStatistics(plan, batch);
   const absl::Time computed = absl::Now();
   for (const StepPlan::Item& item : plan.items) {
     (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
@@ -219,7 +219,6 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
   const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
-  const int hidden = model_->config().text.hidden;
   Batch batch;
   bool any_rotated = false;
   batch.query_begin.push_back(0);
@@ -240,14 +239,7 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.transform_rows.insert(batch.transform_rows.end(), item.count, rotated);
     batch.transform_sequences.push_back(rotated);
 
-    if (!s.committed && s.needs.residual_peaks > 0) {
-      for (int i = item.first; i < std::min(last, s.view().tokens()); ++i) {
-        batch.peak_rows.push_back(row + i - item.first);
-      }
-      batch.peaks = std::max(batch.peaks, std::min(s.needs.residual_peaks, hidden));
-      batch.medians |= s.needs.residual_medians;
-    }
-
+    AskForStatistics(item, &batch);
     Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
     for (size_t i = 0; i < spans.size(); ++i) {
@@ -269,6 +261,7 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
     }
   }
+  FillColumns(plan, &batch);
   if (!any_rotated) {
     batch.transform_rows.clear();
     batch.transform_sequences.clear();

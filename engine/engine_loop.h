@@ -56,7 +56,9 @@ class Engine::Loop : private TokenMover {
   void EncodeImages(const StepPlan& plan, StepReport* report);
   Batch MakeBatch(const StepPlan& plan);
   // What policies asked for of the step's prompt tokens, after the forward.
-  void CollectPeaks(const StepPlan& plan, const Batch& batch);
+  void AskForStatistics(const StepPlan::Item& item, Batch* batch);  // of MakeBatch's last item
+  void FillColumns(const StepPlan& plan, Batch* batch);
+  void CollectStatistics(const StepPlan& plan, const Batch& batch);
   void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
   void Compress(const StepPlan& plan);      // commits and window exits
   void Move(const std::vector<MoveBatch>& batches) override;

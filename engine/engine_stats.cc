@@ -5,22 +5,60 @@
 
 namespace tessera {
 
-void Engine::Loop::CollectPeaks(const StepPlan& plan, const Batch& batch) {
-  if (batch.peak_rows.empty()) return;
-  const LlavaModel::Peaks& peaks = model_->peaks();
-  const auto rows = static_cast<int64_t>(batch.peak_rows.size());
+void Engine::Loop::AskForStatistics(const StepPlan::Item& item, Batch* batch) {
+  Sequence& s = *item.sequence;
+  if (s.committed || !s.needs.any()) return;
+  const int hidden = model_->config().text.hidden, tokens = s.view().tokens();
+  s.stats.Begin(s.needs, arena_.geometry().layers, tokens, hidden);
+  const int first_row = batch->rows() - item.count, end = std::min(item.first + item.count, tokens);
+  if (s.needs.residual_peaks > 0) {
+    for (int i = item.first; i < end; ++i) batch->peak_rows.push_back(first_row + i - item.first);
+    batch->peaks = std::max(batch->peaks, s.stats.peaks_per_token());
+    batch->medians |= s.needs.residual_medians;
+  }
+  const int voter = std::max(item.first, tokens - s.needs.attention_rows);
+  if (s.needs.attention_rows > 0 && voter < end) {
+    batch->column_jobs.push_back({batch->sequences() - 1, first_row + voter - item.first,
+                                  end - voter, batch->column_tokens});
+    batch->column_tokens += tokens;
+  }
+}
+
+// Sums go to the device as they are and come back with the step's rows added: so their bits do not
+// depend on how the prompt is cut.
+void Engine::Loop::FillColumns(const StepPlan& plan, Batch* batch) {
+  const int64_t width = batch->column_tokens;
+  batch->columns.resize(arena_.geometry().layers * width);
+  for (const ColumnJob& job : batch->column_jobs) {
+    PromptStats& stats = plan.items[job.sequence].sequence->stats;
+    for (int layer = 0; layer < arena_.geometry().layers; ++layer) {
+      const absl::Span<const float> sums = stats.Columns(layer);
+      std::copy(sums.begin(), sums.end(), batch->columns.begin() + layer * width + job.columns);
+    }
+  }
+}
+
+void Engine::Loop::CollectStatistics(const StepPlan& plan, const Batch& batch) {
+  const LlavaModel::Measured& measured = model_->measured();
   const int layers = arena_.geometry().layers;
+  for (const ColumnJob& job : batch.column_jobs) {
+    PromptStats& stats = plan.items[job.sequence].sequence->stats;
+    for (int layer = 0; layer < layers; ++layer) {
+      const float* sums = &measured.columns[layer * batch.column_tokens + job.columns];
+      std::copy_n(sums, stats.tokens(), stats.Columns(layer).begin());
+    }
+  }
+  const auto rows = static_cast<int64_t>(batch.peak_rows.size());
   int64_t row = 0;  // of peak_rows, which MakeBatch lists in this order
   for (const StepPlan::Item& item : plan.items) {
     Sequence& s = *item.sequence;
     if (s.committed || s.needs.residual_peaks == 0) continue;
-    s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
     const int end = std::min(item.first + item.count, s.stats.tokens());
     for (int token = item.first; token < end; ++token, ++row) {
       for (int layer = 0; layer < layers; ++layer) {
         const int64_t at = layer * rows + row;
-        s.stats.SetPeaks(layer, token, &peaks.peaks[at * batch.peaks],
-                         batch.medians ? &peaks.medians[at] : nullptr);
+        s.stats.SetPeaks(layer, token, &measured.peaks[at * batch.peaks],
+                         batch.medians ? &measured.medians[at] : nullptr);
       }
     }
   }
@@ -29,6 +67,7 @@ void Engine::Loop::CollectPeaks(const StepPlan& plan, const Batch& batch) {
 
 void Engine::Loop::MeasureLowPass(Sequence& s) {
   const int layers = arena_.geometry().layers;
+  // Nothing was asked of the steps when all of it was found in the prefix index.
   s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
   std::vector<PageId> pages;
   for (int layer = 0; layer < layers; ++layer) {

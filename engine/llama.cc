@@ -165,6 +165,10 @@ const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
     ops_.MatMul(layer.qkv, F(normed_), batch.rows, F(qkv_));
     ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[i], batch.transform_rows, batch.rows,
                       c.heads, rope, batch.kv[i]);
+    if (batch.column_jobs > 0) {
+      ops_.AttentionColumns(F(qkv_), batch.query_begin, batch.column_job, batch.column_jobs,
+                            c.heads, batch.kv[i], batch.columns + i * batch.column_tokens);
+    }
     ops_.PagedAttention(F(qkv_), batch.query_begin, batch.transform_sequences, batch.sequences,
                         c.heads, batch.kv[i], F(attention_));
     ops_.MatMul(layer.o, F(attention_), batch.rows, x, Activation::kNone, x);

@@ -27,6 +27,9 @@ struct DeviceBatch {
   int64_t peak_rows = 0, peaks = 0;
   bool medians = false;
   const int32_t* peak_row = nullptr;
+  int64_t column_jobs = 0, column_tokens = 0;
+  const ColumnJob* column_job = nullptr;
+  float* columns = nullptr;                      // [layers, column_tokens], added to
   const uint8_t* transform_rows = nullptr;       // null: none
   const uint8_t* transform_sequences = nullptr;  // null: none
   std::vector<const KvSlot*> slots;              // [layers]

@@ -35,8 +35,8 @@ class Staging {
     ops_->CopyToDevice(device_.get(), host_.data(), bytes);
   }
   template <class T>
-  const T* At(int64_t offset) const {
-    return reinterpret_cast<const T*>(device_.get() + offset);
+  T* At(int64_t offset) const {
+    return reinterpret_cast<T*>(device_.get() + offset);
   }
 
  private:
@@ -125,15 +125,16 @@ class Llava final : public LlavaModel {
     }
     const float* logits = decoder_->Forward(device);
     const int64_t rows = config_.text.layers * device.peak_rows;
-    FetchFloats(decoder_->peaks(), rows * device.peaks, &peaks_.peaks);
-    FetchFloats(decoder_->medians(), device.medians ? rows : 0, &peaks_.medians);
+    FetchFloats(decoder_->peaks(), rows * device.peaks, &measured_.peaks);
+    FetchFloats(decoder_->medians(), device.medians ? rows : 0, &measured_.medians);
+    FetchFloats(device.columns, static_cast<int64_t>(batch.columns.size()), &measured_.columns);
     if (logits == nullptr) return nullptr;
     host_logits_.resize(device.logit_rows * config_.text.vocab);
     ops_->CopyToHost(host_logits_.data(), logits, static_cast<int64_t>(host_logits_.size()) * 4);
     return host_logits_.data();
   }
 
-  const Peaks& peaks() const override { return peaks_; }
+  const Measured& measured() const override { return measured_; }
 
   void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
                         const LowPassSegment& segment, float* out) override {
@@ -184,6 +185,8 @@ class Llava final : public LlavaModel {
     const int64_t query_begin = staging_.Add(batch.query_begin);
     const int64_t logit_rows = staging_.Add(batch.logit_rows);
     const int64_t peak_rows = staging_.Add(batch.peak_rows);
+    const int64_t column_jobs = staging_.Add(batch.column_jobs);
+    const int64_t columns = staging_.Add(batch.columns);
     const int64_t transform_rows = staging_.Add(batch.transform_rows);
     const int64_t transform_sequences = staging_.Add(batch.transform_sequences);
     for (const Batch::Splice& s : batch.splices) {
@@ -209,6 +212,10 @@ class Llava final : public LlavaModel {
     device.peaks = batch.peaks;
     device.medians = batch.medians;
     device.peak_row = staging_.At<int32_t>(peak_rows);
+    device.column_jobs = static_cast<int64_t>(batch.column_jobs.size());
+    device.column_tokens = batch.column_tokens;
+    device.column_job = staging_.At<ColumnJob>(column_jobs);
+    device.columns = staging_.At<float>(columns);
     if (!batch.transform_rows.empty()) {
       device.transform_rows = staging_.At<uint8_t>(transform_rows);
       device.transform_sequences = staging_.At<uint8_t>(transform_sequences);
@@ -231,7 +238,7 @@ class Llava final : public LlavaModel {
   std::unique_ptr<LlamaDecoder> decoder_;
   Buffer pixels_, vision_out_, residuals_;
   int64_t residual_bytes_ = 0;
-  Peaks peaks_;
+  Measured measured_;
   std::vector<int64_t> splice_rows_;  // staging offsets
   std::vector<float> host_logits_;
 };

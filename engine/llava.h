@@ -36,12 +36,13 @@ class LlavaModel {
   // Runs the decoder over the batch; new K/V go into the arena. Returns the host logits
   // [batch.logit_rows.size(), vocab], valid until the next call.
   virtual const float* Forward(const Batch& batch, uint8_t* arena) = 0;
-  // What the last Forward measured of batch.peak_rows, on the host.
-  struct Peaks {
+  // What the last Forward measured, on the host.
+  struct Measured {
     std::vector<float> peaks;    // [layers, peak_rows, batch.peaks]
     std::vector<float> medians;  // [layers, peak_rows], where wanted
+    std::vector<float> columns;  // as batch.columns, to which it was added
   };
-  virtual const Peaks& peaks() const = 0;
+  virtual const Measured& measured() const = 0;
 
   // Ops::LowPassResiduals of one segment: pages [layers, layer_pages], host out [layers, tokens,
   // 4].

@@ -15,6 +15,7 @@ void PromptStats::Begin(const PolicyNeeds& needs, int layers, int tokens, int wi
   peaks_.resize(rows * peaks_per_token_);
   if (needs.residual_medians) medians_.resize(rows);
   if (needs.low_pass) low_pass_.resize(rows * 4);
+  if (needs.attention_rows > 0) columns_.resize(rows);
 }
 
 void PromptStats::Clear() { *this = PromptStats(); }
@@ -34,6 +35,10 @@ void PromptStats::SetLowPass(const LowPassSegment& segment, const float* residua
   }
 }
 
+absl::Span<float> PromptStats::Columns(int layer) {
+  return absl::MakeSpan(columns_).subspan(int64_t{layer} * tokens_, tokens_);
+}
+
 std::vector<LayerStats> PromptStats::Layers() const {
   std::vector<LayerStats> layers(layers_);
   const auto part = [&](const std::vector<float>& all, int layer) {
@@ -42,13 +47,9 @@ std::vector<LayerStats> PromptStats::Layers() const {
   };
   for (int layer = 0; layer < layers_; ++layer) {
     layers[layer] = {peaks_per_token_, part(peaks_, layer), part(medians_, layer),
-                     part(low_pass_, layer)};
+                     part(low_pass_, layer), part(columns_, layer)};
   }
   return layers;
-}
-
-int64_t PromptStats::bytes() const {
-  return static_cast<int64_t>(peaks_.size() + medians_.size() + low_pass_.size()) * 4;
 }
 
 }  // namespace tessera

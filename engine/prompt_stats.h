@@ -1,7 +1,7 @@
 // A sequence's statistics of its prompt, from the steps that compute it until its commit.
 //
-// Host memory: layers * tokens * (residual_peaks + 1, or 4 for low-pass residuals) floats, for
-// sequences whose policy asks. Threads: one thread (the engine's).
+// Host memory: layers * tokens * (residual_peaks + 1, 4 for low-pass residuals, 1 for attention
+// columns) floats, for sequences whose policy asks. Threads: one thread (the engine's).
 #pragma once
 
 #include <cstdint>
@@ -25,14 +25,17 @@ class PromptStats {
   // For Ops::LowPassResiduals of one segment: [layers, tokens of the segment, 4].
   void SetLowPass(const LowPassSegment& segment, const float* residuals);
 
+  // The sums over rows so far, which the next step adds to: [tokens] of one layer.
+  absl::Span<float> Columns(int layer);
+
   std::vector<LayerStats> Layers() const;  // valid until the next change
-  int64_t bytes() const;
 
  private:
   int layers_ = 0, tokens_ = 0, peaks_per_token_ = 0;
   std::vector<float> peaks_;     // [layers, tokens, peaks_per_token]
   std::vector<float> medians_;   // [layers, tokens]
   std::vector<float> low_pass_;  // [layers, tokens, 4]
+  std::vector<float> columns_;   // [layers, tokens]
 };
 
 }  // namespace tessera

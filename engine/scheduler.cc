@@ -78,8 +78,8 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
   int hit_blocks = 0, unused_blocks = 0;
   if (sequence->use_prefix) {
     // At least one token must run, or there would be no logits.
-    // What follows a commit is not looked up: it is computed over compressed pages.
-    // A hit skips the layers, so it ends where the policy's statistics begin.
+    // What follows a commit is not looked up: it is computed over compressed pages. And a hit skips
+    // the layers, so it ends where the policy's statistics begin.
     const int first_to_run = sequence->needs.FirstToRun(sequence->view());
     const int max_blocks = (sequence->plain_tokens() - 1) / kBlockTokens;
     const PrefixIndex::Match match =

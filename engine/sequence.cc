@@ -6,11 +6,10 @@ namespace tessera {
 
 std::vector<uint8_t> VisionFlags(const Prompt& prompt) {
   std::vector<uint8_t> flags(prompt.ids.size());
-  uint8_t flag = 1;
   for (const Prompt::ImageSpan& span : prompt.images) {
     const int64_t rows = prompt.image_tokens / static_cast<int64_t>(prompt.images.size());
-    std::fill_n(flags.begin() + span.begin, rows, flag);
-    flag = flag == 1 ? 2 : 1;
+    const auto image = static_cast<int64_t>(&span - prompt.images.data());
+    std::fill_n(flags.begin() + span.begin, rows, static_cast<uint8_t>(1 + image % 255));
   }
   return flags;
 }

@@ -32,7 +32,7 @@ struct Sequence {
   int NextChunk() const;
   // What the policy decides about at the commit.
   PromptView view() const { return {absl::MakeConstSpan(vision).first(commit_tokens)}; }
-  // The prompt is computed up to the commit and waits for the policy's answer.
+  // All of that is computed and waits for the policy's answer.
   bool commit_due() const {
     return running && policy->compresses() && !committed && computed >= commit_tokens;
   }
@@ -44,7 +44,7 @@ struct Sequence {
   const Prompt* prompt;         // not owned
   const Policy* policy;         // not owned
   PolicyNeeds needs;            // the policy's
-  std::vector<uint8_t> vision;  // [prompt_tokens] VisionFlags
+  std::vector<uint8_t> vision;  // [prompt_tokens] not 0: an image's token
   int priority;
   int64_t arrival;              // unique; order of submission
   std::vector<int32_t> tokens;  // prompt, then output
@@ -70,7 +70,7 @@ struct Sequence {
   std::vector<Digest> block_keys_;
 };
 
-// [prompt tokens] 1 and 2, in turn by image, where an image's token stands; else 0.
+// [prompt tokens] Not 0 where an image's token stands, and never the same for two neighbours.
 std::vector<uint8_t> VisionFlags(const Prompt& prompt);
 
 // Tokens that `prompt` (its image spans) and later output give as prefix tokens [first, last).

@@ -10,6 +10,7 @@ void ConvertUsage(const Usage& in, v1::Usage* out) {
   out->set_prompt_tokens(in.prompt_tokens);
   out->set_image_tokens(in.image_tokens);
   out->set_cached_tokens(in.cached_tokens);
+  out->set_recomputed_tokens(in.recomputed_tokens);
   out->set_output_tokens(in.output_tokens);
   out->set_preemptions(in.preemptions);
   out->set_kv_bytes(in.kv_bytes);

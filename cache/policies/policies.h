@@ -26,6 +26,7 @@ PolicyEntry NonePolicy();
 PolicyEntry WindowPolicy();
 PolicyEntry RandomPolicy();
 PolicyEntry FlashCachePolicy();
+PolicyEntry SnapKvPolicy();
 // Stores.
 PolicyEntry RtnPolicy();
 PolicyEntry HadamardPolicy();

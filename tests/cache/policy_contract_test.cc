@@ -24,6 +24,8 @@ const std::map<std::string, std::vector<std::string>>& Variants() {
       {"flashcache",
        {"flashcache", "flashcache(keep=1)", "flashcache(keep=0, budget=uniform)",
         "flashcache(tokens=40, gamma=0.1, scope=visual, segment=image, sinks=4, recent=20)"}},
+      {"snapkv",
+       {"snapkv", "snapkv(tokens=48, window=64)", "snapkv(keep=0.5, pool=max, kernel=7)"}},
       {"rtn",
        {"rtn", "rtn(bits=2, window=32)", "rtn(bits=8, window=17)", "rtn(bits=1)",
         "rtn(bits=4, group=64)"}},
@@ -32,7 +34,7 @@ const std::map<std::string, std::vector<std::string>>& Variants() {
        {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)", "kivi(group=head)"}},
       {"akvq",
        {"akvq", "akvq(window=32, low=1, text=8, tsa=1, pivots=40, pivot_rule=topk_entries)",
-        "akvq(window=0, pivot_rule=threshold)", "akvq(pivots=0)", "akvq(group=32)"}},
+        "akvq(window=0, pivot_rule=threshold)", "akvq(group=32, pivots=0)"}},
       {"calibquant", {"calibquant", "calibquant(bits=2, quantile=0.02)", "calibquant(bits=4)"}},
   };
   return *variants;
@@ -104,20 +106,22 @@ class Statistics {
         float peak = scale * (1 + noise(rng));
         for (int i = 0; i < width; ++i, peak *= noise(rng)) l.peaks.push_back(peak);
         if (needs.residual_medians) l.medians.push_back(noise(rng));
+        if (needs.attention_rows > 0) l.columns.push_back(noise(rng));
         if (!needs.low_pass) continue;
         for (int part = 0; part < 2; ++part) l.low_pass.push_back(noise(rng) * scale);
         for (int part = 0; part < 2; ++part) l.low_pass.push_back(scale * 2);
       }
     }
     if (needs.any()) {
-      for (const Layer& l : layers_) views_.push_back({width, l.peaks, l.medians, l.low_pass});
+      for (const Layer& l : layers_)
+        views_.push_back({width, l.peaks, l.medians, l.low_pass, l.columns});
     }
   }
   const std::vector<LayerStats>& layers() const { return views_; }
 
  private:
   struct Layer {
-    std::vector<float> peaks, medians, low_pass;
+    std::vector<float> peaks, medians, low_pass, columns;
   };
   std::vector<Layer> layers_;
   std::vector<LayerStats> views_;
@@ -218,7 +222,8 @@ class Life {
     for (int layer = 0; layer < geometry_.layers; ++layer) {
       const LayerStorage storage = policy_.Layer(layer);
       // Where layers differ in tokens and formats, all may be counted where they are dearest.
-      if (policy_.needs().low_pass && !storage.raw()) return;
+      if ((policy_.needs().low_pass || policy_.needs().attention_rows > 0) && !storage.raw())
+        return;
       slack += PageBytes(Format::kRaw16, geometry_) * CeilDiv(policy_.MaxPivots(layer), 16);
       slack += PageBytes(storage.text, geometry_);
     }

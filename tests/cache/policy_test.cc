@@ -50,7 +50,7 @@ TEST(Policy, TheTableIsComplete) {
     ASSERT_TRUE(policy.ok()) << policy.status();  // the defaults, written out, mean the default
     EXPECT_EQ((*policy)->Text(), info.name);
   }
-  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "rtn",
+  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "snapkv", "rtn",
                                           "hadamard", "kivi", "akvq", "calibquant"));
 }
 
@@ -196,7 +196,7 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
 
 TEST(Policy, ErrorsAreExact) {
   const std::string known =
-      "none, window, random, flashcache, rtn, hadamard, kivi, akvq, calibquant";
+      "none, window, random, flashcache, snapkv, rtn, hadamard, kivi, akvq, calibquant";
   EXPECT_EQ(ErrorOf("nnone"), "unknown kv policy 'nnone'; did you mean 'none'? known: " + known);
   EXPECT_EQ(ErrorOf("zzzzzzzz(a=64)"), "unknown kv policy 'zzzzzzzz'; known: " + known);
   EXPECT_EQ(ErrorOf("none(bits=4)"), "kv policy 'none': unknown parameter 'bits'; there are none");
@@ -205,6 +205,7 @@ TEST(Policy, ErrorsAreExact) {
             "low, text, tsa, group, pivots, pivot_rule");
   EXPECT_EQ(ErrorOf("flashcache(keep=0.5, tokens=9)"),
             "kv policy 'flashcache': 'keep' and 'tokens' both say how much stays; give one");
+  EXPECT_EQ(ErrorOf("snapkv(kernel=4)"), "kv policy 'snapkv': kernel must be odd");
   EXPECT_EQ(ErrorOf("random(keep=0.5, tokens=9)"),
             "kv policy 'random': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("none+none"),

@@ -176,5 +176,34 @@ TEST(FlashCache, SegmentsFollowImagesAndCutOffsFollowGamma) {
   EXPECT_TRUE(segments("akvq").empty());
 }
 
+TEST(SnapKv, KeepsTheWindowAndWhatItLooksAtWithItsNeighbours) {
+  std::vector<float> votes(100, 0x1p-7f);  // sums are exact, so ties are ties
+  votes[20] = 5;
+  votes[60] = 4;
+  const auto choose = [&](absl::string_view text, int tokens) {
+    const std::vector<uint8_t> vision(tokens);
+    const LayerStats layer = {.columns = absl::MakeConstSpan(votes).first(tokens)};
+    return (*ParsePolicy(text))->Select(PromptView{vision}, {layer}, {1, 1, 64})[0];
+  };
+  // Seven beside the window of three: five around the first peak, and two of the second's.
+  const std::vector<int32_t> average = choose("snapkv(tokens=10, window=3)", 100);
+  EXPECT_THAT(average, ElementsAre(18, 19, 20, 21, 22, 58, 59, 97, 98, 99));
+  EXPECT_EQ(choose("snapkv(tokens=10, window=3, pool=max)", 100), average);
+  // The average of two medium votes is above that of a lone large one, the maximum is not.
+  votes[19] = votes[21] = 0;
+  votes[20] = 1;
+  votes[60] = votes[61] = .8f;
+  EXPECT_THAT(choose("snapkv(tokens=2, window=1, kernel=3)", 100), ElementsAre(60, 99));
+  EXPECT_THAT(choose("snapkv(tokens=2, window=1, kernel=3, pool=max)", 100), ElementsAre(19, 99));
+  EXPECT_THAT(choose("snapkv(tokens=2, window=1, kernel=1)", 100), ElementsAre(20, 99));
+  // keep counts what is kept, the window included; a short prompt is left alone.
+  EXPECT_EQ(choose("snapkv(keep=0.3)", 100).size(), 30u);
+  EXPECT_EQ(choose("snapkv(tokens=64)", 50), AllOf(50));
+  EXPECT_EQ(choose("snapkv(keep=1)", 100), AllOf(100));
+  EXPECT_EQ(choose("snapkv(tokens=8, window=32)", 100).front(), 92);  // a window of the budget
+  EXPECT_EQ((*ParsePolicy("snapkv(window=24)"))->needs().FirstToRun({std::vector<uint8_t>(100)}),
+            76);
+}
+
 }  // namespace
 }  // namespace tessera

@@ -34,6 +34,8 @@ constexpr const char* kPolicies[] = {
     "akvq(window=32)",
     "akvq(window=16, pivots=20, pivot_rule=topk_entries, tsa=1)",
     "flashcache(keep=0.4)",
+    "snapkv(keep=0.3)",
+    "snapkv(keep=0.5, window=70, pool=max)+rtn(bits=4)",
     "flashcache(keep=0.3, scope=visual, segment=image)+akvq(window=16, pivot_rule=threshold)",
     "window(sinks=4, recent=64)",
     "random(keep=0.5, seed=3)",

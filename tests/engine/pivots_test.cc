@@ -67,7 +67,7 @@ class Follower final : public LlavaModel {
     }
     model_->MoveTokens(arena, batches);
   }
-  const Peaks& peaks() const override { return model_->peaks(); }
+  const Measured& measured() const override { return model_->measured(); }
   void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
                         const LowPassSegment& segment, float* out) override {
     model_->LowPassResiduals(arena, pages, segment, out);

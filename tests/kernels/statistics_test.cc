@@ -183,6 +183,44 @@ TEST_P(StatisticsTest, LowPassResidualsAreThoseOfAPlainDct) {
   }
 }
 
+// Parseval: what lies above the cut-off of the spectrum is what is left beside the base, so a
+// layer's outlier energy needs no second pass (FlashCache's budget identity).
+TEST_P(StatisticsTest, LowPassResidualsAddUpToTheEnergyAboveTheCutOff) {
+  const LowPassCase c = {{1, 2, 32}, 120, 0, 120, 25};
+  Layers layers(c.geometry, c.stored, 11);
+  std::vector<float> got(c.tokens * 4);
+  ops_->LowPassResiduals(layers.arena(), c.geometry, layers.pages(), layers.layer_pages(), c.first,
+                         c.tokens, c.kept, got.data());
+  const Expected expected = PlainDct(layers, c, GetParam().cuda());
+  for (const int value : {0, 1}) {
+    double above = 0, all = 0, residuals = 0, norms = 0, bound = 0;
+    for (int64_t i = 0; i < layers.Row(); ++i) {
+      if (i / c.geometry.head_dim % 2 != value) continue;
+      for (int64_t m = 0; m < c.tokens; ++m) {
+        double coefficient = 0;
+        for (int64_t t = 0; t < c.tokens; ++t) {
+          coefficient += HalfToFloat(layers.At(0, t, i)) *
+                         std::cos(M_PI * static_cast<double>(m * (2 * t + 1)) /
+                                  static_cast<double>(2 * c.tokens));
+        }
+        const double power =
+            coefficient * coefficient * (m ? 2.0 : 1.0) / static_cast<double>(c.tokens);
+        all += power;
+        if (m >= c.kept) above += power;
+      }
+    }
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      residuals += got[t * 4 + value];
+      norms += got[t * 4 + 2 + value];
+      bound += expected.bounds[t * 4 + value] + kUnit * got[t * 4 + value];
+    }
+    EXPECT_NEAR(residuals, above, bound);
+    EXPECT_NEAR(norms, all, Gamma(layers.Row() + 8) * all);
+    EXPECT_GT(above / all, 0.01);  // there is something above, and something below
+    EXPECT_LT(above / all, 0.99);
+  }
+}
+
 TEST_P(StatisticsTest, AttentionColumnsAreSumsOfWeights) {
   Random random(3);
   constexpr int kHeads = 6;

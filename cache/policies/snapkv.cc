@@ -1,0 +1,120 @@
+// `snapkv`: keeps what the prompt's last queries look at, and those queries' own tokens.
+//
+// SnapKV (arXiv 2404.14469; code at e216ddc). After prefill the last `window` query rows vote: a
+// token's votes are its attention weights summed over those rows, float32 softmax, causal inside
+// the window. Votes of the tokens before the window are pooled along the tokens (`kernel` wide,
+// stride 1, same padding: the average counts the padding as zeros, as the authors' framework does,
+// the maximum leaves it out), so that neighbours of what is looked at survive. The budget minus the
+// window goes to the tokens with most votes; the window stays whole. A prompt within the budget is
+// left alone. The same number of tokens in every layer; keys keep the positions they were computed
+// with. Defaults: window 32, kernel 5, average (the model hook's); the paper's experiments pool by
+// maximum with kernel 7. `keep` and `tokens` count the window, as max_capacity_prompt does; a
+// window larger than the budget shrinks to it.
+//
+// Ours: one set for all heads of a layer, votes summed over the query heads (published: a set for
+// each query head, which stores the keys of a group of heads once for each of its queries; votes
+// averaged over the group is the usual repair, and ours over all).
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "cache/policies/policies.h"
+#include "kernels/base.h"
+
+namespace tessera {
+namespace {
+
+constexpr ParameterSpec kParameters[] = {
+    {"keep", ParameterSpec::Kind::kReal, 0.2, 0, 1, "", "share of the tokens that stay"},
+    {"tokens", ParameterSpec::Kind::kInteger, 0, 0, kMaxTokens, "",
+     "tokens that stay in each layer, instead of keep (0: not used)"},
+    {"window", ParameterSpec::Kind::kInteger, 32, 1, kMaxTokens, "",
+     "last tokens, which vote and stay"},
+    {"kernel", ParameterSpec::Kind::kInteger, 5, 1, 1023, "", "tokens pooled, an odd number"},
+    {"pool", ParameterSpec::Kind::kChoice, 0, 0, 0, "avg|max", "how votes are pooled"},
+};
+
+class SnapKv final : public Selector {
+ public:
+  explicit SnapKv(const PolicyArguments& arguments)
+      : text_(arguments.Canonical("snapkv")),
+        keep_(arguments.Real("keep")),
+        tokens_(arguments.Integer("tokens")),
+        window_(arguments.Integer("window")),
+        reach_(arguments.Integer("kernel") / 2),
+        maximum_(arguments.Choice("pool") == "max") {}
+
+  std::string Text() const override { return text_; }
+
+  PolicyNeeds needs() const override {
+    PolicyNeeds needs;
+    needs.attention_rows = static_cast<int>(window_);
+    return needs;
+  }
+
+  int64_t MaxTokens(const PromptView& prompt, const KvGeometry& geometry) const override {
+    return geometry.layers * Budget(prompt.tokens());
+  }
+
+  Selection Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
+                   const KvGeometry& geometry) const override {
+    Selection selection;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      selection.push_back(Keep(prompt.tokens(), stats[layer].columns));
+    }
+    return selection;
+  }
+
+ private:
+  int64_t Budget(int64_t n) const {
+    const int64_t wanted = tokens_ > 0 ? tokens_ : std::llround(keep_ * static_cast<double>(n));
+    return std::min(n, std::max<int64_t>(1, wanted));
+  }
+
+  std::vector<int32_t> Keep(int64_t n, absl::Span<const float> votes) const {
+    const int64_t budget = Budget(n), window = std::min(window_, budget), older = n - window;
+    std::vector<std::pair<float, int32_t>> pooled;  // minus votes, position
+    for (int64_t i = 0; i < older; ++i) {
+      const int64_t begin = std::max<int64_t>(0, i - reach_), end = std::min(older, i + reach_ + 1);
+      float best = votes[begin], sum = 0;
+      for (int64_t j = begin; j < end; ++j) {
+        best = std::max(best, votes[j]);
+        sum += votes[j];
+      }
+      pooled.emplace_back(-(maximum_ ? best : sum), static_cast<int32_t>(i));
+    }
+    const int64_t chosen = budget - window;
+    std::partial_sort(pooled.begin(), pooled.begin() + chosen, pooled.end());
+    std::vector<int32_t> kept;
+    for (int64_t i = 0; i < chosen; ++i) kept.push_back(pooled[i].second);
+    std::sort(kept.begin(), kept.end());
+    for (int64_t i = older; i < n; ++i) kept.push_back(static_cast<int32_t>(i));
+    return kept;
+  }
+
+  std::string text_;
+  double keep_;
+  int64_t tokens_, window_, reach_;
+  bool maximum_;
+};
+
+absl::StatusOr<std::shared_ptr<const Selector>> MakeSnapKv(const PolicyArguments& arguments) {
+  if (arguments.Given("keep") && arguments.Integer("tokens") > 0) {
+    return absl::InvalidArgumentError(
+        "kv policy 'snapkv': 'keep' and 'tokens' both say how much stays; give one");
+  }
+  if (arguments.Integer("kernel") % 2 == 0) {
+    return absl::InvalidArgumentError("kv policy 'snapkv': kernel must be odd");
+  }
+  return std::make_shared<SnapKv>(arguments);
+}
+
+}  // namespace
+
+PolicyEntry SnapKvPolicy() {
+  return {"snapkv", "Keeps what the prompt's last queries attend to, and their own tokens.",
+          kParameters, MakeSnapKv, nullptr};
+}
+
+}  // namespace tessera
