@@ -2,17 +2,19 @@
 
 #include <climits>
 
+#include "kernels/cuda/add_tokens.cuh"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/paged_plan.cuh"
 #include "kernels/cuda/paged_units.cuh"
+#include "kernels/cuda/tensor_codes.cuh"
 
 namespace tessera::cuda {
 namespace {
 
 // A block of four warps takes 64 queries of one KV head, 16 a warp, and runs over the sequence's
 // tokens in tiles of 64, two of them in shared memory: one is computed on, one is on its way.
-constexpr int kWarps = 4, kThreads = kWarps * 32, kTile = 64, kPage = PageTokens(Format::kRaw16);
+constexpr int kWarps = 4, kThreads = kWarps * 32, kTile = 64;
 static_assert(kPrefillRows == kWarps * 16);
 
 __device__ uint32_t SharedAddress(const void* p) {
@@ -37,29 +39,9 @@ __device__ void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
                : "r"(from));
 }
 
-// c[16, 8] += a[16, 16] b[16, 8], half operands, float sums.
-__device__ void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 2^x to 2 units, numbers below the normal range becoming 0.
-__device__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ uint32_t Pack(float a, float b) {
-  const __half2 h = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&h);
-}
-
-// Up to kTile tokens of one run, whose first page is pages[0].
+// Up to kTile tokens of one run, whose first page is pages[0]; kTile is whole pages of any format.
 struct Tile {
+  Format format;
   const PageId* pages;
   int first, tokens;  // first: counted over the sequence
 };
@@ -68,11 +50,13 @@ struct Tile {
 class Tiles {
  public:
   __device__ Tiles(const PagedArgs& args, int s, int end)
-      : run_(args.kv.runs + args.kv.run_begin[s]), pages_(args.kv.pages), end_(end) {}
+      : args_(args), run_(args.kv.runs + args.kv.run_begin[s]), end_(end) {}
   __device__ bool Next(Tile* tile) {
     if (first_ + at_ >= end_) return false;
     const KvRun run = *run_;
-    *tile = {pages_ + run.first_page + at_ / kPage, first_ + at_, min(kTile, run.tokens - at_)};
+    const int page = args_.formats[static_cast<int>(run.format)].tokens;
+    *tile = {run.format, args_.kv.pages + run.first_page + at_ / page, first_ + at_,
+             min(kTile, run.tokens - at_)};
     at_ += kTile;
     if (at_ >= run.tokens) {
       first_ += run.tokens;
@@ -83,27 +67,40 @@ class Tiles {
   }
 
  private:
+  const PagedArgs& args_;
   const KvRun* run_;
-  const PageId* pages_;
   int end_, first_ = 0, at_ = 0;
 };
 
-// Begins to copy a tile's K and V rows of one head. Row t's 16-byte piece c lies at c ^ (t % 8), so
-// that the eight rows of a matrix lie in different banks.
+// Begins to copy a tile's K and V rows of one head, or unpacks them, rounded to half. Row t's
+// 16-byte piece c lies at c ^ (t % 8), so that the eight rows of a matrix lie in different banks.
 template <int kDim>
-__device__ void CopyTile(const uint8_t* head, const Tile& tile, __half* keys, __half* values) {
+__device__ void CopyTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
+                         __half* values) {
   constexpr int kPieces = kDim / 8;
+  const PageParts& parts = args.formats[static_cast<int>(tile.format)];
+  const bool raw = tile.format == Format::kRaw16;
 #pragma unroll
   for (int i = 0; i < kTile * kPieces / kThreads; ++i) {
     const int at = i * kThreads + threadIdx.x, t = at / kPieces, c = at % kPieces;
     const bool there = t < tile.tokens;
-    const uint8_t* from =
-        there ? head + tile.pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16
-              : head;
-    const int to = t * kDim + (c ^ (t % 8)) * 8;
-    CopyAsync(SharedAddress(keys + to), from, there);
-    CopyAsync(SharedAddress(values + to), from + (there ? Raw16Offset(kDim, 0, true, 0) : 0),
-              there);
+    const uint8_t* from = args.kv.arena + int64_t{head} * parts.head_bytes;
+    if (there) from += tile.pages[t / parts.tokens] * kPageUnitBytes;
+    const int slot = t % parts.tokens, to = t * kDim + (c ^ (t % 8)) * 8;
+#pragma unroll
+    for (int value = 0; value < 2; ++value) {
+      __half* row = (value == 0 ? keys : values) + to;
+      const PagePart& part = parts.part[value];
+      if (raw) {
+        CopyAsync(SharedAddress(row),
+                  from + (there ? part.codes + slot * part.row_bytes + c * 16 : 0), there);
+        continue;
+      }
+      float x[8] = {};
+      if (there) LoadCodes(from, part, slot, c, x);
+      *reinterpret_cast<uint4*>(row) = {Pack(x[0], x[1]), Pack(x[2], x[3]), Pack(x[4], x[5]),
+                                        Pack(x[6], x[7])};
+    }
   }
 }
 
@@ -114,6 +111,57 @@ struct WarpRows {
   float out[kDim / 8][4];
   float max[2], sum[2];  // of rows lane / 4 and lane / 4 + 8; sums of this lane's columns only
   int limit[2];
+
+  // The result: divides by the sums, then multiplies rows by H (ops.h) if `transformed`. Channel
+  // 8 d + 2 t + e of a row is out[d][2 r + e] of the row's lane t.
+  __device__ void Finish(bool transformed) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float all = sum[r];
+      all += __shfl_xor_sync(~0u, all, 1);
+      all += __shfl_xor_sync(~0u, all, 2);
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        out[d][2 * r] /= all;
+        out[d][2 * r + 1] /= all;
+      }
+      if (!transformed) continue;
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        const float a = out[d][2 * r], b = out[d][2 * r + 1];
+        float x[2] = {__fadd_rn(a, b), __fsub_rn(a, b)};
+#pragma unroll
+        for (int step = 1; step <= 2; step *= 2) {
+#pragma unroll
+          for (float& mine : x) {
+            const float other = __shfl_xor_sync(~0u, mine, step);
+            mine = threadIdx.x & step ? __fsub_rn(other, mine) : __fadd_rn(mine, other);
+          }
+        }
+        out[d][2 * r] = x[0];
+        out[d][2 * r + 1] = x[1];
+      }
+      const float scale = HadamardScale(kDim);
+#pragma unroll
+      for (int step = 1; step < kDim / 8; step *= 2) {
+#pragma unroll
+        for (int d = 0; d < kDim / 8; ++d) {
+          if (d & step) continue;
+#pragma unroll
+          for (int i = 2 * r; i < 2 * r + 2; ++i) {
+            const float a = out[d][i], b = out[d + step][i];
+            out[d][i] = __fadd_rn(a, b);
+            out[d + step][i] = __fsub_rn(a, b);
+          }
+        }
+      }
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        out[d][2 * r] = __fmul_rn(out[d][2 * r], scale);
+        out[d][2 * r + 1] = __fmul_rn(out[d][2 * r + 1], scale);
+      }
+    }
+  }
 
   // S = Q K^T, online softmax in base 2, O += P V over one tile.
   __device__ void Add(const Tile& tile, const __half* keys, const __half* values) {
@@ -219,31 +267,30 @@ __global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs arg
       warp.out[d][0] = warp.out[d][1] = warp.out[d][2] = warp.out[d][3] = 0;
     }
 
-    const uint8_t* head = args.kv.arena + Raw16Offset(kDim, unit.kv_head, false, 0);
     Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kPrefillRows, unit.queries) - 1));
     Tile tile, following;
     bool more = tiles.Next(&tile);
-    CopyTile<kDim>(head, tile, keys(0), values(0));
+    CopyTile<kDim>(args, unit.kv_head, tile, keys(0), values(0));
     for (int buffer = 0; more; buffer ^= 1, tile = following) {
       WaitCopies();
       __syncthreads();  // the tile is there, and nobody computes on the other one any more
       more = tiles.Next(&following);
-      if (more) CopyTile<kDim>(head, following, keys(buffer ^ 1), values(buffer ^ 1));
+      if (more) {
+        CopyTile<kDim>(args, unit.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1));
+      }
       warp.Add(tile, keys(buffer), values(buffer));
     }
 
+    warp.Finish(args.Transformed(unit.s));
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int i = unit.first + threadIdx.x / 32 * 16 + lane / 4 + r * 8;
-      float sum = warp.sum[r];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
       if (i >= unit.queries) continue;
       float* out = args.out + (unit.Row(i) * args.heads + unit.Head(i)) * kDim;
 #pragma unroll
       for (int d = 0; d < kDim / 8; ++d) {
-        *reinterpret_cast<float2*>(out + d * 8 + lane % 4 * 2) = {warp.out[d][2 * r] / sum,
-                                                                  warp.out[d][2 * r + 1] / sum};
+        *reinterpret_cast<float2*>(out + d * 8 + lane % 4 * 2) = {warp.out[d][2 * r],
+                                                                  warp.out[d][2 * r + 1]};
       }
     }
   }

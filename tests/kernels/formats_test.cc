@@ -1,6 +1,8 @@
 // The layout of pages: exact bytes, every offset, and codes that read back.
 #include <cstring>
 
+#include "kernels/half.h"
+#include "kernels/host_memory.h"
 #include "kernels/page_layout.h"
 #include "kernels/quantize.h"
 #include "tests/kernels/test_util.h"
@@ -108,7 +110,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
       const KvGeometry g = {.layers = 1, .kv_heads = 2, .head_dim = dim};
       const int tokens = PageTokens(f), raw = PageTokens(Format::kRaw16);
       const int64_t low_bytes = PageBytes(f, g), raw_bytes = PageBytes(Format::kRaw16, g);
-      const Buffer arena = ops_->Allocate(low_bytes + tokens / raw * raw_bytes);
+      const Buffer arena = AllocateHost(low_bytes + tokens / raw * raw_bytes);
       const auto code = [&](int head, bool value, int slot, int channel) {
         const int max = MaxCode(CodecOf(f, value).bits);
         const bool per_token = CodecOf(f, value).axis == Axis::kToken;
@@ -156,6 +158,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, PackTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cuda, PackTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing
