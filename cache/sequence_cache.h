@@ -31,7 +31,16 @@ struct Run {
   std::vector<PageId> pages;
   int32_t tokens = 0;
   bool open = false;
-  std::vector<int32_t> positions;  // [tokens] logical, ascending
+  // Logical positions, ascending: the first tokens' are listed, the others follow one another from
+  // `tail`. A closed run lists all.
+  std::vector<int32_t> listed;
+  int32_t tail = 0;
+
+  int32_t Position(int32_t index) const {
+    const auto n = static_cast<int32_t>(listed.size());
+    return index < n ? listed[index] : tail + index - n;
+  }
+  std::vector<int32_t> Positions() const;  // [tokens]
 };
 
 struct EvictedTokens {
@@ -74,12 +83,12 @@ class SequenceCache {
   void FinishMoves();  // gives the retired pages back
 
   int length() const { return length_; }  // tokens stored or reserved, logical
-  const std::vector<Run>& runs(int layer) const { return layers_[layer]; }
+  const std::vector<Run>& runs(int layer) const { return Synced(layer); }
   int layers() const { return static_cast<int>(layers_.size()); }
   // Where logical token `token` lies. REQUIRES: it is in the layer's open run.
   KvSlot SlotOf(int layer, int token) const;
-  int64_t pages() const;  // held, over all layers, retired ones included
-  int64_t bytes() const;  // of the held pages
+  int64_t pages() const { return pages_; }  // held, over all layers, retired ones included
+  int64_t bytes() const { return bytes_; }  // of the held pages
   const std::vector<PageId>& retired() const { return retired_; }
   // Not stored any more, summed over layers: divided by layers(), the mean number of tokens.
   const EvictedTokens& evicted() const { return evicted_; }
@@ -94,6 +103,10 @@ class SequenceCache {
   static int32_t TokensInOpenRun(const std::vector<Run>& runs) {
     return !runs.empty() && runs.back().open ? runs.back().tokens : 0;
   }
+  // The layer's runs, after its open run has taken up what Extend added since it was last looked
+  // at. Extend itself touches no layer while every open page has room: a step of many sequences
+  // would else spend its planning on cache misses.
+  std::vector<Run>& Synced(int layer) const;
   static int DueExits(const std::vector<Run>& runs, const LayerStorage& storage);
   // Adds `count` pages of `format` to `pages`; false: the arena is full (some may be added).
   bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
@@ -102,7 +115,11 @@ class SequenceCache {
 
   Arena* arena_ = nullptr;
   int length_ = 0;
-  std::vector<std::vector<Run>> layers_;
+  int64_t pages_ = 0;
+  int64_t bytes_ = 0;
+  int spare_ = 0;  // tokens for which every layer's open run surely has slots
+  mutable std::vector<std::vector<Run>> layers_;
+  mutable std::vector<int32_t> known_;  // [layers] the length that the layer's open run knows of
   std::vector<PageId> retired_;
   EvictedTokens evicted_;
   std::vector<int64_t> evicted_by_layer_;  // text and vision

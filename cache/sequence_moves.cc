@@ -35,7 +35,7 @@ void Append(const Run& open, const std::vector<int32_t>& indices, Run* to, MoveB
   for (const int32_t index : indices) {
     batch->moves.push_back({SlotIn(open.pages, index, kRawTokens),
                             SlotIn(to->pages, to->tokens, PageTokens(to->format))});
-    to->positions.push_back(open.positions[index]);
+    to->listed.push_back(open.Position(index));
     ++to->tokens;
   }
 }
@@ -47,12 +47,18 @@ bool SequenceCache::AllocatePages(Format format, int64_t count, std::vector<Page
     const PageId page = arena_->Allocate(format);
     if (page == kNoPage) return false;
     pages->push_back(page);
+    ++pages_;
+    bytes_ += arena_->page_bytes(format);
   }
   return true;
 }
 
 void SequenceCache::UnrefAll(const std::vector<PageId>& pages) {
-  for (auto page = pages.rbegin(); page != pages.rend(); ++page) arena_->Unref(*page);
+  for (auto page = pages.rbegin(); page != pages.rend(); ++page) {
+    --pages_;
+    bytes_ -= arena_->page_bytes(arena_->FormatOf(*page));
+    arena_->Unref(*page);
+  }
 }
 
 void SequenceCache::FinishMoves() {
@@ -63,7 +69,7 @@ void SequenceCache::FinishMoves() {
 bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
                            absl::Span<const uint8_t> vision, const LayerStorage& storage,
                            std::vector<MoveBatch>* moves) {
-  std::vector<Run>& runs = layers_[layer];
+  std::vector<Run>& runs = Synced(layer);
   TESSERA_CHECK(storage.Valid());
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
   const auto kept_tokens = static_cast<int32_t>(kept.size());
@@ -92,7 +98,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   bool room = true;
   const auto add_run = [&](Format format, const std::vector<int32_t>& tokens, bool open) {
     if (tokens.empty() || !room) return;
-    fresh.push_back({.format = format, .open = open});
+    fresh.push_back({.format = format, .open = open, .tail = length_});
     room = AllocatePages(format, CeilDiv<int64_t>(tokens.size(), PageTokens(format)),
                          &fresh.back().pages);
   };
@@ -109,6 +115,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
            &BatchFor(*moves, run.format, rule));
   }
   runs = std::move(fresh);
+  spare_ = 0;
   retired_.insert(retired_.end(), old.pages.begin(), old.pages.end());
 
   int32_t next = 0;
@@ -130,21 +137,22 @@ int SequenceCache::DueExits(const std::vector<Run>& runs, const LayerStorage& st
 
 int SequenceCache::TokensToExit(int layer, const LayerStorage& storage) const {
   if (storage.raw()) return std::numeric_limits<int>::max();
-  return std::max(0, storage.window + kExitTokens - TokensInOpenRun(layers_[layer]));
+  return std::max(0, storage.window + kExitTokens - TokensInOpenRun(Synced(layer)));
 }
 
 bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
                                const LayerStorage& storage, std::vector<MoveBatch>* moves) {
   TESSERA_CHECK(storage.Valid());
-  std::vector<Run>& runs = layers_[layer];
+  std::vector<Run>& runs = Synced(layer);
   const int32_t leaving = DueExits(runs, storage) * kExitTokens;
   if (leaving == 0) return true;
 
   Run open = std::move(runs.back());
   runs.pop_back();
+  spare_ = 0;
   ByFormat by_format;
   for (int32_t i = 0; i < leaving; ++i) {
-    const Format format = storage.FormatOf(ClassAt(vision, open.positions[i]));
+    const Format format = storage.FormatOf(ClassAt(vision, open.Position(i)));
     by_format[static_cast<int>(format)].push_back(i);
   }
   const auto run_of = [&runs](Format format) {  // the closed run, or where it belongs
@@ -179,7 +187,9 @@ bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
   const auto pages_end = open.pages.begin() + leaving / kRawTokens;
   retired_.insert(retired_.end(), open.pages.begin(), pages_end);
   open.pages.erase(open.pages.begin(), pages_end);
-  open.positions.erase(open.positions.begin(), open.positions.begin() + leaving);
+  const auto listed = std::min(leaving, static_cast<int32_t>(open.listed.size()));
+  open.listed.erase(open.listed.begin(), open.listed.begin() + listed);
+  open.tail += leaving - listed;
   open.tokens -= leaving;
   if (open.tokens > 0) runs.push_back(std::move(open));
   return true;

@@ -1,6 +1,7 @@
 // Engine::Loop's side that other threads call: admission, abort, drain, load.
 #include <algorithm>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/engine_loop.h"
 
@@ -26,9 +27,13 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
         absl::StrCat("kv_policy: ", request.policy->Text(), " stores pages of format ",
                      FormatName(format), ", which device ", model_->ops().name(), " lacks"));
   }
+  // What follows the commit is stored as an answer is.
   const std::vector<uint8_t> vision = VisionFlags(request.prompt);
-  const int64_t bytes =
-      request.policy->PeakBytes(PromptView{vision}, request.stop.max_tokens, geometry);
+  const int64_t commit = request.commit_tokens > 0 ? request.commit_tokens : prompt;
+  TESSERA_CHECK(commit <= prompt &&
+                !absl::c_linear_search(absl::MakeConstSpan(vision).subspan(commit), 1));
+  const int64_t bytes = request.policy->PeakBytes(
+      PromptView{absl::MakeConstSpan(vision).first(commit)}, total - commit, geometry);
   if (bytes > arena_.total_bytes())
     return absl::InvalidArgumentError(absl::StrCat(
         "stopping.max_tokens: ", total, " tokens need ", bytes, " bytes of KV cache under policy ",

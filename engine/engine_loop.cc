@@ -95,6 +95,7 @@ bool Engine::Loop::TakeInbox() {
     generation->submitted = in.submitted;
     Sequence& sequence = generation->sequence();
     const Request& request = generation->request();
+    if (request.commit_tokens > 0) sequence.commit_tokens = request.commit_tokens;
     sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
     if (sequence.use_prefix) {
       // Transformed pages hold other numbers for the same tokens.

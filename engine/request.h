@@ -64,6 +64,9 @@ struct Request {
   SamplingParams sampling;
   StopParams stop;
   std::shared_ptr<const Policy> policy;
+  // The policy compresses once this many of the prompt's tokens are computed; the others read what
+  // it left. No image may stand after it. 0: the whole prompt.
+  int commit_tokens = 0;
   bool bypass_prefix = false;
   std::string salt;
   int priority = 0;

@@ -20,11 +20,6 @@ bool Erase(std::vector<Sequence*>& list, Sequence* s) {
   return true;
 }
 
-int ChunkOf(const Sequence& s, int room) {
-  const int chunk = std::max(s.chunk_end() - s.computed, 1);
-  return std::min({s.to_compute(), chunk, room});
-}
-
 }  // namespace
 
 void Scheduler::Add(Sequence* sequence) { InsertByRank(waiting_, sequence); }
@@ -82,9 +77,8 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
   int hit_blocks = 0;
   if (sequence->use_prefix) {
     // At least one token must run, or there would be no logits.
-    // What follows a prompt that is to be compressed is not looked up: it was computed over
-    // compressed pages.
-    const int max_blocks = (sequence->chunk_end() - 1) / kBlockTokens;
+    // What follows a commit is not looked up: it is computed over compressed pages.
+    const int max_blocks = (sequence->plain_tokens() - 1) / kBlockTokens;
     const PrefixIndex::Match match = prefix_->Find(sequence->BlockKeys(), max_blocks);
     hit_blocks = match.blocks;
     if (hit_blocks > 0) sequence->cache.AdoptPrefix(match.pages, hit_blocks * kBlockTokens);
@@ -123,7 +117,7 @@ StepPlan Scheduler::Plan() {
       if (room <= 0) break;
       if ((s->to_compute() == 1) != decode_pass) continue;
       if (!s->running) continue;  // preempted a moment ago
-      const int count = ChunkOf(*s, room);
+      const int count = std::min(s->NextChunk(), room);
       if (MakeRoom(s, count, &plan)) {
         Schedule(s, count, &plan);
       } else {
@@ -142,7 +136,7 @@ StepPlan Scheduler::Plan() {
     }
     waiting_.erase(waiting_.begin());
     plan.admitted.push_back(s);
-    const int count = ChunkOf(*s, limits_.max_batch_tokens - plan.rows);
+    const int count = std::min(s->NextChunk(), limits_.max_batch_tokens - plan.rows);
     // Ranked above running ones it may take their pages; below all of them it may fail.
     if (MakeRoom(s, count, &plan)) {
       Schedule(s, count, &plan);
@@ -157,7 +151,7 @@ void Scheduler::Complete(const StepPlan::Item& item) {
   Sequence* s = item.sequence;
   s->computed = item.first + item.count;
   if (!s->use_prefix || s->committed) return;
-  const int full = std::min(s->computed, s->chunk_end()) / kBlockTokens;
+  const int full = std::min(s->computed, s->plain_tokens()) / kBlockTokens;
   const std::vector<Digest>& keys = s->BlockKeys();
   for (; s->registered_blocks < full; ++s->registered_blocks) {
     std::vector<PageId> pages;
@@ -169,7 +163,7 @@ void Scheduler::Complete(const StepPlan::Item& item) {
 }
 
 bool Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
-  if (!s->running || !s->policy->compresses() || s->computed < s->prompt_tokens) return false;
+  if (!s->running || !s->policy->compresses() || s->computed < s->commit_tokens) return false;
   const bool commit = !s->committed;
   StepPlan plan;  // collects the preempted only
   Selection kept;

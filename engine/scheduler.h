@@ -6,8 +6,10 @@
 // its known tokens fit beside what running ones still need; if pages run out nevertheless, the
 // lowest-ranked running sequence is preempted: it gives back its pages and waits to be recomputed
 // (its full blocks stay in the prefix index until their pages are needed).
-// A sequence whose policy compresses is committed once its prompt is computed, and its oldest
-// tokens leave the window as it grows (Compress); room for the new pages is made like any other.
+// A sequence whose policy compresses is committed once the tokens up to its commit point (its whole
+// prompt, if nothing else is asked) are computed; what is left of the prompt then runs over the
+// compressed pages, in chunks that end where the next tokens leave the window (Compress). Room for
+// the new pages is made like any other.
 // Progress: the highest-ranked sequence can always take every page, so it always finishes.
 // Threads: one thread (the engine's).
 #pragma once
@@ -58,9 +60,9 @@ class Scheduler {
   StepPlan Plan();
   // The item's K and V are stored: advances the sequence and offers full blocks to the index.
   void Complete(const StepPlan::Item& item);
-  // After Complete, while the sequence runs: commits its prompt once that is computed, then lets
-  // tokens leave its window. May preempt lower ranks, or the sequence itself, into `preempted`.
-  // Returns whether the prompt was committed.
+  // After Complete, while the sequence runs: commits it once its commit point is computed, then
+  // lets tokens leave its window. May preempt lower ranks, or the sequence itself, into
+  // `preempted`. Returns whether it was committed.
   bool Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
 
   int running() const { return static_cast<int>(running_.size()); }

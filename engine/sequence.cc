@@ -37,7 +37,17 @@ Sequence::Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int
       arrival(arrival),
       tokens(prompt.ids),
       prompt_tokens(static_cast<int>(prompt.ids.size())),
+      commit_tokens(prompt_tokens),
       cache(arena) {}
+
+int Sequence::NextChunk() const {
+  int chunk = to_compute();
+  if (chunk <= 1 || !policy->compresses()) return chunk;
+  if (!committed) return commit_tokens - computed;
+  for (int layer = 0; layer < cache.layers(); ++layer)
+    chunk = std::min(chunk, cache.TokensToExit(layer, policy->Layer(layer)));
+  return chunk;
+}
 
 const std::vector<Digest>& Sequence::BlockKeys() {
   const int known = static_cast<int>(block_keys_.size());

@@ -22,12 +22,15 @@ namespace tessera {
 struct Sequence {
   Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int priority, int64_t arrival);
 
-  // Tokens up to here may be computed in chunks; those after it one by one, since each may see the
-  // runs that the one before it left behind.
-  int chunk_end() const {
-    return policy->compresses() ? prompt_tokens : static_cast<int>(tokens.size());
+  // Tokens up to here are computed over 16-bit pages alone: what the prefix index takes and gives.
+  int plain_tokens() const {
+    return policy->compresses() ? commit_tokens : static_cast<int>(tokens.size());
   }
-  PromptView view() const { return {vision}; }
+  // How many of the tokens to compute may run in one step. A chunk ends at the commit, and where
+  // tokens leave a window: so every token sees the runs that it would see if all ran one by one.
+  int NextChunk() const;
+  // What the policy decides about at the commit.
+  PromptView view() const { return {absl::MakeConstSpan(vision).first(commit_tokens)}; }
 
   int to_compute() const { return static_cast<int>(tokens.size()) - computed; }
   // Keys of all full blocks of `tokens`; extended as tokens are appended.
@@ -40,8 +43,10 @@ struct Sequence {
   int64_t arrival;              // unique; order of submission
   std::vector<int32_t> tokens;  // prompt, then output
   int prompt_tokens;
+  int commit_tokens;  // 1 to prompt_tokens (the default): the policy answers once these are
+                      // computed
   int computed = 0;
-  bool committed = false;  // the policy has answered for the prompt: its pages are compressed
+  bool committed = false;  // the policy has answered: the pages of those tokens are compressed
   bool running = false;    // kept by the scheduler
   bool use_prefix = false;
   Digest prefix_root{};  // when use_prefix

@@ -53,6 +53,10 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,
                           Request* request);
 
+// Once the prompt is built: where kv_policy.commit_at lies in it. INVALID_ARGUMENT if it has no
+// image to commit after, or for a value this build does not know.
+absl::Status SetCommitPoint(const v1::GenerateRequest& in, Request* request);
+
 // The prompt builder sees `content` as one message: gives its errors the path that the client
 // knows.
 absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status);

@@ -142,6 +142,29 @@ absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int
   return absl::OkStatus();
 }
 
+absl::Status SetCommitPoint(const v1::GenerateRequest& in, Request* request) {
+  using KvPolicy = v1::KvPolicy;
+  const Prompt& prompt = request->prompt;
+  switch (in.kv_policy().commit_at()) {
+    case KvPolicy::COMMIT_AT_UNSPECIFIED:
+    case KvPolicy::COMMIT_AT_PROMPT:
+      request->commit_tokens = 0;
+      return absl::OkStatus();
+    case KvPolicy::COMMIT_AT_QUESTION: {
+      if (prompt.images.empty()) {
+        return FieldError("kv_policy.commit_at",
+                          "COMMIT_AT_QUESTION is after the last image; the prompt has none");
+      }
+      const int per_image = prompt.image_tokens / static_cast<int>(prompt.images.size());
+      request->commit_tokens = prompt.images.back().begin + per_image;
+      return absl::OkStatus();
+    }
+    default:
+      return FieldError("kv_policy.commit_at",
+                        absl::StrCat(in.kv_policy().commit_at(), " is no CommitAt of this server"));
+  }
+}
+
 std::vector<std::string> PolicyNames(absl::string_view text) {
   std::vector<std::string> names(1);
   int depth = 0;

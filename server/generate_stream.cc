@@ -128,6 +128,7 @@ absl::Status GenerateStream::BuildAndSubmit(v1::Accepted* accepted) {
   }
   RETURN_IF_ERROR(SetMaxTokens(request_, runtime.context_tokens,
                                services_->config->default_max_tokens, &request));
+  RETURN_IF_ERROR(SetCommitPoint(request_, &request));
   RETURN_IF_ERROR(Validate(request.sampling, request.stop));
   accepted->set_request_id(request_.request_id());
   request.id = request_.request_id();

@@ -1,6 +1,6 @@
 #include "server/client/eval_report.h"
 
-#include <fstream>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -77,6 +77,20 @@ absl::StatusOr<v1::GenerateRequest> QuestionRequest(const Question& question) {
   return request;
 }
 
+QuestionResult ResultOf(bool answered, const std::string& answer, const v1::Usage& usage) {
+  QuestionResult result;
+  result.answered = answered;
+  result.answer = answer;
+  result.policy = usage.kv_policy();
+  result.kv_bytes_per_token = usage.kv_bytes_per_token();
+  result.mean_bits = usage.kv_mean_bits();
+  if (usage.prompt_tokens() > 0) {
+    result.evicted_share =
+        (usage.evicted_text_tokens() + usage.evicted_image_tokens()) / usage.prompt_tokens();
+  }
+  return result;
+}
+
 bool SameAnswer(absl::string_view a, absl::string_view b) {
   return absl::StripAsciiWhitespace(a) == absl::StripAsciiWhitespace(b);
 }
@@ -90,12 +104,30 @@ void EvalReport::Add(const Question& question, const QuestionResult& result) {
     task->agreeing += agreeing;
     task->failed += !result.answered;
   }
-  if (result.answered) kv_bytes_per_token_sum += result.kv_bytes_per_token;
+  if (!result.answered) return;
+  if (!result.policy.empty()) policy = result.policy;
+  kv_bytes_per_token_sum += result.kv_bytes_per_token;
+  mean_bits_sum += result.mean_bits;
+  evicted_share_sum += result.evicted_share;
 }
 
-double EvalReport::kv_bytes_per_token() const {
+double EvalReport::Mean(double sum) const {
   const int answered = all.questions - all.failed;
-  return answered > 0 ? kv_bytes_per_token_sum / answered : 0.0;
+  return answered > 0 ? sum / answered : 0.0;
+}
+
+double EvalReport::agreement() const { return Share(all.agreeing, all.questions); }
+
+double EvalReport::Accuracy(const std::vector<std::string>& names) const {
+  if (names.empty()) return Share(all.right, all.questions);
+  int right = 0, questions = 0;
+  for (const std::string& name : names) {
+    const auto task = tasks.find(name);
+    if (task == tasks.end()) continue;
+    right += task->second.right;
+    questions += task->second.questions;
+  }
+  return Share(right, questions);
 }
 
 std::string EvalReport::RenderTable() const {
@@ -111,16 +143,41 @@ std::string EvalReport::RenderTable() const {
   return table.Render();
 }
 
-nlohmann::ordered_json EvalReport::ToJson() const {
+std::string RenderComparison(const std::vector<EvalReport>& reports,
+                             const std::vector<std::string>& chosen) {
+  std::vector<std::string> header = {"policy", "accuracy"};
+  if (!chosen.empty()) header.push_back("chosen tasks");
+  for (const char* name : {"agreement", "KV bytes/token", "mean bits", "evicted", "failed"})
+    header.push_back(name);
+  Table table(header);
+  for (const EvalReport& r : reports) {
+    std::vector<std::string> row = {r.policy, absl::StrFormat("%.3f", r.Accuracy({}))};
+    if (!chosen.empty()) row.push_back(absl::StrFormat("%.3f", r.Accuracy(chosen)));
+    row.push_back(absl::StrFormat("%.3f", r.agreement()));
+    row.push_back(FormatCount(std::llround(r.kv_bytes_per_token())));
+    row.push_back(absl::StrFormat("%.2f", r.mean_bits()));
+    row.push_back(absl::StrFormat("%.1f%%", 100 * r.evicted_share()));
+    row.push_back(absl::StrCat(r.all.failed));
+    table.AddRow(std::move(row));
+  }
+  return table.Render();
+}
+
+nlohmann::ordered_json EvalReport::ToJson(const std::vector<std::string>& chosen) const {
   nlohmann::ordered_json json;
+  json["policy"] = policy;
+  json["commit_at"] = commit_at;
   json["questions"] = all.questions;
   json["accuracy"] = nlohmann::ordered_json::object();
   for (const auto& [name, task] : tasks) {
     json["accuracy"][name] = Share(task.right, task.questions);
   }
-  json["mean_accuracy"] = Share(all.right, all.questions);
-  json["agreement"] = Share(all.agreeing, all.questions);
+  json["mean_accuracy"] = Accuracy({});
+  if (!chosen.empty()) json["tasks_accuracy"] = Accuracy(chosen);
+  json["agreement"] = agreement();
   json["kv_bytes_per_token"] = kv_bytes_per_token();
+  json["mean_bits"] = mean_bits();
+  json["evicted_share"] = evicted_share();
   if (all.failed > 0) json["failed"] = all.failed;
   return json;
 }

@@ -1,5 +1,7 @@
 #include "server/client/generation_options.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace tessera::client {
 namespace {
 
@@ -27,6 +29,18 @@ absl::Status ForEachNumber(GenerationOptions* g, Visit visit) {
 
 }  // namespace
 
+absl::Status ParseCommitAt(absl::string_view text, v1::KvPolicy::CommitAt* out) {
+  if (text == "prompt") {
+    *out = v1::KvPolicy::COMMIT_AT_PROMPT;
+  } else if (text == "question") {
+    *out = v1::KvPolicy::COMMIT_AT_QUESTION;
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", text, "\" is neither prompt nor question"));
+  }
+  return absl::OkStatus();
+}
+
 void GenerationOptions::Register(Options* options) {
   const auto add = [&](const char* name, auto* out, auto range, const char* help) {
     options->Add(name, out, range, help);
@@ -45,6 +59,9 @@ void GenerationOptions::Register(Options* options) {
   options->Add("ignore_eos", &ignore_eos, "do not stop at the end-of-sequence token");
   options->Add("kv_policy", "POLICY", &kv_policy,
                "KV-compression method, such as none; `tessera info` lists them");
+  options->AddParsed(
+      "commit_at", "prompt|question",
+      [this](absl::string_view text) { return ParseCommitAt(text, &commit_at); }, kCommitAtHelp);
   options->Add("model", "NAME", &model, "fail unless the server serves this model");
   options->Add("priority", &priority, Range<int>{}, "larger runs first");
   options->Add("bypass_prefix", &bypass_prefix, "neither read nor feed the server's caches");
@@ -61,6 +78,13 @@ absl::Status GenerationOptions::Read(Fields* fields) {
   RETURN_IF_ERROR(fields->Get("stop", &stop));
   RETURN_IF_ERROR(fields->Get("ignore_eos", &ignore_eos));
   RETURN_IF_ERROR(fields->Get("kv_policy", &kv_policy));
+  std::string read_commit_at;
+  RETURN_IF_ERROR(fields->Get("commit_at", &read_commit_at));
+  if (!read_commit_at.empty()) {
+    if (const absl::Status status = ParseCommitAt(read_commit_at, &commit_at); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("\"commit_at\": ", status.message()));
+    }
+  }
   RETURN_IF_ERROR(fields->Get("model", &model));
   std::optional<int> read_priority;
   RETURN_IF_ERROR(fields->Get("priority", Range<int>{}, &read_priority));
@@ -87,6 +111,9 @@ void GenerationOptions::Apply(v1::GenerateRequest* request) const {
   for (const std::string& text : stop) stopping.add_stop(text);
   if (ignore_eos) stopping.set_ignore_eos(true);
   if (!kv_policy.empty()) request->mutable_kv_policy()->set_text(kv_policy);
+  if (commit_at != v1::KvPolicy::COMMIT_AT_UNSPECIFIED) {
+    request->mutable_kv_policy()->set_commit_at(commit_at);
+  }
   request->set_model(model);
   request->set_priority(priority);
   if (bypass_prefix) request->mutable_cache()->set_bypass_prefix(true);

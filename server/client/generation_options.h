@@ -15,6 +15,12 @@
 
 namespace tessera::client {
 
+// "prompt" or "question"; INVALID_ARGUMENT for anything else.
+absl::Status ParseCommitAt(absl::string_view text, v1::KvPolicy::CommitAt* out);
+inline constexpr char kCommitAtHelp[] =
+    "when the KV cache is compressed: prompt (at its end), or question (after the last picture, so "
+    "that the question reads the compressed cache)";
+
 // Unset fields are not sent: the server's defaults hold.
 struct GenerationOptions {
   std::optional<int> max_tokens, min_tokens, top_k;
@@ -24,6 +30,7 @@ struct GenerationOptions {
   std::vector<std::string> stop;
   bool ignore_eos = false;
   std::string kv_policy;
+  v1::KvPolicy::CommitAt commit_at = v1::KvPolicy::COMMIT_AT_UNSPECIFIED;
   std::string model;
   int priority = 0;
   bool bypass_prefix = false;

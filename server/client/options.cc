@@ -164,6 +164,12 @@ void Options::Add(absl::string_view name, absl::Duration* out, absl::string_view
          });
 }
 
+void Options::AddParsed(absl::string_view name, absl::string_view value_name,
+                        std::function<absl::Status(absl::string_view)> take,
+                        absl::string_view help) {
+  Insert(name, value_name, help, "", std::move(take));
+}
+
 void Options::AddEach(absl::string_view name, absl::string_view value_name,
                       std::function<absl::Status(absl::string_view)> take, absl::string_view help) {
   Insert(name, value_name, help, "", std::move(take));

@@ -49,6 +49,9 @@ class Options {
            absl::string_view help);
   // "30s", "1.5m"; not negative; 0 is off where the help says so.
   void Add(absl::string_view name, absl::Duration* out, absl::string_view help);
+  // Any other kind of value: `take` says what is wrong with it.
+  void AddParsed(absl::string_view name, absl::string_view value_name,
+                 std::function<absl::Status(absl::string_view)> take, absl::string_view help);
   // Repeatable; called once an occurrence, in the order of the command line.
   void AddEach(absl::string_view name, absl::string_view value_name,
                std::function<absl::Status(absl::string_view)> take, absl::string_view help);

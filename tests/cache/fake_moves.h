@@ -60,7 +60,7 @@ class FakeMemory {
           const auto slot = slots_.find(
               Key({run.pages[i / page_tokens], static_cast<uint32_t>(i % page_tokens)}));
           ASSERT_NE(slot, slots_.end());
-          ASSERT_EQ(slot->second, Content(id, layer, run.positions[i]))
+          ASSERT_EQ(slot->second, Content(id, layer, run.Position(i)))
               << "layer " << layer << " " << FormatName(run.format) << " token " << i;
         }
       }

@@ -157,14 +157,15 @@ class Life {
     const LayerStorage storage = policy_.Layer(layer);
     int open = 0;
     for (const Run& run : cache_.runs(layer)) {
-      stored.insert(stored.end(), run.positions.begin(), run.positions.end());
+      const std::vector<int32_t> positions = run.Positions();
+      stored.insert(stored.end(), positions.begin(), positions.end());
       if (run.open) {
         open = run.tokens;
         // The newest tokens, so the others are all older.
-        ASSERT_TRUE(std::equal(run.positions.rbegin(), run.positions.rend(), expected.rbegin()));
+        ASSERT_TRUE(std::equal(positions.rbegin(), positions.rend(), expected.rbegin()));
         continue;
       }
-      for (const int32_t t : run.positions) {
+      for (const int32_t t : positions) {
         ASSERT_EQ(run.format, storage.FormatOf(ClassAt(vision_, t)));
       }
     }
@@ -270,7 +271,7 @@ TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
     std::vector<std::tuple<int, Format, std::vector<int32_t>>> runs;
     for (int layer = 0; layer < geometry.layers; ++layer) {
       for (const tessera::Run& run : life.cache().runs(layer)) {
-        if (!run.open) runs.emplace_back(layer, run.format, run.positions);
+        if (!run.open) runs.emplace_back(layer, run.format, run.Positions());
       }
     }
     return runs;

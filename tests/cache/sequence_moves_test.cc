@@ -26,7 +26,7 @@ std::vector<std::tuple<Format, std::vector<PageId>, std::vector<int32_t>, bool>>
   std::vector<std::tuple<Format, std::vector<PageId>, std::vector<int32_t>, bool>> state;
   for (int layer = 0; layer < cache.layers(); ++layer) {
     for (const Run& run : cache.runs(layer)) {
-      state.emplace_back(run.format, run.pages, run.positions, run.open);
+      state.emplace_back(run.format, run.pages, run.Positions(), run.open);
     }
   }
   return state;

@@ -43,6 +43,7 @@ TEST(ClientJsonFields, BadValuesNameTheKey) {
       {R"({"stop": "x"})", "\"stop\" must be a list of strings"},
       {R"({"stop": [1]})", "\"stop\" must be a list of strings"},
       {R"({"ignore_eos": 1})", "\"ignore_eos\" must be true or false"},
+      {R"({"commit_at": "end"})", "\"commit_at\": \"end\" is neither prompt nor question"},
       {R"({"kv_policy": 1})", "\"kv_policy\" must be a string"},
       {R"({"max_token": 5})", "unknown key \"max_token\""},
       {R"([1])", "not a JSON object"},

@@ -122,8 +122,8 @@ TEST(ClientGenerationOptions, ReachTheRequest) {
                   .Parse({"--max_tokens=5", "--min_tokens=2", "--temperature=0.5", "--top_k=7",
                           "--top_p=0.9", "--min_p=0.1", "--repetition_penalty=1.1",
                           "--presence_penalty=-1", "--frequency_penalty=2", "--seed=9", "--stop=a",
-                          "--stop=b", "--ignore_eos", "--kv_policy=none", "--model=m",
-                          "--priority=-3", "--bypass_prefix", "--cache_salt=s"})
+                          "--stop=b", "--ignore_eos", "--kv_policy=none", "--commit_at=question",
+                          "--model=m", "--priority=-3", "--bypass_prefix", "--cache_salt=s"})
                   .ok());
   v1::GenerateRequest request;
   generation.Apply(&request);
@@ -132,7 +132,16 @@ TEST(ClientGenerationOptions, ReachTheRequest) {
       "model: \"m\" sampling { temperature: 0.5 top_k: 7 top_p: 0.9 min_p: 0.1 "
       "repetition_penalty: 1.1 presence_penalty: -1 frequency_penalty: 2 seed: 9 } stopping { "
       "max_tokens: 5 min_tokens: 2 stop: \"a\" stop: \"b\" ignore_eos: true } kv_policy { "
-      "text: \"none\" } cache { bypass_prefix: true salt: \"s\" } priority: -3");
+      "text: \"none\" commit_at: COMMIT_AT_QUESTION } cache { bypass_prefix: true salt: \"s\" } "
+      "priority: -3");
+}
+
+TEST(ClientGenerationOptions, CommitAtIsOneOfTwo) {
+  GenerationOptions generation;
+  Options options("test", "");
+  generation.Register(&options);
+  const absl::Status status = options.Parse({"--commit_at=end"});
+  EXPECT_EQ(status.message(), "--commit_at: \"end\" is neither prompt nor question");
 }
 
 TEST(ClientGenerationOptions, UnsetFieldsAreNotSent) {

@@ -51,6 +51,11 @@ class Questions {
   Prompt At(const Checkpoint& c, size_t i) const {
     return testing::PromptOfQuestion(c, lines_[i], SourcePath("tests/eval"));
   }
+  // Up to its last image, whose 64 tokens end it.
+  static int TokensBeforeTheQuestion(const Prompt& prompt) {
+    return prompt.images.back().begin +
+           prompt.image_tokens / static_cast<int>(prompt.images.size());
+  }
   std::string Reference(size_t i) const { return lines_[i]["reference"]; }
   size_t Images(size_t i) const { return lines_[i]["images"].size(); }
 
@@ -60,16 +65,21 @@ class Questions {
 
 TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
   const Questions questions;
-  constexpr int kTokens = 70;  // long enough for two window exits
+  constexpr int kTokens = 70;                       // long enough for two window exits
+  std::vector<std::pair<std::string, bool>> cases;  // policy, committed before the question
+  for (const char* policy : kPolicies) cases.emplace_back(policy, false);
+  for (const size_t p : {2, 4, 5, 8}) cases.emplace_back(kPolicies[p], true);
   const auto run = [&](const EngineOptions& options, unsigned seed, int* preemptions) {
     Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
     std::vector<Request> requests;
-    for (size_t p = 0; p < std::size(kPolicies); ++p) {
-      const size_t question = 40 + 7 * p;  // one and four images
-      Request r = MakeRequest(absl::StrCat("q", p), questions.At(c, question), kTokens);
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const auto& [policy, at_question] = cases[i];
+      const size_t question = 40 + 7 * (i % std::size(kPolicies));  // one and four images
+      Request r = MakeRequest(absl::StrCat("q", i), questions.At(c, question), kTokens);
       r.stop.ignore_eos = true;
       r.top_logprobs = 0;
-      r.policy = PolicyOf(kPolicies[p]);
+      r.policy = PolicyOf(policy);
+      if (at_question) r.commit_tokens = Questions::TokensBeforeTheQuestion(r.prompt);
       requests.push_back(std::move(r));
     }
     Engine engine(std::move(c.model), c.tokenizer, options, nullptr);
@@ -108,11 +118,75 @@ TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
     const std::vector<Answer> got = run(o, seed, &preemptions);
     for (size_t i = 0; i < got.size(); ++i) {
       EXPECT_TRUE(got[i].last.status.ok()) << got[i].last.status;
-      EXPECT_EQ(got[i].ids, expected[i].ids) << kPolicies[i] << " seed " << seed;
-      EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << kPolicies[i] << " seed " << seed;
+      EXPECT_EQ(got[i].ids, expected[i].ids) << cases[i].first << " seed " << seed;
+      EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << cases[i].first << " seed " << seed;
     }
   }
   EXPECT_GT(preemptions, 0) << "the arena was meant to be too small";
+}
+
+// A long text after the commit: in chunks of any size it sees what it would see token by token.
+TEST(EnginePolicyTest, WhatFollowsTheCommitDoesNotDependOnItsChunks) {
+  constexpr int kPrompt = 150, kCommit = 45;
+  std::vector<int32_t> ids(kPrompt, 1);
+  std::mt19937 rng(5);
+  for (int i = 1; i < kPrompt; ++i) ids[i] = 3 + static_cast<int32_t>(rng() % 500);
+  const auto ask = [&](int rows) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    const Prompt prompt = testing::PromptOfIds(c, ids, {});
+    EngineOptions o = Options(64 << 20);
+    o.max_batch_tokens = rows;
+    o.max_sequences = 1;
+    Engine engine(std::move(c.model), c.tokenizer, o, nullptr);
+    std::vector<Answer> answers;
+    for (const char* policy : kPolicies) {
+      Request r = MakeRequest(policy, prompt, 2);
+      r.stop.ignore_eos = true;
+      r.top_logprobs = 0;
+      r.policy = PolicyOf(policy);
+      r.commit_tokens = kCommit;
+      r.bypass_prefix = true;
+      answers.push_back(testing::Ask(engine, std::move(r)));
+    }
+    return answers;
+  };
+  const std::vector<Answer> expected = ask(1);
+  for (const int rows : {7, 512}) {
+    const std::vector<Answer> got = ask(rows);
+    for (size_t p = 0; p < std::size(kPolicies); ++p) {
+      ASSERT_TRUE(got[p].last.status.ok()) << got[p].last.status;
+      EXPECT_EQ(got[p].ids, expected[p].ids) << kPolicies[p] << ", " << rows << " rows a step";
+      EXPECT_EQ(got[p].logprobs, expected[p].logprobs) << kPolicies[p] << ", " << rows << " rows";
+      EXPECT_EQ(got[p].last.usage.kv_bytes, expected[p].last.usage.kv_bytes) << kPolicies[p];
+    }
+  }
+}
+
+// The first token after a commit at the prompt's end is exact; after one at the question it is not.
+TEST(EnginePolicyTest, TheQuestionReadsTheCompressedCache) {
+  const Questions questions;
+  Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+  const Prompt prompt = questions.At(c, 60);
+  const int commit = Questions::TokensBeforeTheQuestion(prompt);
+  ASSERT_LT(commit, static_cast<int>(prompt.ids.size()));
+  Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+  const auto ask = [&](const char* policy, int commit_tokens) {
+    Request r = MakeRequest(absl::StrCat(policy, commit_tokens), prompt, 1);
+    r.top_logprobs = 0;
+    r.policy = PolicyOf(policy);
+    r.commit_tokens = commit_tokens;
+    return testing::Ask(engine, std::move(r));
+  };
+  const Answer none = ask("none", 0);
+  EXPECT_EQ(ask("none", commit).logprobs, none.logprobs);
+  EXPECT_EQ(ask("rtn(bits=8, window=4096)", commit).logprobs, none.logprobs);
+  for (const char* policy : {"rtn(bits=1)", "kivi(bits=1, residual=0)", "window(recent=16)"}) {
+    EXPECT_EQ(ask(policy, 0).logprobs, none.logprobs) << policy;
+    EXPECT_NE(ask(policy, commit).logprobs, none.logprobs) << policy;
+  }
+  // A selector judges what is before the commit alone.
+  const Usage usage = ask("window(sinks=4, recent=16)", commit).last.usage;
+  EXPECT_EQ(usage.evicted_text + usage.evicted_vision, commit - 20);
 }
 
 TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {

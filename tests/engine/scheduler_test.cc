@@ -125,6 +125,35 @@ TEST(SchedulerTest, PromptsAreCutIntoChunksAndOnlyTheLastSamples) {
   EXPECT_EQ(samples, (std::vector<bool>{false, false, true, true}));
 }
 
+// Up to the commit, then to where tokens leave the window.
+TEST(SchedulerTest, ChunksEndAtTheCommitAndAtWindowExits) {
+  struct NoMoves : TokenMover {
+    void Move(const std::vector<MoveBatch>&) override {}
+  } mover;
+  Arena arena(16 << 20, kGeometry);
+  PrefixIndex prefix(&arena);
+  Scheduler scheduler({64, 8}, &arena, &prefix);
+  const Prompt prompt = MakePrompt(200, 1);
+  const auto policy = *ParsePolicy("rtn(bits=2, window=8)");
+  Sequence s(&arena, prompt, *policy, 0, 0);
+  s.commit_tokens = 90;
+  scheduler.Add(&s);
+  std::vector<int> counts;
+  std::vector<bool> commits;
+  std::vector<Sequence*> preempted;
+  while (s.to_compute() > 0) {
+    const StepPlan plan = scheduler.Plan();
+    ASSERT_EQ(plan.items.size(), 1u);
+    counts.push_back(plan.items[0].count);
+    scheduler.Complete(plan.items[0]);
+    commits.push_back(scheduler.Compress(&s, mover, &preempted));
+  }
+  // 8 tokens stay at 16 bit at the commit: 32 more, and 32 leave.
+  EXPECT_EQ(counts, (std::vector<int>{64, 26, 32, 32, 32, 14}));
+  EXPECT_EQ(commits, (std::vector<bool>{false, true, false, false, false, false}));
+  scheduler.Remove(&s);
+}
+
 TEST(SchedulerTest, DecodesRunBesideALongPrefill) {
   FakeEngine engine({64, 8}, 4 << 20);
   Sequence* first = engine.Add(10, 20);

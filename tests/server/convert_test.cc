@@ -291,6 +291,25 @@ TEST_F(ConvertTest, MaxTokensComesFromTheContext) {
   EXPECT_EQ(View(ToGrpcStatus(SetMaxTokens(in, 100, 64, &request))).field, "stopping.min_tokens");
 }
 
+TEST_F(ConvertTest, TheCommitPointIsAfterTheLastImage) {
+  v1::GenerateRequest in = TextRequest("hi");
+  Request request;
+  request.prompt.ids.resize(30);
+  ASSERT_TRUE(SetCommitPoint(in, &request).ok());
+  EXPECT_EQ(request.commit_tokens, 0);
+  in.mutable_kv_policy()->set_commit_at(v1::KvPolicy::COMMIT_AT_QUESTION);
+  EXPECT_EQ(View(ToGrpcStatus(SetCommitPoint(in, &request))).field, "kv_policy.commit_at");
+  request.prompt.images = {{.begin = 2}, {.begin = 12}};
+  request.prompt.image_tokens = 16;
+  ASSERT_TRUE(SetCommitPoint(in, &request).ok());
+  EXPECT_EQ(request.commit_tokens, 20);
+  in.mutable_kv_policy()->set_commit_at(v1::KvPolicy::COMMIT_AT_PROMPT);
+  ASSERT_TRUE(SetCommitPoint(in, &request).ok());
+  EXPECT_EQ(request.commit_tokens, 0);
+  in.mutable_kv_policy()->set_commit_at(static_cast<v1::KvPolicy::CommitAt>(7));
+  EXPECT_EQ(View(ToGrpcStatus(SetCommitPoint(in, &request))).field, "kv_policy.commit_at");
+}
+
 TEST_F(ConvertTest, PromptErrorsUseTheClientsPath) {
   const absl::Status status = absl::InvalidArgumentError("messages[0].content: empty");
   EXPECT_EQ(WithClientPath(TextRequest("x"), status).message(), "content: empty");
