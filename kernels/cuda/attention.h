@@ -16,10 +16,10 @@ void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t
                   int64_t heads, int64_t dim, float* out);
 
 // Attention over pages of any formats. How many rows and tokens a sequence has is known on the
-// device only, so a small kernel plans first: it cuts the sequences with one query row (decode) into
-// chunks of about equal cost, enough of them to fill the device, and the others (prefill, and
-// questions behind a compressed context) into blocks of query rows. Two kernels with a fixed grid
-// then take these units one by one; the last chunk of a sequence to end joins the chunks' results.
+// device only, so a small kernel plans first: it cuts the sequences with one query row (decode)
+// into chunks of about equal cost, enough of them to fill the device, and the others (prefill, and
+// questions behind a compressed context) into blocks of query rows. Kernels with a fixed grid then
+// take these units one by one; the last chunk of a sequence to end joins the chunks' results.
 // If `precise`, or if the head dim is neither 64 nor 128, both are float32 throughout, on CUDA
 // cores. Else they round to half what tensor cores multiply (paged_units.cuh).
 class PagedAttention {

@@ -9,8 +9,8 @@
 namespace tessera::cuda {
 namespace {
 
-constexpr int kWarps = 4;         // of a block; each works alone
-constexpr int kUnitsPerWarp = 4;  // so that warps that end early find more to do
+constexpr int kWarps = 4;  // of a block; each works alone
+constexpr int kMaxUnitsPerWarp = 8;
 
 // Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
 // registers.
@@ -25,10 +25,9 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
   WaitForEarlierKernels();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
   const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
-  while (true) {
-    const int next = NextUnit(&args.plan.next[0]);
-    if (next >= units) return;
-    const DecodeUnit unit(args, next);
+  UnitQueue queue(&args.plan.next[0]);
+  while (queue.Next(units)) {
+    const DecodeUnit unit(args, queue.unit);
     const float* q =
         args.qkv +
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * dim;
@@ -126,10 +125,10 @@ Kernels KernelsFor(int64_t dim, int64_t group) {
   }
 }
 
-int GridOf(void (*kernel)(PagedArgs), int multiprocessors) {
+int GridOf(void (*kernel)(PagedArgs), int shared_bytes, int multiprocessors) {
   int blocks = 0;
   TESSERA_CUDA_CHECK(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kWarps * 32, 0));
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kWarps * 32, shared_bytes));
   return blocks * multiprocessors;
 }
 
@@ -151,13 +150,14 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   TESSERA_CHECK(transformed == nullptr || CanTransform(static_cast<int>(dim)));
   if (num_sequences == 0) return;
   Kernels kernels = KernelsFor(dim, heads / kv_heads);
-  if (!precise_ && HasTensorDecode(dim)) {
-    const TensorDecode tensor = TensorDecodeFor(dim, heads / kv_heads);
-    kernels.queries = tensor.queries;
-    kernels.decode = tensor.kernel;
+  const bool tensor = !precise_ && HasTensorAttention(dim);
+  int shared_bytes = 0;
+  if (tensor) {
+    const TensorAttention made = TensorAttentionFor(dim, heads / kv_heads);
+    kernels = {made.queries, kPrefillRows, made.kernel, nullptr};
+    shared_bytes = made.shared_bytes;
   }
-  const int decode_grid = GridOf(kernels.decode, multiprocessors_);
-  const bool tensor_prefill = !precise_ && HasTensorPrefill(dim);
+  const int decode_grid = GridOf(kernels.decode, shared_bytes, multiprocessors_);
 
   PagedArgs args;
   args.qkv = qkv;
@@ -166,7 +166,7 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   args.heads = static_cast<int>(heads);
   args.group = static_cast<int>(heads / kv_heads);
   args.decode_queries = kernels.queries;
-  args.prefill_queries = tensor_prefill ? kPrefillRows : kernels.prefill_queries;
+  args.prefill_queries = kernels.prefill_queries;
   args.scale = 1 / sqrtf(static_cast<float>(dim));
   args.kv = kv;
   for (int f = 0; f < kNumFormats; ++f) {
@@ -175,24 +175,22 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   args.transformed = transformed;
   args.out = out;
   const int head_blocks = args.head_blocks();
-  args.target_chunks = CeilDiv(decode_grid * kWarps * kUnitsPerWarp, head_blocks);
-  args.units_per_warp = kUnitsPerWarp;
-  args.plan = PagedPlan::At(
-      static_cast<int*>(plan_.Get(PagedPlan::Ints(num_sequences, head_blocks) * sizeof(int))),
-      num_sequences, head_blocks);
-  const int64_t partials = (args.target_chunks + num_sequences) * heads;
+  args.warps = decode_grid * kWarps;
+  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, head_blocks);
+  const int64_t chunks = args.max_chunks;
+  args.plan = PagedPlan::At(static_cast<int*>(plan_.Get(
+                                PagedPlan::Ints(num_sequences, head_blocks, chunks) * sizeof(int))),
+                            num_sequences, head_blocks, chunks);
+  const int64_t partials = chunks * heads;
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
   args.partial_max = args.partial + partials * dim;
   args.partial_sum = args.partial_max + partials;
 
   PlanKernel<<<1, kPlanThreads, 0, stream_>>>(args);
   TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
-  LaunchOverlapped(kernels.decode, decode_grid, kWarps * 32, 0, stream_, args);
-  if (tensor_prefill) {
-    LaunchTensorPrefill(stream_, args, multiprocessors_);
-    return;
-  }
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, multiprocessors_), kWarps * 32, 0,
+  LaunchOverlapped(kernels.decode, decode_grid, kWarps * 32, shared_bytes, stream_, args);
+  if (tensor) return;  // the same kernel has done the rest
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, 0, multiprocessors_), kWarps * 32, 0,
                    stream_, args);
 }
 

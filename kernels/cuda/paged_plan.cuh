@@ -18,21 +18,22 @@ struct PagedPlan {
   int* decode_begin;   // [sequences + 1] first chunk of each sequence
   int* prefill_begin;  // [sequences + 1] first query block of each sequence
   int* arrived;        // [sequences, head blocks] chunks that have ended
-  int* chunk_cost;     // [1]
+  int* chunk_owner;    // [chunks] sequence of each chunk
   int* next;           // [2] next decode unit, next prefill unit
 
-  static int64_t Ints(int64_t sequences, int64_t head_blocks) {
-    return 4 * sequences + 2 + sequences * head_blocks + 3;
+  // `chunks`: at most.
+  static int64_t Ints(int64_t sequences, int64_t head_blocks, int64_t chunks) {
+    return 4 * sequences + 2 + sequences * head_blocks + chunks + 2;
   }
-  static PagedPlan At(int* p, int64_t sequences, int64_t head_blocks) {
+  static PagedPlan At(int* p, int64_t sequences, int64_t head_blocks, int64_t chunks) {
     PagedPlan plan;
     plan.tokens = p;
     plan.cost = plan.tokens + sequences;
     plan.decode_begin = plan.cost + sequences;
     plan.prefill_begin = plan.decode_begin + sequences + 1;
     plan.arrived = plan.prefill_begin + sequences + 1;
-    plan.chunk_cost = plan.arrived + sequences * head_blocks;
-    plan.next = plan.chunk_cost + 1;
+    plan.chunk_owner = plan.arrived + sequences * head_blocks;
+    plan.next = plan.chunk_owner + chunks;
     return plan;
   }
 };
@@ -41,8 +42,8 @@ struct PagedArgs {
   const float* qkv;
   const int32_t* query_begin;
   int sequences, heads, group, decode_queries, prefill_queries;
-  int target_chunks;   // of all decode sequences together, each may add one
-  int units_per_warp;  // what target_chunks gives every warp that the device holds
+  int max_chunks;  // at least one for each sequence
+  int warps;       // that decode at the same time
   float scale;
   KvLayerView kv;
   PageParts formats[kNumFormats];
@@ -65,9 +66,10 @@ __host__ __device__ inline int PageCost(const PageParts& parts) {
   return parts.head_bytes + parts.tokens * kTokenCost;
 }
 
-// A chunk of kFullChunkCost is worth its overhead (finding it, its query, keeping the result). With
-// less than that a warp takes one unit, of at least kMinChunkCost and a page.
-constexpr int kMinChunkCost = 8 << 10, kFullChunkCost = 64 << 10;
+// What a unit costs beside its pages: finding them, its query, keeping and joining results.
+constexpr int kUnitCost = 12 << 10;
+// Chunks are not cut smaller than this, nor than a page.
+constexpr int kMinChunkCost = 4 << 10;
 
 // Fills args.plan. One block of kPlanThreads threads.
 constexpr int kPlanThreads = 512;

@@ -25,6 +25,23 @@ __device__ inline int NextUnit(int* next) {
   return __shfl_sync(~0u, unit, 0);
 }
 
+// The units of a warp: its own number first, then whatever comes; the number is asked for a unit
+// ahead, so that nobody waits for it.
+struct UnitQueue {
+  int* next;
+  int unit = -1;
+  int ahead = 0;  // lane 0's
+
+  __device__ explicit UnitQueue(int* next) : next(next) {}
+  __device__ bool Next(int units) {
+    const int warps = blockDim.x / 32, all = gridDim.x * warps;
+    unit = unit < 0 ? blockIdx.x * warps + threadIdx.x / 32 : all + __shfl_sync(~0u, ahead, 0);
+    if (unit >= units) return false;
+    if (threadIdx.x % 32 == 0) ahead = atomicAdd(next, 1);
+    return true;
+  }
+};
+
 // One chunk of a sequence with one query row, for one head block.
 struct DecodeUnit {
   int s, chunk, chunk_begin, chunks;  // counted over all sequences; `chunks`: of this one
@@ -36,15 +53,16 @@ struct DecodeUnit {
     const int head_blocks = args.head_blocks(), per_head = head_blocks / args.kv.geometry.kv_heads;
     chunk = unit / head_blocks;
     head_block = unit % head_blocks;
-    s = SequenceOf(args.plan.decode_begin, args.sequences, chunk);
+    s = args.plan.chunk_owner[chunk];
     chunk_begin = args.plan.decode_begin[s];
     chunks = args.plan.decode_begin[s + 1] - chunk_begin;
     kv_head = head_block / per_head;
     const int first_in_group = head_block % per_head * args.decode_queries;
     first_head = kv_head * args.group + first_in_group;
     queries = min(args.decode_queries, args.group - first_in_group);
-    begin_cost = (chunk - chunk_begin) * *args.plan.chunk_cost;
-    end_cost = begin_cost + *args.plan.chunk_cost;
+    const int share = (args.plan.cost[s] + chunks - 1) / chunks;
+    begin_cost = (chunk - chunk_begin) * share;
+    end_cost = begin_cost + share;
   }
 
   // Calls f(run, first token of the run counted over the sequence, first page, end page) for the
@@ -89,20 +107,18 @@ struct PrefillUnit {
   __device__ int Limit(int i) const { return tokens - (rows - 1 - i / group); }
 };
 
-// Decode in half precision with float sums, but for 16-bit pages under one query a KV head, which
-// are float throughout: q, with K's scales where those are per channel, and the softmax's weights,
-// with V's scales, are rounded to half. For head dims 64 and 128.
-constexpr bool HasTensorDecode(int64_t dim) { return dim == 64 || dim == 128; }
-struct TensorDecode {
+// Decode and prefill in half precision with float sums, by one kernel: where one has no units, it
+// costs no launch. Rounded to half are q, the softmax's weights, and of low-bit pages: in decode, q
+// times K's scales where those are per channel and weights times V's scales; in prefill, elements.
+// But decode of 16-bit pages under one query a KV head is float throughout. For head dims 64 and
+// 128.
+constexpr int kPrefillRows = 64;  // args.prefill_queries
+constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
+struct TensorAttention {
   int queries;  // args.decode_queries
-  void (*kernel)(PagedArgs);
+  int shared_bytes;
+  void (*kernel)(PagedArgs);  // of blocks of 128 threads
 };
-TensorDecode TensorDecodeFor(int64_t dim, int64_t group);
-
-// Prefill in half precision with float sums: q (with the scale) and the softmax's weights are
-// rounded to half. For head dims 64 and 128; args.prefill_queries is kPrefillRows.
-constexpr int kPrefillRows = 64;
-constexpr bool HasTensorPrefill(int64_t dim) { return dim == 64 || dim == 128; }
-void LaunchTensorPrefill(cudaStream_t stream, const PagedArgs& args, int multiprocessors);
+TensorAttention TensorAttentionFor(int64_t dim, int64_t group);
 
 }  // namespace tessera::cuda

@@ -1,4 +1,4 @@
-// Decode on tensor cores: head dims 64 and 128, pages of any format.
+// Attention on tensor cores: head dims 64 and 128, pages of any format.
 #include <climits>
 
 #include "kernels/cuda/add_tokens.cuh"
@@ -6,11 +6,10 @@
 #include "kernels/cuda/join_chunks.cuh"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/tensor_pages.cuh"
+#include "kernels/cuda/tensor_prefill.cuh"
 
 namespace tessera::cuda {
 namespace {
-
-constexpr int kWarps = 4;  // of a block; each works alone
 
 template <Format kFormat, int kDim, int kColumns>
 __device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
@@ -76,15 +75,12 @@ __device__ void Extract(const TensorSums<kDim>& sums, int query,
 // One query a KV head: 16-bit pages are read by CUDA cores, which keep up with memory and round
 // nothing to half.
 template <int kDim>
-__global__ void __launch_bounds__(kWarps * 32, 4) OneQueryKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
+__device__ void DecodeOneQuery(const PagedArgs& args) {
   const int kv_heads = args.kv.geometry.kv_heads;
   const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
-  while (true) {
-    const int next = NextUnit(&args.plan.next[0]);
-    if (next >= units) return;
-    const DecodeUnit unit(args, next);
+  UnitQueue queue(&args.plan.next[0]);
+  while (queue.Next(units)) {
+    const DecodeUnit unit(args, queue.unit);
     const float* q =
         args.qkv +
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
@@ -124,15 +120,12 @@ __global__ void __launch_bounds__(kWarps * 32, 4) OneQueryKernel(PagedArgs args)
 
 // Up to eight queries a KV head: all pages by tensor cores.
 template <int kDim>
-__global__ void __launch_bounds__(kWarps * 32, 3) GroupKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
+__device__ void DecodeGroup(const PagedArgs& args) {
   const int kv_heads = args.kv.geometry.kv_heads;
   const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
-  while (true) {
-    const int next = NextUnit(&args.plan.next[0]);
-    if (next >= units) return;
-    const DecodeUnit unit(args, next);
+  UnitQueue queue(&args.plan.next[0]);
+  while (queue.Next(units)) {
+    const DecodeUnit unit(args, queue.unit);
     const float* q =
         args.qkv +
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
@@ -164,12 +157,33 @@ __global__ void __launch_bounds__(kWarps * 32, 3) GroupKernel(PagedArgs args) {
   }
 }
 
+template <int kDim, bool kOneQuery>
+__global__ void __launch_bounds__(kThreads, 2) TensorAttentionKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
+  if constexpr (kOneQuery) {
+    DecodeOneQuery<kDim>(args);
+  } else {
+    DecodeGroup<kDim>(args);
+  }
+  TakePrefillUnits<kDim>(args);
+}
+
+template <int kDim>
+TensorAttention Made(int64_t group) {
+  TensorAttention made{
+      group == 1 ? 1 : 8, PrefillSharedBytes(kDim),
+      group == 1 ? TensorAttentionKernel<kDim, true> : TensorAttentionKernel<kDim, false>};
+  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          made.shared_bytes));
+  return made;
+}
+
 }  // namespace
 
-TensorDecode TensorDecodeFor(int64_t dim, int64_t group) {
-  TESSERA_CHECK(HasTensorDecode(dim));
-  if (group == 1) return {1, dim == 64 ? OneQueryKernel<64> : OneQueryKernel<128>};
-  return {8, dim == 64 ? GroupKernel<64> : GroupKernel<128>};
+TensorAttention TensorAttentionFor(int64_t dim, int64_t group) {
+  TESSERA_CHECK(HasTensorAttention(dim));
+  return dim == 64 ? Made<64>(group) : Made<128>(group);
 }
 
 }  // namespace tessera::cuda

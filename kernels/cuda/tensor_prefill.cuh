@@ -1,107 +1,25 @@
-#include <cuda_fp16.h>
+// Prefill on tensor cores: several query rows of a sequence, over pages of any format, in half
+// precision with float sums; head dims 64 and 128.
+#pragma once
 
-#include <climits>
-
-#include "kernels/cuda/add_tokens.cuh"
-#include "kernels/cuda/check.h"
-#include "kernels/cuda/overlap.cuh"
-#include "kernels/cuda/paged_plan.cuh"
 #include "kernels/cuda/paged_units.cuh"
-#include "kernels/cuda/tensor_codes.cuh"
+#include "kernels/cuda/tensor_tiles.cuh"
 
 namespace tessera::cuda {
-namespace {
-
 // A block of four warps takes 64 queries of one KV head, 16 a warp, and runs over the sequence's
 // tokens in tiles of 64, two of them in shared memory: one is computed on, one is on its way.
-constexpr int kWarps = 4, kThreads = kWarps * 32, kTile = 64;
-static_assert(kPrefillRows == kWarps * 16);
+static_assert(kPrefillRows == kThreads / 32 * 16, "");
+constexpr int PrefillSharedBytes(int dim) { return 4 * kTile * dim * 2; }
 
-__device__ uint32_t SharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-// 16 bytes from global to shared memory; zeros if not `there`.
-__device__ void CopyAsync(uint32_t to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(there ? 16 : 0));
-}
-__device__ void WaitCopies() { asm volatile("cp.async.wait_all;"); }
-
-__device__ void LoadMatrices(uint32_t from, uint32_t (&m)[4]) {
+__device__ inline void LoadMatrices(uint32_t from, uint32_t (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(from));
 }
-__device__ void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
+__device__ inline void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(from));
-}
-
-// Up to kTile tokens of one run, whose first page is pages[0]; kTile is whole pages of any format.
-struct Tile {
-  Format format;
-  const PageId* pages;
-  int first, tokens;  // first: counted over the sequence
-};
-
-// The tiles of a sequence that begin before `end`, in order.
-class Tiles {
- public:
-  __device__ Tiles(const PagedArgs& args, int s, int end)
-      : args_(args), run_(args.kv.runs + args.kv.run_begin[s]), end_(end) {}
-  __device__ bool Next(Tile* tile) {
-    if (first_ + at_ >= end_) return false;
-    const KvRun run = *run_;
-    const int page = args_.formats[static_cast<int>(run.format)].tokens;
-    *tile = {run.format, args_.kv.pages + run.first_page + at_ / page, first_ + at_,
-             min(kTile, run.tokens - at_)};
-    at_ += kTile;
-    if (at_ >= run.tokens) {
-      first_ += run.tokens;
-      at_ = 0;
-      ++run_;
-    }
-    return true;
-  }
-
- private:
-  const PagedArgs& args_;
-  const KvRun* run_;
-  int end_, first_ = 0, at_ = 0;
-};
-
-// Begins to copy a tile's K and V rows of one head, or unpacks them, rounded to half. Row t's
-// 16-byte piece c lies at c ^ (t % 8), so that the eight rows of a matrix lie in different banks.
-template <int kDim>
-__device__ void CopyTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
-                         __half* values) {
-  constexpr int kPieces = kDim / 8;
-  const PageParts& parts = args.formats[static_cast<int>(tile.format)];
-  const bool raw = tile.format == Format::kRaw16;
-#pragma unroll
-  for (int i = 0; i < kTile * kPieces / kThreads; ++i) {
-    const int at = i * kThreads + threadIdx.x, t = at / kPieces, c = at % kPieces;
-    const bool there = t < tile.tokens;
-    const uint8_t* from = args.kv.arena + int64_t{head} * parts.head_bytes;
-    if (there) from += tile.pages[t / parts.tokens] * kPageUnitBytes;
-    const int slot = t % parts.tokens, to = t * kDim + (c ^ (t % 8)) * 8;
-#pragma unroll
-    for (int value = 0; value < 2; ++value) {
-      __half* row = (value == 0 ? keys : values) + to;
-      const PagePart& part = parts.part[value];
-      if (raw) {
-        CopyAsync(SharedAddress(row),
-                  from + (there ? part.codes + slot * part.row_bytes + c * 16 : 0), there);
-        continue;
-      }
-      float x[8] = {};
-      if (there) LoadCodes(from, part, slot, c, x);
-      *reinterpret_cast<uint4*>(row) = {Pack(x[0], x[1]), Pack(x[2], x[3]), Pack(x[4], x[5]),
-                                        Pack(x[6], x[7])};
-    }
-  }
 }
 
 template <int kDim>
@@ -228,9 +146,10 @@ struct WarpRows {
   }
 };
 
+// Takes units until there are none: by all kThreads threads of a block, with PrefillSharedBytes of
+// dynamic shared memory.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs args) {
-  WaitForEarlierKernels();
+__device__ void TakePrefillUnits(const PagedArgs& args) {
   extern __shared__ __align__(128) __half shared[];
   __shared__ int next_unit;
   const auto keys = [](int buffer) { return shared + buffer * kTile * kDim; };
@@ -270,13 +189,13 @@ __global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs arg
     Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kPrefillRows, unit.queries) - 1));
     Tile tile, following;
     bool more = tiles.Next(&tile);
-    CopyTile<kDim>(args, unit.kv_head, tile, keys(0), values(0));
+    FetchTile<kDim>(args, unit.kv_head, tile, keys(0), values(0));
     for (int buffer = 0; more; buffer ^= 1, tile = following) {
       WaitCopies();
       __syncthreads();  // the tile is there, and nobody computes on the other one any more
       more = tiles.Next(&following);
       if (more) {
-        CopyTile<kDim>(args, unit.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1));
+        FetchTile<kDim>(args, unit.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1));
       }
       warp.Add(tile, keys(buffer), values(buffer));
     }
@@ -293,30 +212,6 @@ __global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs arg
                                                                   warp.out[d][2 * r + 1]};
       }
     }
-  }
-}
-
-template <int kDim>
-void Launch(cudaStream_t stream, const PagedArgs& args, int multiprocessors) {
-  constexpr int kSharedBytes = 4 * kTile * kDim * 2;
-  const auto kernel = TensorPrefillKernel<kDim>;
-  TESSERA_CUDA_CHECK(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  int blocks = 0;
-  TESSERA_CUDA_CHECK(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, kSharedBytes));
-  LaunchOverlapped<PagedArgs>(kernel, blocks * multiprocessors, kThreads, kSharedBytes, stream,
-                              args);
-}
-
-}  // namespace
-
-void LaunchTensorPrefill(cudaStream_t stream, const PagedArgs& args, int multiprocessors) {
-  TESSERA_CHECK(HasTensorPrefill(args.kv.geometry.head_dim));
-  if (args.kv.geometry.head_dim == 64) {
-    Launch<64>(stream, args, multiprocessors);
-  } else {
-    Launch<128>(stream, args, multiprocessors);
   }
 }
 
