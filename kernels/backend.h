@@ -17,8 +17,8 @@ struct BackendOptions {
   // has. All give the same bits; naming one is for tests and benchmarks.
   std::string cpu_isa;
   // CUDA: keep float accuracy of activations however many rows there are: in dense layers with
-  // 16-bit weights (kernels/cuda/precision.h) and in prefill attention, which then does without
-  // tensor cores. Decode of small batches keeps twice 16 bits anyway, and its attention all of them.
+  // 16-bit weights (kernels/cuda/precision.h) and in attention, which then does without tensor
+  // cores. Dense layers keep twice 16 bits anyway while rows are few.
   bool precise = false;
 };
 

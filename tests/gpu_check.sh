@@ -54,11 +54,13 @@ check "kernel suites" kernels.log tests 'Cuda/*:BackendTableTest.*'
 check "every CUDA test ran" skipped.log none_skipped "$logs/kernels.log"
 check "goldens" goldens.log tests '*GoldenTest*/cuda*'
 grep -hE '^(tiny_gqa|demo) on' "$logs/goldens.log"
+check "policies" policies.log tests 'Policies/DevicePolicyTest.*'
+grep -h "answers equal the CPU's" "$logs/policies.log"
 if $sanitizer; then
   if command -v compute-sanitizer >/dev/null; then
     check "memcheck" memcheck.log compute-sanitizer --tool memcheck --error-exitcode 9 \
       "$binaries/tessera_tests" \
-      --gtest_filter='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda'
+      --gtest_filter='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda'
   else
     summary+=("skipped memcheck: compute-sanitizer is not there")
   fi
@@ -66,6 +68,7 @@ fi
 if $bench; then
   check "bench gemm" bench_gemm.log "$binaries/tessera_bench" gemm --device=cuda
   check "bench attention" bench_attention.log "$binaries/tessera_bench" attention --device=cuda
+  check "bench step" bench_step.log "$binaries/tessera_bench" step
   cat "$logs"/bench_*.log
 fi
 printf '%s\n' "${summary[@]}"

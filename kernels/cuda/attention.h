@@ -8,28 +8,26 @@
 namespace tessera::cuda {
 
 void RopeAndStore(cudaStream_t stream, float* qkv, const int32_t* positions, const KvSlot* slots,
-                  int64_t rows, int64_t heads, const RopeTable& rope, const KvLayerView& kv);
-
-// Tokens between RAW16 pages, bits unchanged.
-void CopyTokens(cudaStream_t stream, uint8_t* arena, const KvGeometry& geometry,
-                const TokenMove* moves, int64_t n);
+                  const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
+                  const KvLayerView& kv);
 
 // dim: a multiple of 8, at most 256.
 void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
                   int64_t heads, int64_t dim, float* out);
 
-// Attention over pages. How many rows and tokens a sequence has is known on the device only, so a
-// small kernel plans first: it cuts the sequences with one query row (decode) into chunks of
-// tokens, enough of them to fill the device, and the others (prefill) into blocks of query rows.
-// Two kernels with a fixed grid then take these units one by one; the last chunk of a sequence to
-// end joins the chunks' results. Decode is float32 throughout; prefill too if `precise` or if the
-// head dim is neither 64 nor 128, else it runs on the tensor cores (paged_units.cuh).
+// Attention over pages of any formats. How many rows and tokens a sequence has is known on the
+// device only, so a small kernel plans first: it cuts the sequences with one query row (decode)
+// into chunks of about equal cost, enough of them to fill the device, and the others (prefill, and
+// questions behind a compressed context) into blocks of query rows. Kernels with a fixed grid then
+// take these units one by one; the last chunk of a sequence to end joins the chunks' results.
+// If `precise`, or if the head dim is neither 64 nor 128, both are float32 throughout, on CUDA
+// cores. Else they round to half what tensor cores multiply (paged_units.cuh).
 class PagedAttention {
  public:
   PagedAttention(cudaStream_t stream, bool precise);
   // As Ops::PagedAttention; head_dim at most 256.
-  void Run(const float* qkv, const int32_t* query_begin, int64_t num_sequences, int64_t heads,
-           const KvLayerView& kv, float* out);
+  void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+           int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
 
  private:
   cudaStream_t stream_;

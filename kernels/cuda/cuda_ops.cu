@@ -2,6 +2,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
+#include "kernels/cuda/move_tokens.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/statistics.h"
 
@@ -85,25 +86,21 @@ class CudaOps final : private Stream, public Ops {
     cuda::VitAttention(stream, qkv, images, tokens, heads, dim, out);
   }
 
-  // RAW16 only, so far: policies that transform also store fewer bits, and are refused by Supports.
-  bool Supports(Format format) const override { return format == Format::kRaw16; }
+  bool Supports(Format format) const override { return cuda::HasKernels(format); }
   void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
                     const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
                     const KvLayerView& kv) override {
-    TESSERA_CHECK(transform == nullptr);
-    cuda::RopeAndStore(stream, qkv, positions, slots, rows, heads, rope, kv);
+    cuda::RopeAndStore(stream, qkv, positions, slots, transform, rows, heads, rope, kv);
   }
   void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
                       int64_t num_sequences, int64_t heads, const KvLayerView& kv,
                       float* out) override {
-    TESSERA_CHECK(transformed == nullptr);
-    attention_.Run(qkv, query_begin, num_sequences, heads, kv, out);
+    attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
   int64_t held_slopes() const override { return 0; }  // no format here is read through a map
-  void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule&,
+  void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
-    TESSERA_CHECK(Supports(to));
-    cuda::CopyTokens(stream, arena, geometry, moves, n);
+    cuda::MoveTokens(stream, arena, geometry, to, rule, moves, n);
   }
 
   void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,

@@ -1,180 +1,21 @@
 #include <climits>
 
+#include "kernels/cuda/add_tokens.cuh"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/join_chunks.cuh"
 #include "kernels/cuda/overlap.cuh"
-#include "kernels/cuda/paged_plan.cuh"
-#include "kernels/cuda/paged_units.cuh"
-#include "kernels/cuda/warp_attention.cuh"
 
 namespace tessera::cuda {
 namespace {
 
-constexpr int kWarps = 4;         // of a block; each works alone
-constexpr int kUnitsPerWarp = 4;  // so that warps that end early find more to do
+constexpr int kWarps = 4;  // of a block; each works alone
+constexpr int kMaxUnitsPerWarp = 8;
 
 // Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
 // registers.
 constexpr int MinBlocks(int lanes, int queries) {
   return lanes > 16 || queries > 4 ? 2 : queries > 2 ? 3 : 4;
-}
-
-__device__ int NextUnit(int* next) {
-  int unit = 0;
-  if (threadIdx.x % 32 == 0) unit = atomicAdd(next, 1);
-  return __shfl_sync(~0u, unit, 0);
-}
-
-// Adds tokens [begin, end) of sequence s, KV head `head`, to the queries.
-template <int kLanes, int kQueries>
-__device__ void AddTokens(const PagedArgs& args, int s, int head, int begin, int end,
-                          WarpAttention<kLanes, kQueries>& attention) {
-  using Attention = WarpAttention<kLanes, kQueries>;
-  constexpr int kPage = PageTokens(Format::kRaw16), kLoads = kPage / Attention::kTokens;
-  constexpr int kMost = kQueries > 1 ? 2 : 4, kSteps = kLoads < kMost ? kLoads : kMost;
-  const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
-  const bool active = column < dim;
-  const int64_t to_value = Raw16Offset(dim, 0, true, 0);
-  const uint8_t* base = args.kv.arena + Raw16Offset(dim, head, false, 0) + column * 2;
-  int first = 0;  // the run's first token, counted over the sequence
-  for (int r = args.kv.run_begin[s]; r < args.kv.run_begin[s + 1] && first < end; ++r) {
-    const KvRun run = args.kv.runs[r];
-    const int low = max(begin - first, 0), high = min(end - first, run.tokens);
-    const PageId* pages = args.kv.pages + run.first_page;
-    // The next page's id is read a page ahead, by all lanes: a shuffle here would keep its loads
-    // behind this page's sums.
-    PageId id = low < high ? pages[low / kPage] : 0;
-    for (int p = low / kPage; p * kPage < high; ++p) {
-      const uint8_t* page = base + id * kPageUnitBytes;
-      if ((p + 1) * kPage < high) id = pages[p + 1];
-      uint4 key[kLoads], value[kLoads];
-      const auto token = [&](int j) { return p * kPage + j * Attention::kTokens; };
-#pragma unroll
-      for (int j = 0; j < kLoads; ++j) {
-        const int at = token(j) + Attention::TokenLane();
-        const bool there = active && at >= low && at < high;
-        const auto* k = reinterpret_cast<const uint4*>(page + (at % kPage) * dim * 2);
-        key[j] = there ? __ldg(k) : uint4{0, 0, 0, 0};
-      }
-#pragma unroll
-      for (int j = 0; j < kLoads; ++j) {
-        const int at = token(j) + Attention::TokenLane();
-        const bool there = active && at >= low && at < high;
-        const auto* v = reinterpret_cast<const uint4*>(page + to_value + (at % kPage) * dim * 2);
-        value[j] = there ? __ldg(v) : uint4{0, 0, 0, 0};
-      }
-#pragma unroll
-      for (int i = 0; i < kLoads; i += kSteps) {
-        attention.template Add<kSteps>([&](int j, float(&out)[8]) { ToFloats(key[i + j], out); },
-                                       [&](int j, float(&out)[8]) { ToFloats(value[i + j], out); },
-                                       [&](int j) {
-                                         const int at = token(i + j) + Attention::TokenLane();
-                                         return at >= low && at < high ? first + at : INT_MAX;
-                                       });
-      }
-    }
-    first += run.tokens;
-  }
-}
-
-// Query g of the warp becomes the sum of what all chunks kept for a head. A lane weighs a chunk,
-// and loads go out four at a time: the last chunk to end has nobody to hide its waiting behind.
-template <int kLanes, int kQueries>
-__device__ void JoinPartials(const PagedArgs& args, int begin, int chunks, int head, int g,
-                             WarpAttention<kLanes, kQueries>& attention) {
-  using Attention = WarpAttention<kLanes, kQueries>;
-  constexpr int kAtOnce = kLanes < 8 ? 2 : 4;
-  const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
-  const int lane = threadIdx.x % 32;
-  float top = -INFINITY, sum = 0;
-  for (int c = lane; c < chunks; c += 32) {
-    top = fmaxf(top, __ldcg(args.partial_max + int64_t{begin + c} * args.heads + head));
-  }
-  for (int off = 16; off > 0; off /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, off));
-  float acc[8] = {};
-  for (int base = 0; base < chunks; base += 32) {
-    float weight = 0;
-    if (base + lane < chunks) {
-      const int64_t at = int64_t{begin + base + lane} * args.heads + head;
-      weight = expf(__ldcg(args.partial_max + at) - top);
-      sum = fmaf(weight, __ldcg(args.partial_sum + at), sum);
-    }
-    for (int i = 0; i < 32 && base + i < chunks; i += Attention::kTokens * kAtOnce) {
-      float w[kAtOnce];
-      float4 a[kAtOnce], b[kAtOnce];
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        w[j] = __shfl_sync(~0u, weight, i + j * Attention::kTokens + Attention::TokenLane());
-      }
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        const int c = base + i + j * Attention::kTokens + Attention::TokenLane();
-        const bool there = c < chunks && column < dim;
-        const int64_t at = int64_t{begin + c} * args.heads + head;
-        const float4* from = reinterpret_cast<const float4*>(args.partial + at * dim + column);
-        a[j] = there ? __ldcg(from) : float4{0, 0, 0, 0};
-        b[j] = there ? __ldcg(from + 1) : float4{0, 0, 0, 0};
-      }
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        acc[0] = fmaf(w[j], a[j].x, acc[0]), acc[1] = fmaf(w[j], a[j].y, acc[1]);
-        acc[2] = fmaf(w[j], a[j].z, acc[2]), acc[3] = fmaf(w[j], a[j].w, acc[3]);
-        acc[4] = fmaf(w[j], b[j].x, acc[4]), acc[5] = fmaf(w[j], b[j].y, acc[5]);
-        acc[6] = fmaf(w[j], b[j].z, acc[6]), acc[7] = fmaf(w[j], b[j].w, acc[7]);
-      }
-    }
-  }
-  for (int off = 16; off > 0; off /= 2) sum += __shfl_xor_sync(~0u, sum, off);
-  attention.sum[g] = sum;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-#pragma unroll
-    for (int off = kLanes; off < 32; off *= 2) acc[i] += __shfl_xor_sync(~0u, acc[i], off);
-    attention.acc[g][i] = acc[i];
-  }
-}
-
-// Keeps a chunk's result; the last chunk of the sequence to end joins them all and writes.
-template <int kLanes, int kQueries>
-__device__ void JoinChunks(const PagedArgs& args, int s, int chunk, int head_block, int first_head,
-                           int queries, WarpAttention<kLanes, kQueries>& attention) {
-  using Attention = WarpAttention<kLanes, kQueries>;
-  const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
-  const int begin = args.plan.decode_begin[s], chunks = args.plan.decode_begin[s + 1] - begin;
-  float* out = args.out + (int64_t{args.query_begin[s]} * args.heads + first_head) * dim;
-  if (chunks == 1) {
-#pragma unroll
-    for (int g = 0; g < kQueries; ++g) attention.Store(g, dim, out + int64_t{g} * dim);
-    return;
-  }
-#pragma unroll
-  for (int g = 0; g < kQueries; ++g) {
-    if (g >= queries || Attention::TokenLane() != 0) continue;
-    const int64_t at = int64_t{chunk} * args.heads + first_head + g;
-    if (column == 0) {
-      args.partial_max[at] = attention.max[g];
-      args.partial_sum[at] = attention.sum[g];
-    }
-    if (column >= dim) continue;
-    const float(&a)[8] = attention.acc[g];
-    float4* to = reinterpret_cast<float4*>(args.partial + at * dim + column);
-    to[0] = {a[0], a[1], a[2], a[3]};
-    to[1] = {a[4], a[5], a[6], a[7]};
-  }
-  __threadfence();
-  __syncwarp();
-  int arrived = 0;
-  if (threadIdx.x % 32 == 0) {
-    arrived = atomicAdd(&args.plan.arrived[s * args.head_blocks() + head_block], 1);
-  }
-  if (__shfl_sync(~0u, arrived, 0) != chunks - 1) return;
-  __threadfence();
-#pragma unroll
-  for (int g = 0; g < kQueries; ++g) {
-    if (g < queries) JoinPartials(args, begin, chunks, first_head + g, g, attention);
-  }
-#pragma unroll
-  for (int g = 0; g < kQueries; ++g) attention.Store(g, dim, out + int64_t{g} * dim);
 }
 
 template <int kLanes, int kQueries>
@@ -183,29 +24,41 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
   LetNextKernelComeUp();
   WaitForEarlierKernels();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
-  const int head_blocks = args.head_blocks(), per_head = head_blocks / kv_heads;
-  const int units = args.plan.decode_begin[args.sequences] * head_blocks;
-  const int chunk_tokens = *args.plan.chunk_tokens;
-  while (true) {
-    const int unit = NextUnit(&args.plan.next[0]);
-    if (unit >= units) return;
-    const int chunk = unit / head_blocks, head_block = unit % head_blocks;
-    const int s = SequenceOf(args.plan.decode_begin, args.sequences, chunk);
-    const int head = head_block / per_head, first_in_group = head_block % per_head * kQueries;
-    const int first_head = head * args.group + first_in_group;
-    const int queries = min(kQueries, args.group - first_in_group);
-    const int tokens = args.plan.tokens[s];
-    const int begin = (chunk - args.plan.decode_begin[s]) * chunk_tokens;
+  const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
+  UnitQueue queue(&args.plan.next[0]);
+  while (queue.Next(units)) {
+    const DecodeUnit unit(args, queue.unit);
     const float* q =
-        args.qkv + (int64_t{args.query_begin[s]} * (args.heads + 2 * kv_heads) + first_head) * dim;
+        args.qkv +
+        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * dim;
     WarpAttention<kLanes, kQueries> attention;
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      attention.Init(g, g < queries ? q + g * dim : nullptr, dim, args.scale, tokens);
+      const bool there = g < unit.queries;
+      attention.Init(g, there, q + (there ? g : 0) * dim, dim, args.scale, INT_MAX);
     }
-    AddTokens(args, s, head, begin, min(begin + chunk_tokens, tokens), attention);
+    unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+      const int page = args.formats[static_cast<int>(run.format)].tokens;
+      AddRun(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention);
+    });
     attention.JoinLanes();
-    JoinChunks(args, s, chunk, head_block, first_head, queries, attention);
+    const bool alone = unit.chunks == 1;
+    if (!alone) {
+#pragma unroll
+      for (int g = 0; g < kQueries; ++g) {
+        if (g < unit.queries) KeepPartial(args, unit.chunk, unit.first_head + g, g, attention);
+      }
+      if (!LastToEnd(args, unit)) continue;
+    }
+#pragma unroll
+    for (int g = 0; g < kQueries; ++g) {
+      if (g >= unit.queries) continue;
+      const int head = unit.first_head + g;
+      if (!alone) {
+        JoinPartials(args, unit.chunk_begin, unit.chunks, head, g, attention);
+      }
+      StoreDecoded(args, unit, head, g, attention);
+    }
   }
 }
 
@@ -222,17 +75,24 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
     WarpAttention<kLanes, kQueries> attention;
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      const int i = unit.first + g;
+      const bool there = unit.first + g < unit.queries;
+      const int i = there ? unit.first + g : unit.first;
       const float* q = args.qkv + unit.Row(i) * row_floats + unit.Head(i) * dim;
-      attention.Init(g, i < unit.queries ? q : nullptr, dim, args.scale, unit.Limit(i));
+      attention.Init(g, there, q, dim, args.scale, unit.Limit(i));
     }
     const int end = unit.Limit(min(unit.first + kQueries, unit.queries) - 1);
-    AddTokens(args, unit.s, unit.kv_head, 0, end, attention);
+    int first = 0;
+    for (int r = args.kv.run_begin[unit.s]; r < args.kv.run_begin[unit.s + 1] && first < end; ++r) {
+      const KvRun run = args.kv.runs[r];
+      AddRun(args, run, first, 0, min(end - first, run.tokens), unit.kv_head, attention);
+      first += run.tokens;
+    }
     attention.JoinLanes();
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
       const int i = unit.first + g;
-      attention.Store(g, dim, args.out + (unit.Row(i) * args.heads + unit.Head(i)) * dim);
+      attention.Store(g, dim, args.Transformed(unit.s),
+                      args.out + (unit.Row(i) * args.heads + unit.Head(i)) * dim);
     }
   }
 }
@@ -265,10 +125,10 @@ Kernels KernelsFor(int64_t dim, int64_t group) {
   }
 }
 
-int GridOf(void (*kernel)(PagedArgs), int multiprocessors) {
+int GridOf(void (*kernel)(PagedArgs), int shared_bytes, int multiprocessors) {
   int blocks = 0;
   TESSERA_CUDA_CHECK(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kWarps * 32, 0));
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kWarps * 32, shared_bytes));
   return blocks * multiprocessors;
 }
 
@@ -282,15 +142,22 @@ PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
       cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
 }
 
-void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t num_sequences,
-                         int64_t heads, const KvLayerView& kv, float* out) {
+void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                         int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out) {
   const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
   TESSERA_CHECK(heads % kv_heads == 0);
   TESSERA_CHECK(dim > 0 && dim % 8 == 0 && dim <= 256);
+  TESSERA_CHECK(transformed == nullptr || CanTransform(static_cast<int>(dim)));
   if (num_sequences == 0) return;
-  const Kernels kernels = KernelsFor(dim, heads / kv_heads);
-  const int decode_grid = GridOf(kernels.decode, multiprocessors_);
-  const bool tensor_prefill = !precise_ && HasTensorPrefill(dim);
+  Kernels kernels = KernelsFor(dim, heads / kv_heads);
+  const bool tensor = !precise_ && HasTensorAttention(dim);
+  int shared_bytes = 0;
+  if (tensor) {
+    const TensorAttention made = TensorAttentionFor(dim, heads / kv_heads);
+    kernels = {made.queries, kPrefillRows, made.kernel, nullptr};
+    shared_bytes = made.shared_bytes;
+  }
+  const int decode_grid = GridOf(kernels.decode, shared_bytes, multiprocessors_);
 
   PagedArgs args;
   args.qkv = qkv;
@@ -299,29 +166,32 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, int64_t n
   args.heads = static_cast<int>(heads);
   args.group = static_cast<int>(heads / kv_heads);
   args.decode_queries = kernels.queries;
-  args.prefill_queries = tensor_prefill ? kPrefillRows : kernels.prefill_queries;
+  args.prefill_queries = kernels.prefill_queries;
   args.scale = 1 / sqrtf(static_cast<float>(dim));
   args.kv = kv;
+  for (int f = 0; f < kNumFormats; ++f) {
+    if (!HasKernels(static_cast<Format>(f))) continue;
+    args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
+  }
+  args.transformed = transformed;
   args.out = out;
   const int head_blocks = args.head_blocks();
-  args.target_chunks = CeilDiv(decode_grid * kWarps * kUnitsPerWarp, head_blocks);
-  args.units_per_warp = kUnitsPerWarp;
-  args.plan = PagedPlan::At(
-      static_cast<int*>(plan_.Get(PagedPlan::Ints(num_sequences, head_blocks) * sizeof(int))),
-      num_sequences, head_blocks);
-  const int64_t partials = (args.target_chunks + num_sequences) * heads;
+  args.warps = decode_grid * kWarps;
+  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, head_blocks);
+  const int64_t chunks = args.max_chunks;
+  args.plan = PagedPlan::At(static_cast<int*>(plan_.Get(
+                                PagedPlan::Ints(num_sequences, head_blocks, chunks) * sizeof(int))),
+                            num_sequences, head_blocks, chunks);
+  const int64_t partials = chunks * heads;
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
   args.partial_max = args.partial + partials * dim;
   args.partial_sum = args.partial_max + partials;
 
   PlanKernel<<<1, kPlanThreads, 0, stream_>>>(args);
   TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
-  LaunchOverlapped(kernels.decode, decode_grid, kWarps * 32, 0, stream_, args);
-  if (tensor_prefill) {
-    LaunchTensorPrefill(stream_, args, multiprocessors_);
-    return;
-  }
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, multiprocessors_), kWarps * 32, 0,
+  LaunchOverlapped(kernels.decode, decode_grid, kWarps * 32, shared_bytes, stream_, args);
+  if (tensor) return;  // the same kernel has done the rest
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, 0, multiprocessors_), kWarps * 32, 0,
                    stream_, args);
 }
 

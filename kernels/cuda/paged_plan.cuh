@@ -3,32 +3,37 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/page_parts.h"
 #include "kernels/ops.h"
 
 namespace tessera::cuda {
 
 // Pointers into one block of device memory. "Head block": up to `queries` query heads of one KV
 // head; a decode unit is (chunk of tokens, head block), a prefill unit (block of query rows and
-// heads, KV head).
+// heads, KV head). A chunk is a share of a sequence's cost: it takes the pages, of whatever runs,
+// that begin inside its share, so that chunks of any formats take about as long.
 struct PagedPlan {
   int* tokens;         // [sequences] stored tokens
+  int* cost;           // [sequences] of one head's pages
   int* decode_begin;   // [sequences + 1] first chunk of each sequence
   int* prefill_begin;  // [sequences + 1] first query block of each sequence
   int* arrived;        // [sequences, head blocks] chunks that have ended
-  int* chunk_tokens;   // [1]
+  int* chunk_owner;    // [chunks] sequence of each chunk
   int* next;           // [2] next decode unit, next prefill unit
 
-  static int64_t Ints(int64_t sequences, int64_t head_blocks) {
-    return 3 * sequences + 2 + sequences * head_blocks + 3;
+  // `chunks`: at most.
+  static int64_t Ints(int64_t sequences, int64_t head_blocks, int64_t chunks) {
+    return 4 * sequences + 2 + sequences * head_blocks + chunks + 2;
   }
-  static PagedPlan At(int* p, int64_t sequences, int64_t head_blocks) {
+  static PagedPlan At(int* p, int64_t sequences, int64_t head_blocks, int64_t chunks) {
     PagedPlan plan;
     plan.tokens = p;
-    plan.decode_begin = plan.tokens + sequences;
+    plan.cost = plan.tokens + sequences;
+    plan.decode_begin = plan.cost + sequences;
     plan.prefill_begin = plan.decode_begin + sequences + 1;
     plan.arrived = plan.prefill_begin + sequences + 1;
-    plan.chunk_tokens = plan.arrived + sequences * head_blocks;
-    plan.next = plan.chunk_tokens + 1;
+    plan.chunk_owner = plan.arrived + sequences * head_blocks;
+    plan.next = plan.chunk_owner + chunks;
     return plan;
   }
 };
@@ -37,23 +42,34 @@ struct PagedArgs {
   const float* qkv;
   const int32_t* query_begin;
   int sequences, heads, group, decode_queries, prefill_queries;
-  int target_chunks;   // of all decode sequences together, each may add one
-  int units_per_warp;  // what target_chunks gives every warp that the device holds
+  int max_chunks;  // at least one for each sequence
+  int warps;       // that decode at the same time
   float scale;
   KvLayerView kv;
+  PageParts formats[kNumFormats];
   PagedPlan plan;
   // Results of chunks, [chunks, heads, head_dim] unscaled and [chunks, heads] each.
   float *partial, *partial_max, *partial_sum;
+  const uint8_t* transformed;  // [sequences], or null
   float* out;
 
+  __device__ bool Transformed(int s) const { return transformed != nullptr && transformed[s] != 0; }
   __host__ __device__ int head_blocks() const {
     return kv.geometry.kv_heads * ((group + decode_queries - 1) / decode_queries);
   }
 };
 
-// A chunk of kFullChunkTokens is worth its overhead (finding it, its query, keeping the result).
-// With fewer tokens than that a warp takes one unit, of at least kMinChunkTokens.
-constexpr int kMinChunkTokens = 32, kFullChunkTokens = 128;
+// What a page costs one head's warp: bytes to read, and work per token, as bytes that could be read
+// meanwhile.
+constexpr int kTokenCost = 24;
+__host__ __device__ inline int PageCost(const PageParts& parts) {
+  return parts.head_bytes + parts.tokens * kTokenCost;
+}
+
+// What a unit costs beside its pages: finding them, its query, keeping and joining results.
+constexpr int kUnitCost = 12 << 10;
+// Chunks are not cut smaller than this, nor than a page.
+constexpr int kMinChunkCost = 4 << 10;
 
 // Fills args.plan. One block of kPlanThreads threads.
 constexpr int kPlanThreads = 512;

@@ -1,4 +1,4 @@
-// Units of prefill work, and the tensor-core kernel that takes them.
+// Units of attention's work, and the tensor-core kernels that take them.
 #pragma once
 
 #include "kernels/cuda/paged_plan.cuh"
@@ -18,6 +18,70 @@ __device__ inline int SequenceOf(const int* begin, int sequences, int unit) {
   }
   return low;
 }
+
+__device__ inline int NextUnit(int* next) {
+  int unit = 0;
+  if (threadIdx.x % 32 == 0) unit = atomicAdd(next, 1);
+  return __shfl_sync(~0u, unit, 0);
+}
+
+// The units of a warp: its own number first, then whatever comes; the number is asked for a unit
+// ahead, so that nobody waits for it.
+struct UnitQueue {
+  int* next;
+  int unit = -1;
+  int ahead = 0;  // lane 0's
+
+  __device__ explicit UnitQueue(int* next) : next(next) {}
+  __device__ bool Next(int units) {
+    const int warps = blockDim.x / 32, all = gridDim.x * warps;
+    unit = unit < 0 ? blockIdx.x * warps + threadIdx.x / 32 : all + __shfl_sync(~0u, ahead, 0);
+    if (unit >= units) return false;
+    if (threadIdx.x % 32 == 0) ahead = atomicAdd(next, 1);
+    return true;
+  }
+};
+
+// One chunk of a sequence with one query row, for one head block.
+struct DecodeUnit {
+  int s, chunk, chunk_begin, chunks;  // counted over all sequences; `chunks`: of this one
+  int head_block, kv_head;
+  int first_head, queries;   // query heads
+  int begin_cost, end_cost;  // of the sequence's cost
+
+  __device__ DecodeUnit(const PagedArgs& args, int unit) {
+    const int head_blocks = args.head_blocks(), per_head = head_blocks / args.kv.geometry.kv_heads;
+    chunk = unit / head_blocks;
+    head_block = unit % head_blocks;
+    s = args.plan.chunk_owner[chunk];
+    chunk_begin = args.plan.decode_begin[s];
+    chunks = args.plan.decode_begin[s + 1] - chunk_begin;
+    kv_head = head_block / per_head;
+    const int first_in_group = head_block % per_head * args.decode_queries;
+    first_head = kv_head * args.group + first_in_group;
+    queries = min(args.decode_queries, args.group - first_in_group);
+    const int share = (args.plan.cost[s] + chunks - 1) / chunks;
+    begin_cost = (chunk - chunk_begin) * share;
+    end_cost = begin_cost + share;
+  }
+
+  // Calls f(run, first token of the run counted over the sequence, first page, end page) for the
+  // pages of this chunk, run after run.
+  template <class F>
+  __device__ void ForEachRun(const PagedArgs& args, const F& f) const {
+    int first = 0, cost = 0;
+    for (int r = args.kv.run_begin[s]; r < args.kv.run_begin[s + 1] && cost < end_cost; ++r) {
+      const KvRun run = args.kv.runs[r];
+      const PageParts& parts = args.formats[static_cast<int>(run.format)];
+      const int pages = (run.tokens + parts.tokens - 1) / parts.tokens, each = PageCost(parts);
+      const int low = (max(begin_cost - cost, 0) + each - 1) / each;
+      const int high = min(pages, (end_cost - cost + each - 1) / each);
+      if (low < high) f(run, first, low, high);
+      first += run.tokens;
+      cost += pages * each;
+    }
+  }
+};
 
 // A block of queries of one sequence and KV head. Query i is row i / group, head i % group of the
 // group: neighbours share K and V.
@@ -43,10 +107,18 @@ struct PrefillUnit {
   __device__ int Limit(int i) const { return tokens - (rows - 1 - i / group); }
 };
 
-// Prefill in half precision with float sums: q (with the scale) and the softmax's weights are
-// rounded to half. For head dims 64 and 128; args.prefill_queries is kPrefillRows.
-constexpr int kPrefillRows = 64;
-constexpr bool HasTensorPrefill(int64_t dim) { return dim == 64 || dim == 128; }
-void LaunchTensorPrefill(cudaStream_t stream, const PagedArgs& args, int multiprocessors);
+// Decode and prefill in half precision with float sums, by one kernel: where one has no units, it
+// costs no launch. Rounded to half are q, the softmax's weights, and of low-bit pages: in decode, q
+// times K's scales where those are per channel and weights times V's scales; in prefill, elements.
+// But decode of 16-bit pages under one query a KV head is float throughout. For head dims 64 and
+// 128.
+constexpr int kPrefillRows = 64;  // args.prefill_queries
+constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
+struct TensorAttention {
+  int queries;  // args.decode_queries
+  int shared_bytes;
+  void (*kernel)(PagedArgs);  // of blocks of 128 threads
+};
+TensorAttention TensorAttentionFor(int64_t dim, int64_t group);
 
 }  // namespace tessera::cuda

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
   for (int g = 0; g < kQueries; ++g) {
     const bool there = first + g < tokens;
-    attention.Init(g, there ? qkv + (first + g) * stride : nullptr, dim, scale, tokens);
+    attention.Init(g, there, qkv + (there ? first + g : first) * stride, dim, scale, tokens);
   }
   for (int t = Attention::TokenLane(); t - Attention::TokenLane() < tokens;
        t += Attention::kTokens * kSteps) {
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   attention.JoinLanes();
 #pragma unroll
   for (int g = 0; g < kQueries; ++g) {
-    attention.Store(g, dim, out + int64_t{first + g} * heads * dim);
+    attention.Store(g, dim, false, out + int64_t{first + g} * heads * dim);
   }
 }
 

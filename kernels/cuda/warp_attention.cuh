@@ -6,9 +6,8 @@
 // the end. Head dims that do not fill the lanes leave zeros in them.
 #pragma once
 
-#include <cuda_fp16.h>
-
-#include <cstdint>
+#include "kernels/cuda/hadamard.cuh"
+#include "kernels/cuda/halves.cuh"
 
 namespace tessera::cuda {
 
@@ -17,23 +16,6 @@ constexpr int LanesOf(int64_t dim) {
   int lanes = 2;
   while (lanes * 8 < dim) lanes *= 2;
   return lanes;
-}
-
-__device__ inline void ToFloats(const uint4& halves, float (&out)[8]) {
-  const __half2* h = reinterpret_cast<const __half2*>(&halves);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 f = __half22float2(h[i]);
-    out[2 * i] = f.x;
-    out[2 * i + 1] = f.y;
-  }
-}
-
-__device__ inline void LoadFloats(const float* from, float (&out)[8]) {
-  const float4 a = reinterpret_cast<const float4*>(from)[0];
-  const float4 b = reinterpret_cast<const float4*>(from)[1];
-  out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
-  out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
 
 template <int kLanes, int kQueries>
@@ -46,14 +28,15 @@ struct WarpAttention {
   __device__ static int Column() { return threadIdx.x % kLanes; }
   __device__ static int TokenLane() { return threadIdx.x % 32 / kLanes; }
 
-  // Clears query g; `from`: its first element, or null. The softmax scale goes into q.
-  __device__ void Init(int g, const float* from, int dim, float scale, int sees) {
-    limit[g] = from != nullptr ? sees : 0;
+  // Clears query g, whose first element is at `from`, readable even if there is no such query. The
+  // softmax scale goes into q.
+  __device__ void Init(int g, bool there, const float* from, int dim, float scale, int sees) {
+    limit[g] = there ? sees : 0;
     max[g] = -INFINITY;
     sum[g] = 0;
 #pragma unroll
     for (int i = 0; i < 8; ++i) q[g][i] = acc[g][i] = 0;
-    if (from == nullptr || Column() * 8 >= dim) return;
+    if (!there || Column() * 8 >= dim) return;
     LoadFloats(from + Column() * 8, q[g]);
 #pragma unroll
     for (int i = 0; i < 8; ++i) q[g][i] *= scale;
@@ -131,13 +114,18 @@ struct WarpAttention {
     }
   }
 
-  // Writes query g's result by the first group of lanes.
-  __device__ void Store(int g, int dim, float* out) const {
-    if (TokenLane() != 0 || Column() * 8 >= dim || limit[g] == 0) return;
+  // Writes query g's result by the first group of lanes; times H (ops.h) if `transformed`.
+  __device__ void Store(int g, int dim, bool transformed, float* out) const {
+    if (limit[g] == 0) return;
     const float inverse = 1 / sum[g];
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = acc[g][i] * inverse;
+    if (transformed) HadamardInLanes(x, dim);
+    if (TokenLane() != 0 || Column() * 8 >= dim) return;
     float4* to = reinterpret_cast<float4*>(out + Column() * 8);
-    to[0] = {acc[g][0] * inverse, acc[g][1] * inverse, acc[g][2] * inverse, acc[g][3] * inverse};
-    to[1] = {acc[g][4] * inverse, acc[g][5] * inverse, acc[g][6] * inverse, acc[g][7] * inverse};
+    to[0] = {x[0], x[1], x[2], x[3]};
+    to[1] = {x[4], x[5], x[6], x[7]};
   }
 };
 

@@ -223,23 +223,27 @@ absl::Status Run(const Flags& flags, Report& report) {
 }  // namespace
 
 Command AttentionCommand() {
-  return {.name = "attention",
-          .help = "paged attention against memory reads and a matrix product",
-          .flags = {{"device", "cpu", "cpu or cuda"},
-                    {"decode", "64x1024,64x4096,1x8192,4x2048", "CUDA: decode, BATCHxCONTEXT"},
-                    {"prefill", "2x2432", "CUDA: whole prompts, BATCHxCONTEXT"},
-                    {"format", "raw16,token8,token4,token2,token1,kivi4,kivi2,kivi1",
-                     "CPU: page formats of a decode step; of_raw16: tokens/s over those of raw16"},
-                    {"context", "600,2048", "CPU: stored tokens per sequence"},
-                    {"batch", "1,16", "CPU: sequences of a decode step"},
-                    {"prefill_rows", "512", "CPU: query rows of the prefill chunk"},
-                    {"kv_heads", "", "empty: 8 on the CPU, 32 on CUDA"},
-                    {"group", "1", "query heads per KV head"},
-                    {"head_dim", "128", ""},
-                    {"layers", "8", "CPU: distinct layers, one after the other"},
-                    {"threads", "2", "CPU"},
-                    {"isa", "", "avx512, avx2 or scalar; empty: the best"}},
-          .run = Run};
+  return {
+      .name = "attention",
+      .help = "paged attention against memory reads and a matrix product",
+      .flags = {{"device", "cpu", "cpu or cuda"},
+                {"decode", "64x1024,64x4096,1x8192,4x2048", "CUDA: decode, BATCHxCONTEXT"},
+                {"prefill", "2x2432", "CUDA: whole prompts, BATCHxCONTEXT"},
+                {"layout", "raw16,token8,token4,token2,token1,kivi4,kivi2,kivi1,token2+raw16:128",
+                 "CUDA: runs of a decode step's sequences, FORMAT[:TOKENS] joined by +; of_parts:"
+                 " the runs' times alone over the whole's"},
+                {"format", "raw16,token8,token4,token2,token1,kivi4,kivi2,kivi1",
+                 "CPU: page formats of a decode step; of_raw16: tokens/s over those of raw16"},
+                {"context", "600,2048", "CPU: stored tokens per sequence"},
+                {"batch", "1,16", "CPU: sequences of a decode step"},
+                {"prefill_rows", "512", "CPU: query rows of the prefill chunk"},
+                {"kv_heads", "", "empty: 8 on the CPU, 32 on CUDA"},
+                {"group", "1", "query heads per KV head"},
+                {"head_dim", "128", ""},
+                {"layers", "8", "CPU: distinct layers, one after the other"},
+                {"threads", "2", "CPU"},
+                {"isa", "", "avx512, avx2 or scalar; empty: the best"}},
+      .run = Run};
 }
 
 }  // namespace tessera::bench

@@ -12,12 +12,13 @@ Command AttentionCommand();   // attention.cc
 Command FirstTokenCommand();  // first_token.cc
 Command DecodeCommand();      // decode.cc
 Command PlanCommand();        // plan.cc
+Command StepCommand();        // step.cc
 
 namespace {
 
 using MakeCommand = Command (*)();
-constexpr MakeCommand kCommands[] = {GemmCommand, AttentionCommand, FirstTokenCommand,
-                                     DecodeCommand, PlanCommand};
+constexpr MakeCommand kCommands[] = {GemmCommand,   AttentionCommand, FirstTokenCommand,
+                                     DecodeCommand, PlanCommand,      StepCommand};
 
 std::vector<Flag> AllFlags(const Command& command) {
   std::vector<Flag> flags = command.flags;

@@ -7,34 +7,6 @@
 namespace tessera::testing {
 namespace {
 
-// How a backend adds up: roundings of one dot product, and tokens between two rescales of the sums.
-struct Sums {
-  int64_t dot, rescale_tokens;
-};
-Sums SumsOf(const Ops& ops, int64_t dim) {
-  // CUDA: 8 products in a lane, at most 5 sums over lanes, and the scale; rescaled every 4 tokens.
-  if (ops.name() == std::string("cuda")) return {8 + 5 + 3, 4};
-  return {dim / 16 + 6, 16};
-}
-
-// Bound of one output: scores err by the dot product's roundings, which weights feel as relative
-// errors; a weighted mean of values moves by at most twice the largest such error times the largest
-// value; then come the roundings of the sums over tokens.
-// `tensor_cores`: q and the weights are rounded to half, 2^-11 of each or, of weights below the
-// normal range, 2^-25; sums of products are cut, not rounded (matmul_test.cc).
-double AttentionBound(const Sums& sums, double score_sizes, double score_range, int64_t tokens,
-                      double max_value, bool tensor_cores = false) {
-  if (tensor_cores) {
-    const double score = (0x1p-11 + Gamma(4 * 128)) * score_sizes + 4 * kUnit * score_range;
-    const double weight = 2 * (score + 4 * kUnit) + 0x1p-11 + tokens * 0x1p-25;
-    return (weight + Gamma(5 * tokens + 8)) * 2 * max_value;
-  }
-  const double score = Gamma(sums.dot) * score_sizes + kUnit * score_range;
-  const double weight = 2 * (score + 4 * kUnit);
-  const int64_t rescales = tokens / sums.rescale_tokens + 1;
-  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
-}
-
 struct PagedProblem {
   PagedCase cache;
   std::vector<int> rows;  // query rows per sequence
@@ -43,10 +15,6 @@ struct PagedProblem {
 
 class AttentionTest : public BackendTest {
  protected:
-  // Whether a sequence with this many rows is computed in half precision.
-  bool TensorCores(int64_t dim, int rows) const {
-    return GetParam().cuda() && !GetParam().precise() && rows > 1 && (dim == 64 || dim == 128);
-  }
   void Check(const PagedProblem& p, uint64_t seed);
 };
 
@@ -68,10 +36,10 @@ void AttentionTest::Check(const PagedProblem& p, uint64_t seed) {
   std::vector<double> bound(out.size());
   for (int s = 0; s < sequences; ++s) {
     const int tokens = cache.Tokens(s);
-    const bool tensor_cores = TensorCores(dim, p.rows[s]);
+    const AttentionArithmetic arithmetic = ArithmeticOf(GetParam(), dim, p.rows[s], p.group, false);
     for (int r = begin[s]; r < begin[s + 1]; ++r) {
       for (int h = 0; h < heads; ++h) {
-        double sizes = 0, low = INFINITY, high = -INFINITY, max_value = 0;
+        AttentionSizes sizes{.tokens = tokens, .low = INFINITY, .high = -INFINITY};
         for (int t = 0; t < tokens - (begin[s + 1] - 1 - r); ++t) {
           double dot = 0, size = 0;
           for (int i = 0; i < dim; ++i) {
@@ -79,17 +47,16 @@ void AttentionTest::Check(const PagedProblem& p, uint64_t seed) {
                                    HalfToFloat(cache.At(s, t, h / p.group, false, i));
             dot += product;
             size += std::fabs(product);
-            max_value = std::max<double>(
-                max_value, std::fabs(HalfToFloat(cache.At(s, t, h / p.group, true, i))));
+            sizes.value = std::max<double>(
+                sizes.value, std::fabs(HalfToFloat(cache.At(s, t, h / p.group, true, i))));
           }
           const double scale = 1 / std::sqrt(dim);
-          sizes = std::max(sizes, size * scale);
-          low = std::min(low, dot * scale);
-          high = std::max(high, dot * scale);
+          sizes.scores = std::max(sizes.scores, size * scale);
+          sizes.low = std::min(sizes.low, dot * scale);
+          sizes.high = std::max(sizes.high, dot * scale);
         }
-        const double e =
-            AttentionBound(SumsOf(ops, dim), sizes, high - low, tokens, max_value, tensor_cores);
-        std::fill_n(bound.begin() + (int64_t{r} * heads + h) * dim, dim, e);
+        std::fill_n(bound.begin() + (int64_t{r} * heads + h) * dim, dim,
+                    AttentionBound(arithmetic, sizes));
       }
     }
   }
@@ -179,8 +146,10 @@ TEST_P(AttentionTest, Vit) {
       reference_->VitAttention(qkv.data(), images, tokens, heads, dim, expected.data());
       float max = 0;
       for (float v : qkv) max = std::max(max, std::fabs(v));
-      const double sizes = double{max} * max * std::sqrt(dim);  // |q . k| / sqrt(dim) at most
-      const double e = AttentionBound(SumsOf(*ops_, dim), sizes, 2 * sizes, tokens, max);
+      const double scores = double{max} * max * std::sqrt(dim);  // |q . k| / sqrt(dim) at most
+      const double e = AttentionBound(
+          ArithmeticOf(GetParam(), dim, 1, 1, false),
+          {.tokens = tokens, .scores = scores, .low = -scores, .high = scores, .value = max});
       ExpectWithin(out, expected, std::vector<double>(out.size(), e),
                    "vit dim " + std::to_string(dim) + " tokens " + std::to_string(tokens));
     }

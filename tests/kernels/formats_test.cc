@@ -1,6 +1,8 @@
 // The layout of pages: exact bytes, every offset, and codes that read back.
 #include <cstring>
 
+#include "kernels/half.h"
+#include "kernels/host_memory.h"
 #include "kernels/page_layout.h"
 #include "kernels/quantize.h"
 #include "tests/kernels/test_util.h"
@@ -168,7 +170,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
       const int tokens = PageTokens(f), raw = PageTokens(Format::kRaw16);
       const int64_t low_bytes = PageBytes(f, g), raw_bytes = PageBytes(Format::kRaw16, g);
       const int64_t header_at = low_bytes + tokens / raw * raw_bytes;
-      const Buffer arena = ops_->Allocate(header_at + PageBytes(Format::kHeader, g));
+      const Buffer arena = AllocateHost(header_at + PageBytes(Format::kHeader, g));
       const PageId header =
           HasHeader(f) ? static_cast<PageId>(header_at / kPageUnitBytes) : kNoPage;
       const auto code = [&](int head, bool value, int slot, int channel) {
@@ -226,6 +228,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, PackTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cuda, PackTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing

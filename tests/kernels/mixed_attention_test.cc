@@ -13,8 +13,9 @@ constexpr int kPool = 224;  // tokens to choose from
 const QuantRule kRule = {.clip_k = 0.9f, .clip_v = 0.9f};
 
 // Attends and compares with the reference, which reads element by element and sums in double.
-std::vector<float> Check(Ops& ops, Ops& reference, const MixedCase& shape, std::vector<int> rows,
-                         int group, const std::string& what) {
+std::vector<float> Check(const BackendCase& backend, Ops& ops, Ops& reference,
+                         const MixedCase& shape, std::vector<int> rows, int group,
+                         const std::string& what) {
   MixedCache cache(ops, shape, kRule, kPool, 1, 2);
   const int dim = shape.head_dim, heads = shape.kv_heads * group;
   std::vector<int32_t> begin = {0};
@@ -26,7 +27,7 @@ std::vector<float> Check(Ops& ops, Ops& reference, const MixedCase& shape, std::
   ops.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(), out.data());
   reference.PagedAttention(qkv.data(), begin.data(), nullptr, sequences, heads, cache.view(),
                            expected.data());
-  ExpectWithin(out, expected, MixedBounds(cache, qkv, heads, begin), what);
+  ExpectWithin(out, expected, MixedBounds(backend, cache, qkv, heads, begin), what);
   return out;
 }
 
@@ -39,8 +40,9 @@ TEST_P(MixedAttentionTest, EveryFormatAloneAtEveryLength) {
     const int page = PageTokens(format);
     for (int tokens : {1, page - 1, page, page + 1, 3 * page}) {
       if (FillsWholePages(format) && tokens % page != 0) continue;
-      Check(*ops_, *reference_, {.kv_heads = 2, .head_dim = 64, .runs = {{{format, 0, tokens}}}},
-            {1}, 1, std::string(FormatName(format)) + " tokens " + std::to_string(tokens));
+      Check(GetParam(), *ops_, *reference_,
+            {.kv_heads = 2, .head_dim = 64, .runs = {{{format, 0, tokens}}}}, {1}, 1,
+            std::string(FormatName(format)) + " tokens " + std::to_string(tokens));
     }
   }
 }
@@ -57,7 +59,7 @@ TEST_P(MixedAttentionTest, HeadDimsAndGroups) {
         if (low > Format::kKivi1 && dim != 40 && dim != 128) continue;
         if (low > Format::kKivi1 && group != 3) continue;
         const int tokens = FillsWholePages(low) ? 64 : 50;
-        Check(*ops_, *reference_,
+        Check(GetParam(), *ops_, *reference_,
               {.kv_heads = 2,
                .head_dim = dim,
                .runs = {{{low, 0, tokens}, {Format::kRaw16, 100, 9}}}},
@@ -68,7 +70,7 @@ TEST_P(MixedAttentionTest, HeadDimsAndGroups) {
 }
 
 TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
-  Check(*ops_, *reference_,
+  Check(GetParam(), *ops_, *reference_,
         {.kv_heads = 1,
          .head_dim = 128,
          .runs = {{{Format::kToken1, 0, 33},
@@ -89,6 +91,42 @@ TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
         {40, 1, 1}, 2, "all formats");
 }
 
+// Decode, where a backend splits long sequences and joins parts: every format at both head dims
+// that decode is made for, one query a KV head and
+// more, window behind and before.
+TEST_P(MixedAttentionTest, DecodesOfEveryFormatAndGroup) {
+  for (int dim : {64, 128}) {
+    for (int f = 0; f < kNumFormats; ++f) {
+      const auto format = static_cast<Format>(f);
+      for (int group : {1, f % 7 + 2}) {
+        Check(GetParam(), *ops_, *reference_,
+              {.kv_heads = 2,
+               .head_dim = dim,
+               .runs = {{{format, 0, 160}, {Format::kRaw16, 160, 23}},
+                        {{Format::kRaw16, 3, 17}, {format, 32, 64}, {Format::kToken4, 100, 45}}}},
+              {1, 1}, group,
+              FormatName(format) + std::string(" dim ") + std::to_string(dim) + " group " +
+                  std::to_string(group));
+      }
+    }
+  }
+}
+
+// Several rows over a compressed context: a question about it, or a prompt's chunk behind it.
+TEST_P(MixedAttentionTest, ExtendsOverEveryFormat) {
+  for (int dim : {64, 128}) {
+    for (int f = 0; f < kNumFormats; ++f) {
+      const auto format = static_cast<Format>(f);
+      Check(GetParam(), *ops_, *reference_,
+            {.kv_heads = 1,
+             .head_dim = dim,
+             .runs = {{{format, 0, 96}, {Format::kToken2, 96, 20}, {Format::kRaw16, 116, 40}},
+                      {{format, 64, 32}, {Format::kRaw16, 0, 2}}}},
+            {33, 2}, 2, FormatName(format) + std::string(" dim ") + std::to_string(dim));
+    }
+  }
+}
+
 // The same tokens at the same bits, in other orders of runs and cut into runs otherwise.
 TEST_P(MixedAttentionTest, OrderAndDistributionOverRunsDoNotMatter) {
   const std::vector<MixedRun> runs = {{Format::kToken2, 0, 50},
@@ -96,14 +134,14 @@ TEST_P(MixedAttentionTest, OrderAndDistributionOverRunsDoNotMatter) {
                                       {Format::kKivi2, 70, 32},
                                       {Format::kToken4, 102, 33}};
   const auto attend = [&](const std::vector<MixedRun>& order) {
-    return Check(*ops_, *reference_, {.kv_heads = 2, .head_dim = 64, .runs = {order}}, {1}, 2,
-                 "runs");
+    return Check(GetParam(), *ops_, *reference_, {.kv_heads = 2, .head_dim = 64, .runs = {order}},
+                 {1}, 2, "runs");
   };
   const std::vector<float> first = attend(runs);
   // Both results are within their bounds of the same exact value; the bound of the worst split.
   MixedCache cache(*ops_, {.kv_heads = 2, .head_dim = 64, .runs = {runs}}, kRule, kPool, 1, 2);
   const std::vector<float> qkv = Random(5).Normals((4 + 4) * 64, 2);
-  std::vector<double> bound = MixedBounds(cache, qkv, 4, {0, 1});
+  std::vector<double> bound = MixedBounds(GetParam(), cache, qkv, 4, {0, 1});
   for (double& b : bound) b *= 2;
   std::vector<MixedRun> order = runs;
   const auto less = [](const MixedRun& a, const MixedRun& b) { return a.first < b.first; };
@@ -202,6 +240,7 @@ TEST(MixedAttentionDeathTest, SeveralRowsNeedARaw16RunThatHoldsThem) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, MixedAttentionTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cuda, MixedAttentionTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing

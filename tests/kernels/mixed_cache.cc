@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/host_memory.h"
+
 namespace tessera::testing {
 
 MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, int pool,
@@ -35,7 +37,7 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
     pages_[i] = static_cast<PageId>(bytes_ / kPageUnitBytes);
     bytes_ += PageBytes(formats[i], geometry_);
   }
-  memory_ = ops.Allocate(bytes_);
+  memory_ = AllocateHost(bytes_);  // also where `ops` runs on a device (staged_ops.h)
   std::memset(memory_.get(), 0xff, bytes_);
   pool_pages_.assign(pages_.begin() + run_pages, pages_.end());
 
@@ -89,15 +91,24 @@ int MixedCache::Tokens(int s) const {
   return n;
 }
 
-float MixedCache::At(int s, int token, int head, bool value, int i) const {
+MixedCache::Element MixedCache::At(int s, int token, int head, bool value, int i) const {
   int r = run_begin_[s];
   for (; token >= runs_[r].tokens; ++r) token -= runs_[r].tokens;
-  const int per_page = PageTokens(runs_[r].format);
-  const PageId page = pages_[runs_[r].first_page + token / per_page];
-  const uint8_t* header =
-      HasHeader(runs_[r].format) ? memory_.get() + runs_[r].header * kPageUnitBytes : nullptr;
-  return PageElement(memory_.get() + page * kPageUnitBytes, runs_[r].format, shape_.head_dim, head,
-                     value, token % per_page, i, header);
+  const KvRun& run = RunOf(s, token);
+  for (int r = run_begin_[s]; &runs_[r] != &run; ++r) token -= runs_[r].tokens;
+  const Format f = run.format;
+  const int per_page = PageTokens(f), slot = token % per_page, dim = shape_.head_dim;
+  const uint8_t* page = memory_.get() + pages_[run.first_page + token / per_page] * kPageUnitBytes;
+  const uint8_t* header = HasHeader(f) ? memory_.get() + run.header * kPageUnitBytes : nullptr;
+  const float x = PageElement(page, f, dim, head, value, slot, i, header);
+  if (f == Format::kRaw16 || HasHeader(f)) return {x, 0, 0, x};
+  const auto half = [&](int64_t at) { return HalfToFloat(LoadHalfBits(page + at)); };
+  const int bits = CodecOf(f, value).bits;
+  const int code =
+      (page[RowOffset(f, dim, head, value, slot) + CodeByte(bits, i)] >> CodeShift(bits, i)) &
+      MaxCode(bits);
+  return {x, half(ScaleOffset(f, dim, head, value, slot, i)), static_cast<double>(code),
+          half(OffsetOffset(f, dim, head, value, slot, i))};
 }
 
 const KvRun& MixedCache::RunOf(int s, int token) const {
@@ -106,51 +117,79 @@ const KvRun& MixedCache::RunOf(int s, int token) const {
   return runs_[r];
 }
 
-std::vector<double> MixedBounds(const MixedCache& cache, const std::vector<float>& qkv, int heads,
+std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& cache,
+                                const std::vector<float>& qkv, int heads,
                                 const std::vector<int32_t>& query_begin) {
   const int dim = cache.geometry().head_dim, kv_heads = cache.geometry().kv_heads;
+  const int group = heads / kv_heads;
   const int64_t row_floats = (heads + 2 * kv_heads) * dim;
+  const double scale = 1 / std::sqrt(dim);
   std::vector<double> bounds(query_begin.back() * heads * dim);
+  const auto magnitude = [](const MixedCache::Element& e) {
+    return e.scale * e.code + std::fabs(e.offset);
+  };
   for (size_t s = 0; s + 1 < query_begin.size(); ++s) {
     const int tokens = cache.Tokens(static_cast<int>(s));
+    const int rows = query_begin[s + 1] - query_begin[s];
     const int32_t* runs = cache.view().run_begin + s;
-    const int padded = tokens + 16 * (runs[1] - runs[0]);  // each run may end in a part-filled page
-    for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
-      for (int h = 0; h < heads; ++h) {
-        const int kv_head = h / (heads / kv_heads);
-        double sizes = 0, low = INFINITY, high = -INFINITY, max_value = 0;
-        double mapped_low = INFINITY, mapped_high = -INFINITY, shift = 0;
-        for (int t = 0; t < tokens - (query_begin[s + 1] - 1 - row); ++t) {
-          double dot = 0, size = 0;
-          for (int i = 0; i < dim; ++i) {
-            const auto at = [&](bool value) {
-              return cache.At(static_cast<int>(s), t, kv_head, value, i);
-            };
-            const double product = double{qkv[row * row_floats + h * dim + i]} * at(false);
-            dot += product;
-            size += std::fabs(product);
-            max_value = std::max<double>(max_value, std::fabs(at(true)));
+    const bool low_bits =
+        std::any_of(cache.view().runs + runs[0], cache.view().runs + runs[1],
+                    [](const KvRun& run) { return run.format != Format::kRaw16; });
+    const AttentionArithmetic arithmetic = ArithmeticOf(backend, dim, rows, group, low_bits);
+    for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
+      std::vector<MixedCache::Element> keys;  // [tokens, dim]
+      std::vector<double> values, codes;      // [tokens], the largest
+      for (int t = 0; t < tokens; ++t) {
+        values.push_back(0);
+        codes.push_back(0);
+        for (int i = 0; i < dim; ++i) {
+          keys.push_back(cache.At(static_cast<int>(s), t, kv_head, false, i));
+          const auto v = cache.At(static_cast<int>(s), t, kv_head, true, i);
+          values.back() = std::max(values.back(), magnitude(v));
+          codes.back() = std::max(codes.back(), v.code);
+        }
+      }
+      for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
+        for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+          const float* q = qkv.data() + row * row_floats + h * dim;
+          double largest = 0;
+          for (int i = 0; i < dim; ++i) largest = std::max<double>(largest, std::fabs(q[i]));
+          AttentionSizes sizes{.tokens = tokens + 16 * (runs[1] - runs[0]),  // part-filled pages
+                               .low = INFINITY,
+                               .high = -INFINITY,
+                               .low_bits = low_bits};
+          double mapped_low = INFINITY, mapped_high = -INFINITY, shift = 0;
+          for (int t = 0; t < tokens - (query_begin[s + 1] - 1 - row); ++t) {
+            double dot = 0, size = 0, flat = 0;
+            for (int i = 0; i < dim; ++i) {
+              const MixedCache::Element& k = keys[t * dim + i];
+              dot += double{q[i]} * k.x;
+              size += std::fabs(q[i]) * magnitude(k);
+              flat += largest * (k.code + k.scale * k.code);
+            }
+            sizes.value = std::max(sizes.value, values[t]);
+            sizes.code = std::max(sizes.code, codes[t]);
+            sizes.scores = std::max(sizes.scores, size * scale);
+            sizes.flat = std::max(sizes.flat, flat * scale);
+            sizes.low = std::min(sizes.low, dot * scale);
+            sizes.high = std::max(sizes.high, dot * scale);
+            const LogitMap& map = cache.RunOf(static_cast<int>(s), t).map;
+            if (map.identity()) continue;
+            mapped_low = std::min(mapped_low, dot * scale);
+            mapped_high = std::max(mapped_high, dot * scale);
+            shift = double{map.raise} + map.lower;
           }
-          const double scale = 1 / std::sqrt(dim);
-          sizes = std::max(sizes, size * scale);
-          low = std::min(low, dot * scale);
-          high = std::max(high, dot * scale);
-          const LogitMap& map = cache.RunOf(static_cast<int>(s), t).map;
-          if (map.identity()) continue;
-          mapped_low = std::min(mapped_low, dot * scale);
-          mapped_high = std::max(mapped_high, dot * scale);
-          shift = double{map.raise} + map.lower;
+          // A logit map a + raise + x (u - a) of [a, b] passes errors of u, a and b on with weights
+          // that sum to 1, and adds at most 6 roundings of numbers of this size, as many as the
+          // bound grants each score; it can widen the range of all scores by its shifts.
+          if (mapped_high >= mapped_low) {
+            sizes.scores += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
+            sizes.high += shift;
+            sizes.low -= shift;
+          }
+          std::fill_n(bounds.begin() + (int64_t{row} * heads + h) * dim, dim,
+                      AttentionBound(arithmetic, sizes));
         }
-        // A logit map a + raise + x (u - a) of [a, b] passes errors of u, a and b on with weights
-        // that sum to 1, and adds at most 6 roundings of numbers of this size, as many as the bound
-        // grants each score; it can widen the range of all scores by its shifts.
-        if (mapped_high >= mapped_low) {
-          sizes += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
-          high += shift;
-          low -= shift;
-        }
-        std::fill_n(bounds.begin() + (int64_t{row} * heads + h) * dim, dim,
-                    AttentionBound(sizes, high - low, padded, max_value, dim));
       }
     }
   }

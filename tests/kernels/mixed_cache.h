@@ -31,8 +31,13 @@ class MixedCache {
   uint8_t* arena() { return memory_.get(); }
   const std::vector<uint8_t> Bytes() const { return {memory_.get(), memory_.get() + bytes_}; }
   KvSlot PoolSlot(int token) const;  // in RAW16
-  // Of token `token` of sequence `s`, counted over its runs.
-  float At(int s, int token, int head, bool value, int i) const;
+  // An element of token `token` of sequence `s`, counted over its runs; at 16 bit, or where a
+  // header holds the scales: s c = 0, m the value.
+  struct Element {
+    float x;
+    double scale, code, offset;
+  };
+  Element At(int s, int token, int head, bool value, int i) const;
   const KvRun& RunOf(int s, int token) const;
   int Tokens(int s) const;
   // Cuts the last run of sequence s to n tokens.
@@ -49,8 +54,10 @@ class MixedCache {
   std::vector<int32_t> run_begin_;
 };
 
-// |out - exact| bounds [rows, heads, head_dim] of PagedAttention over the stored values.
-std::vector<double> MixedBounds(const MixedCache& cache, const std::vector<float>& qkv, int heads,
+// |out - exact| bounds [rows, heads, head_dim] of a backend's PagedAttention over the stored
+// values.
+std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& cache,
+                                const std::vector<float>& qkv, int heads,
                                 const std::vector<int32_t>& query_begin);
 
 }  // namespace tessera::testing

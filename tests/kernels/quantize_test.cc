@@ -324,6 +324,7 @@ TEST_P(MoveTokensDeathTest, MisuseIsACheck) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, MoveTokensTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cuda, MoveTokensTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
 INSTANTIATE_TEST_SUITE_P(Cpu, MoveTokensDeathTest, ::testing::Values(BackendCase{"avx2", 1}),
                          CaseName);
 

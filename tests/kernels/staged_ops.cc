@@ -119,22 +119,23 @@ class StagedOps final : public Ops {
   void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
                     const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
                     const KvLayerView& kv) override {
-    TESSERA_CHECK(transform == nullptr);
     const int64_t half = kv.geometry.head_dim / 2;
     const int64_t angles = (*std::max_element(positions, positions + rows) + 1) * half;
     int64_t arena_bytes = 0;
     for (int64_t r = 0; r < rows; ++r) {
-      if (slots[r].page != kNoPage) arena_bytes = std::max(arena_bytes, End(kv, slots[r].page));
+      if (slots[r].page != kNoPage)
+        arena_bytes = std::max(arena_bytes, End(kv.geometry, Format::kRaw16, slots[r].page));
     }
     const Copy<float> in(d_, qkv, rows * (heads + 2 * kv.geometry.kv_heads) * 2 * half);
     const Copy where(d_, positions, rows);
     const Copy to(d_, slots, rows);
+    const Copy which(d_, transform, rows);
     const Copy cos(d_, rope.cos, angles), sin(d_, rope.sin, angles);
     const Copy<uint8_t> arena(d_, kv.arena, arena_bytes);
     KvLayerView view = kv;
     view.arena = arena.get();
-    d_.RopeAndStore(in.get(), where.get(), to.get(), nullptr, rows, heads, {cos.get(), sin.get()},
-                    view);
+    d_.RopeAndStore(in.get(), where.get(), to.get(), which.get(), rows, heads,
+                    {cos.get(), sin.get()}, view);
     in.Back(qkv);
     arena.Back(kv.arena);
   }
@@ -142,18 +143,19 @@ class StagedOps final : public Ops {
   void PagedAttention(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
                       int64_t num_sequences, int64_t heads, const KvLayerView& kv,
                       float* out) override {
-    TESSERA_CHECK(transformed == nullptr);
     const int64_t rows = query_begin[num_sequences], dim = kv.geometry.head_dim;
     const int32_t num_runs = kv.run_begin[num_sequences];
     int64_t num_pages = 0, arena_bytes = 0;
     for (int32_t r = 0; r < num_runs; ++r) {
       const KvRun& run = kv.runs[r];
-      num_pages = std::max<int64_t>(num_pages,
-                                    run.first_page + CeilDiv(run.tokens, PageTokens(run.format)));
-      if (run.header != kNoPage) arena_bytes = std::max(arena_bytes, End(kv, run.header));
-    }
-    for (int64_t p = 0; p < num_pages; ++p) {
-      arena_bytes = std::max(arena_bytes, End(kv, kv.pages[p]));
+      const int32_t end = run.first_page + CeilDiv(run.tokens, PageTokens(run.format));
+      num_pages = std::max<int64_t>(num_pages, end);
+      for (int32_t p = run.first_page; p < end; ++p) {
+        arena_bytes = std::max(arena_bytes, End(kv.geometry, run.format, kv.pages[p]));
+      }
+      if (run.header != kNoPage) {
+        arena_bytes = std::max(arena_bytes, End(kv.geometry, Format::kHeader, run.header));
+      }
     }
     const Copy in(d_, qkv, rows * (heads + 2 * kv.geometry.kv_heads) * dim);
     const Copy begin(d_, query_begin, num_sequences + 1);
@@ -161,8 +163,9 @@ class StagedOps final : public Ops {
     const Copy pages(d_, kv.pages, num_pages);
     const Copy runs(d_, kv.runs, num_runs);
     const Copy run_begin(d_, kv.run_begin, num_sequences + 1);
+    const Copy which(d_, transformed, num_sequences);
     const Copy<float> to(d_, out, rows * heads * dim);
-    d_.PagedAttention(in.get(), begin.get(), nullptr, num_sequences, heads,
+    d_.PagedAttention(in.get(), begin.get(), which.get(), num_sequences, heads,
                       {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()},
                       to.get());
     to.Back(out);
@@ -174,10 +177,10 @@ class StagedOps final : public Ops {
                   const TokenMove* moves, int64_t n) override {
     int64_t arena_bytes = 0;
     for (int64_t i = 0; i < n; ++i) {
-      for (const PageId page : {moves[i].from.page, moves[i].to.page, moves[i].header}) {
-        if (page == kNoPage) continue;
-        arena_bytes =
-            std::max(arena_bytes, page * kPageUnitBytes + PageBytes(Format::kRaw16, geometry));
+      arena_bytes = std::max({arena_bytes, End(geometry, Format::kRaw16, moves[i].from.page),
+                              End(geometry, to, moves[i].to.page)});
+      if (moves[i].header != kNoPage) {
+        arena_bytes = std::max(arena_bytes, End(geometry, Format::kHeader, moves[i].header));
       }
     }
     const Copy<uint8_t> arena(d_, host_arena, arena_bytes);
@@ -245,8 +248,8 @@ class StagedOps final : public Ops {
   }
 
  private:
-  static int64_t End(const KvLayerView& kv, PageId page) {
-    return page * kPageUnitBytes + PageBytes(Format::kRaw16, kv.geometry);
+  static int64_t End(const KvGeometry& geometry, Format format, PageId page) {
+    return page * kPageUnitBytes + PageBytes(format, geometry);
   }
 
   std::unique_ptr<Ops> device_;

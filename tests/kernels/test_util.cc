@@ -97,12 +97,32 @@ void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& 
   }
 }
 
-double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
-                      int64_t dim) {
-  const double score = Gamma(dim / 16 + 6) * score_sizes + kUnit * score_range;
+AttentionArithmetic ArithmeticOf(const BackendCase& backend, int64_t dim, int rows, int group,
+                                 bool low_bits) {
+  if (!backend.cuda()) return {dim / 16 + 6, 16, false};
+  const bool halves = !backend.precise() && (dim == 64 || dim == 128);
+  // CUDA cores: 8 products in a lane, at most 5 sums over lanes, and the scale; rescaled every 4
+  // tokens.
+  return {8 + 5 + 3, 4, halves && (rows > 1 || group > 1 || low_bits)};
+}
+
+double AttentionBound(const AttentionArithmetic& arithmetic, const AttentionSizes& sizes) {
+  const double range = sizes.high - sizes.low;
+  if (arithmetic.tensor_cores) {
+    // 2^-11 of q and of a weight, or, below the normal range, 2^-25 of it. Of low-bit pages, either
+    // elements are rounded to half too, or scales of K go into q (2^-11 again; q below its largest
+    // by more than half's normal range errs by up to 2^-15 of that) and scales of V into weights.
+    const double rounds = sizes.low_bits ? 2 : 1;
+    const double score = (rounds * 0x1p-11 + Gamma(4 * 128)) * sizes.scores + 4 * kUnit * range +
+                         0x1p-15 * sizes.flat;
+    const double weight = 2 * (score + 4 * kUnit) + rounds * 0x1p-11 + sizes.tokens * 0x1p-25;
+    return (weight + Gamma(5 * sizes.tokens + 8)) * 2 * sizes.value +
+           static_cast<double>(sizes.tokens) * 0x1p-25 * sizes.code;
+  }
+  const double score = Gamma(arithmetic.dot) * sizes.scores + kUnit * range;
   const double weight = 2 * (score + 4 * kUnit);
-  const int64_t rescales = tokens / 16 + 1;
-  return (weight + Gamma(tokens + 2 * rescales + 8)) * 2 * max_value;
+  const int64_t rescales = sizes.tokens / arithmetic.rescale_tokens + 1;
+  return (weight + Gamma(sizes.tokens + 2 * rescales + 8)) * 2 * sizes.value;
 }
 
 PagedCache::PagedCache(const PagedCase& shape, uint64_t shuffle, uint64_t values)

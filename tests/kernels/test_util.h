@@ -78,11 +78,33 @@ void ExpectWithin(const std::vector<float>& actual, const std::vector<float>& ex
 void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& expected,
                     const std::string& what);
 
+// How a backend computes attention: roundings of one dot product, tokens between two rescales of
+// the sums, and whether on tensor cores, where q and the softmax's weights are rounded to half and
+// sums of products are cut, not rounded (matmul_test.cc).
+struct AttentionArithmetic {
+  int64_t dot, rescale_tokens;
+  bool tensor_cores;
+};
+// For a sequence with `rows` query rows and `group` query heads a KV head, some of whose runs may
+// have `low_bits`.
+AttentionArithmetic ArithmeticOf(const BackendCase& backend, int64_t dim, int rows, int group,
+                                 bool low_bits);
+
+// One output's operands. Magnitudes of a stored element s c + m are |s c| + |m|: both are summed
+// apart from each other where scales are folded into sums.
+struct AttentionSizes {
+  int64_t tokens = 0;
+  double scores = 0;           // the largest sum of |q| times magnitudes of K, with the scale
+  double low = 0, high = 0;    // of the exact scores
+  double flat = 0;             // the largest |q| times the sum of (c + s c), with the scale
+  double value = 0, code = 0;  // the largest magnitude and code of V
+  bool low_bits = false;
+};
+
 // Bound of one output of attention: scores err by the dot product's roundings, which weights feel
 // as relative errors; a weighted mean of values moves by at most twice the largest such error times
 // the largest value; then come the roundings of the sums over tokens.
-double AttentionBound(double score_sizes, double score_range, int64_t tokens, double max_value,
-                      int64_t dim);
+double AttentionBound(const AttentionArithmetic& arithmetic, const AttentionSizes& sizes);
 
 // Sequences in a paged RAW16 cache; unused slots hold NaN, so that reading one shows.
 struct PagedCase {

@@ -1,110 +1,25 @@
-#include <cuda_fp16.h>
+// Prefill on tensor cores: several query rows of a sequence, over pages of any format, in half
+// precision with float sums; head dims 64 and 128.
+#pragma once
 
-#include <climits>
-
-#include "kernels/cuda/check.h"
-#include "kernels/cuda/overlap.cuh"
-#include "kernels/cuda/paged_plan.cuh"
 #include "kernels/cuda/paged_units.cuh"
+#include "kernels/cuda/tensor_tiles.cuh"
 
 namespace tessera::cuda {
-namespace {
-
 // A block of four warps takes 64 queries of one KV head, 16 a warp, and runs over the sequence's
 // tokens in tiles of 64, two of them in shared memory: one is computed on, one is on its way.
-constexpr int kWarps = 4, kThreads = kWarps * 32, kTile = 64, kPage = PageTokens(Format::kRaw16);
-static_assert(kPrefillRows == kWarps * 16);
+static_assert(kPrefillRows == kThreads / 32 * 16, "");
+constexpr int PrefillSharedBytes(int dim) { return 4 * kTile * dim * 2; }
 
-__device__ uint32_t SharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-// 16 bytes from global to shared memory; zeros if not `there`.
-__device__ void CopyAsync(uint32_t to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(there ? 16 : 0));
-}
-__device__ void WaitCopies() { asm volatile("cp.async.wait_all;"); }
-
-__device__ void LoadMatrices(uint32_t from, uint32_t (&m)[4]) {
+__device__ inline void LoadMatrices(uint32_t from, uint32_t (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(from));
 }
-__device__ void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
+__device__ inline void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(from));
-}
-
-// c[16, 8] += a[16, 16] b[16, 8], half operands, float sums.
-__device__ void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 2^x to 2 units, numbers below the normal range becoming 0.
-__device__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ uint32_t Pack(float a, float b) {
-  const __half2 h = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&h);
-}
-
-// Up to kTile tokens of one run, whose first page is pages[0].
-struct Tile {
-  const PageId* pages;
-  int first, tokens;  // first: counted over the sequence
-};
-
-// The tiles of a sequence that begin before `end`, in order.
-class Tiles {
- public:
-  __device__ Tiles(const PagedArgs& args, int s, int end)
-      : run_(args.kv.runs + args.kv.run_begin[s]), pages_(args.kv.pages), end_(end) {}
-  __device__ bool Next(Tile* tile) {
-    if (first_ + at_ >= end_) return false;
-    const KvRun run = *run_;
-    *tile = {pages_ + run.first_page + at_ / kPage, first_ + at_, min(kTile, run.tokens - at_)};
-    at_ += kTile;
-    if (at_ >= run.tokens) {
-      first_ += run.tokens;
-      at_ = 0;
-      ++run_;
-    }
-    return true;
-  }
-
- private:
-  const KvRun* run_;
-  const PageId* pages_;
-  int end_, first_ = 0, at_ = 0;
-};
-
-// Begins to copy a tile's K and V rows of one head. Row t's 16-byte piece c lies at c ^ (t % 8), so
-// that the eight rows of a matrix lie in different banks.
-template <int kDim>
-__device__ void CopyTile(const uint8_t* head, const Tile& tile, __half* keys, __half* values) {
-  constexpr int kPieces = kDim / 8;
-#pragma unroll
-  for (int i = 0; i < kTile * kPieces / kThreads; ++i) {
-    const int at = i * kThreads + threadIdx.x, t = at / kPieces, c = at % kPieces;
-    const bool there = t < tile.tokens;
-    const uint8_t* from =
-        there ? head + tile.pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16
-              : head;
-    const int to = t * kDim + (c ^ (t % 8)) * 8;
-    CopyAsync(SharedAddress(keys + to), from, there);
-    CopyAsync(SharedAddress(values + to), from + (there ? Raw16Offset(kDim, 0, true, 0) : 0),
-              there);
-  }
 }
 
 template <int kDim>
@@ -114,6 +29,57 @@ struct WarpRows {
   float out[kDim / 8][4];
   float max[2], sum[2];  // of rows lane / 4 and lane / 4 + 8; sums of this lane's columns only
   int limit[2];
+
+  // The result: divides by the sums, then multiplies rows by H (ops.h) if `transformed`. Channel
+  // 8 d + 2 t + e of a row is out[d][2 r + e] of the row's lane t.
+  __device__ void Finish(bool transformed) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float all = sum[r];
+      all += __shfl_xor_sync(~0u, all, 1);
+      all += __shfl_xor_sync(~0u, all, 2);
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        out[d][2 * r] /= all;
+        out[d][2 * r + 1] /= all;
+      }
+      if (!transformed) continue;
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        const float a = out[d][2 * r], b = out[d][2 * r + 1];
+        float x[2] = {__fadd_rn(a, b), __fsub_rn(a, b)};
+#pragma unroll
+        for (int step = 1; step <= 2; step *= 2) {
+#pragma unroll
+          for (float& mine : x) {
+            const float other = __shfl_xor_sync(~0u, mine, step);
+            mine = threadIdx.x & step ? __fsub_rn(other, mine) : __fadd_rn(mine, other);
+          }
+        }
+        out[d][2 * r] = x[0];
+        out[d][2 * r + 1] = x[1];
+      }
+      const float scale = HadamardScale(kDim);
+#pragma unroll
+      for (int step = 1; step < kDim / 8; step *= 2) {
+#pragma unroll
+        for (int d = 0; d < kDim / 8; ++d) {
+          if (d & step) continue;
+#pragma unroll
+          for (int i = 2 * r; i < 2 * r + 2; ++i) {
+            const float a = out[d][i], b = out[d + step][i];
+            out[d][i] = __fadd_rn(a, b);
+            out[d + step][i] = __fsub_rn(a, b);
+          }
+        }
+      }
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        out[d][2 * r] = __fmul_rn(out[d][2 * r], scale);
+        out[d][2 * r + 1] = __fmul_rn(out[d][2 * r + 1], scale);
+      }
+    }
+  }
 
   // S = Q K^T, online softmax in base 2, O += P V over one tile.
   __device__ void Add(const Tile& tile, const __half* keys, const __half* values) {
@@ -180,9 +146,10 @@ struct WarpRows {
   }
 };
 
+// Takes units until there are none: by all kThreads threads of a block, with PrefillSharedBytes of
+// dynamic shared memory.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs args) {
-  WaitForEarlierKernels();
+__device__ void TakePrefillUnits(const PagedArgs& args) {
   extern __shared__ __align__(128) __half shared[];
   __shared__ int next_unit;
   const auto keys = [](int buffer) { return shared + buffer * kTile * kDim; };
@@ -219,57 +186,32 @@ __global__ void __launch_bounds__(kThreads, 2) TensorPrefillKernel(PagedArgs arg
       warp.out[d][0] = warp.out[d][1] = warp.out[d][2] = warp.out[d][3] = 0;
     }
 
-    const uint8_t* head = args.kv.arena + Raw16Offset(kDim, unit.kv_head, false, 0);
     Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kPrefillRows, unit.queries) - 1));
     Tile tile, following;
     bool more = tiles.Next(&tile);
-    CopyTile<kDim>(head, tile, keys(0), values(0));
+    FetchTile<kDim>(args, unit.kv_head, tile, keys(0), values(0));
     for (int buffer = 0; more; buffer ^= 1, tile = following) {
       WaitCopies();
       __syncthreads();  // the tile is there, and nobody computes on the other one any more
       more = tiles.Next(&following);
-      if (more) CopyTile<kDim>(head, following, keys(buffer ^ 1), values(buffer ^ 1));
+      if (more) {
+        FetchTile<kDim>(args, unit.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1));
+      }
       warp.Add(tile, keys(buffer), values(buffer));
     }
 
+    warp.Finish(args.Transformed(unit.s));
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int i = unit.first + threadIdx.x / 32 * 16 + lane / 4 + r * 8;
-      float sum = warp.sum[r];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
       if (i >= unit.queries) continue;
       float* out = args.out + (unit.Row(i) * args.heads + unit.Head(i)) * kDim;
 #pragma unroll
       for (int d = 0; d < kDim / 8; ++d) {
-        *reinterpret_cast<float2*>(out + d * 8 + lane % 4 * 2) = {warp.out[d][2 * r] / sum,
-                                                                  warp.out[d][2 * r + 1] / sum};
+        *reinterpret_cast<float2*>(out + d * 8 + lane % 4 * 2) = {warp.out[d][2 * r],
+                                                                  warp.out[d][2 * r + 1]};
       }
     }
-  }
-}
-
-template <int kDim>
-void Launch(cudaStream_t stream, const PagedArgs& args, int multiprocessors) {
-  constexpr int kSharedBytes = 4 * kTile * kDim * 2;
-  const auto kernel = TensorPrefillKernel<kDim>;
-  TESSERA_CUDA_CHECK(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  int blocks = 0;
-  TESSERA_CUDA_CHECK(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, kSharedBytes));
-  LaunchOverlapped<PagedArgs>(kernel, blocks * multiprocessors, kThreads, kSharedBytes, stream,
-                              args);
-}
-
-}  // namespace
-
-void LaunchTensorPrefill(cudaStream_t stream, const PagedArgs& args, int multiprocessors) {
-  TESSERA_CHECK(HasTensorPrefill(args.kv.geometry.head_dim));
-  if (args.kv.geometry.head_dim == 64) {
-    Launch<64>(stream, args, multiprocessors);
-  } else {
-    Launch<128>(stream, args, multiprocessors);
   }
 }
 

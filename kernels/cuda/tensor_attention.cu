@@ -1,0 +1,189 @@
+// Attention on tensor cores: head dims 64 and 128, pages of any format.
+#include <climits>
+
+#include "kernels/cuda/add_tokens.cuh"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/join_chunks.cuh"
+#include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/tensor_pages.cuh"
+#include "kernels/cuda/tensor_prefill.cuh"
+
+namespace tessera::cuda {
+namespace {
+
+template <Format kFormat, int kDim, int kColumns>
+__device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+                         const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
+  const int g = threadIdx.x % 32 / 4;
+  TensorQueries<kFormat, kDim> queries;
+  const bool there = g < unit.queries;
+  queries.Load(there, q + (there ? g : 0) * kDim, args.scale * 1.44269504088896341f);
+  TensorPages<kFormat, kDim, kColumns>::Add(args, run, low, high, unit.kv_head, queries, sums);
+}
+
+template <int kDim, int kColumns>
+__device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+                               const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
+  switch (run.format) {
+    case Format::kToken8:
+      return AddPages<Format::kToken8, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    case Format::kToken4:
+      return AddPages<Format::kToken4, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    case Format::kToken2:
+      return AddPages<Format::kToken2, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    case Format::kToken1:
+      return AddPages<Format::kToken1, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    case Format::kKivi4:
+      return AddPages<Format::kKivi4, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    case Format::kKivi2:
+      return AddPages<Format::kKivi2, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    case Format::kKivi1:
+      return AddPages<Format::kKivi1, kDim, kColumns>(args, unit, q, run, low, high, sums);
+    default:
+      __trap();  // Supports refuses it
+  }
+}
+
+// Query `query` of `sums`, whose lanes are joined, in the form in which chunks are kept and joined.
+template <int kDim>
+__device__ void Extract(const TensorSums<kDim>& sums, int query,
+                        WarpAttention<kDim / 8, 1>& attention) {
+  const int c = threadIdx.x % (kDim / 8), t = query / 2, e = query % 2;
+  constexpr int kTiles = kDim / 16;
+  attention.limit[0] = INT_MAX;
+  attention.max[0] = __shfl_sync(~0u, sums.max[e], t) * 0.693147180559945309f;
+  attention.sum[0] = __shfl_sync(~0u, sums.sum[e], t);
+  const float offset = __shfl_sync(~0u, sums.offset[e], t);
+  if constexpr (kDim == 128) {  // lane (g, t) has channels 16 g ..: columns 2 g and 2 g + 1
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float low = __shfl_sync(~0u, e == 0 ? sums.acc[i][0] : sums.acc[i][1], c / 2 * 4 + t);
+      const float high = __shfl_sync(~0u, e == 0 ? sums.acc[i][2] : sums.acc[i][3], c / 2 * 4 + t);
+      attention.acc[0][i] = (c % 2 == 0 ? low : high) + offset;
+    }
+  } else {
+    static_assert(kDim == 64, "");
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float(&acc)[4] = sums.acc[i % kTiles];
+      const float x = i < kTiles ? (e == 0 ? acc[0] : acc[1]) : (e == 0 ? acc[2] : acc[3]);
+      attention.acc[0][i] = __shfl_sync(~0u, x, c * 4 + t) + offset;
+    }
+  }
+}
+
+// One query a KV head: 16-bit pages are read by CUDA cores, which keep up with memory and round
+// nothing to half.
+template <int kDim>
+__device__ void DecodeOneQuery(const PagedArgs& args) {
+  const int kv_heads = args.kv.geometry.kv_heads;
+  const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
+  UnitQueue queue(&args.plan.next[0]);
+  while (queue.Next(units)) {
+    const DecodeUnit unit(args, queue.unit);
+    const float* q =
+        args.qkv +
+        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
+    WarpAttention<kDim / 8, 1> attention;
+    attention.Init(0, true, q, kDim, args.scale, INT_MAX);
+    bool low_bits = false;
+    unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+      if (run.format != Format::kRaw16) {
+        low_bits = true;
+        return;
+      }
+      constexpr int kPage = PageTokens(Format::kRaw16);
+      AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head,
+               attention);
+    });
+    attention.JoinLanes();
+    if (low_bits) {
+      TensorSums<kDim> sums;
+      sums.Clear();
+      unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+        if (run.format == Format::kRaw16) return;
+        AddLowBitPages<kDim, 1>(args, unit, q, run, low, high, sums);
+      });
+      sums.JoinLanes();
+      WarpAttention<kDim / 8, 1> other;
+      Extract(sums, 0, other);
+      attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
+    }
+    if (unit.chunks > 1) {
+      KeepPartial(args, unit.chunk, unit.first_head, 0, attention);
+      if (!LastToEnd(args, unit)) continue;
+      JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head, 0, attention);
+    }
+    StoreDecoded(args, unit, unit.first_head, 0, attention);
+  }
+}
+
+// Up to eight queries a KV head: all pages by tensor cores.
+template <int kDim>
+__device__ void DecodeGroup(const PagedArgs& args) {
+  const int kv_heads = args.kv.geometry.kv_heads;
+  const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
+  UnitQueue queue(&args.plan.next[0]);
+  while (queue.Next(units)) {
+    const DecodeUnit unit(args, queue.unit);
+    const float* q =
+        args.qkv +
+        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
+    TensorSums<kDim> sums;
+    sums.Clear();
+    unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+      if (run.format == Format::kRaw16) {
+        AddPages<Format::kRaw16, kDim, 2>(args, unit, q, run, low, high, sums);
+      } else {
+        AddLowBitPages<kDim, 2>(args, unit, q, run, low, high, sums);
+      }
+    });
+    sums.JoinLanes();
+    WarpAttention<kDim / 8, 1> attention;
+    if (unit.chunks > 1) {
+      for (int i = 0; i < unit.queries; ++i) {
+        Extract(sums, i, attention);
+        KeepPartial(args, unit.chunk, unit.first_head + i, 0, attention);
+      }
+      if (!LastToEnd(args, unit)) continue;
+    }
+    for (int i = 0; i < unit.queries; ++i) {
+      Extract(sums, i, attention);
+      if (unit.chunks > 1) {
+        JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head + i, 0, attention);
+      }
+      StoreDecoded(args, unit, unit.first_head + i, 0, attention);
+    }
+  }
+}
+
+template <int kDim, bool kOneQuery>
+__global__ void __launch_bounds__(kThreads, 2) TensorAttentionKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
+  if constexpr (kOneQuery) {
+    DecodeOneQuery<kDim>(args);
+  } else {
+    DecodeGroup<kDim>(args);
+  }
+  TakePrefillUnits<kDim>(args);
+}
+
+template <int kDim>
+TensorAttention Made(int64_t group) {
+  TensorAttention made{
+      group == 1 ? 1 : 8, PrefillSharedBytes(kDim),
+      group == 1 ? TensorAttentionKernel<kDim, true> : TensorAttentionKernel<kDim, false>};
+  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          made.shared_bytes));
+  return made;
+}
+
+}  // namespace
+
+TensorAttention TensorAttentionFor(int64_t dim, int64_t group) {
+  TESSERA_CHECK(HasTensorAttention(dim));
+  return dim == 64 ? Made<64>(group) : Made<128>(group);
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,112 @@
+// Tiles of a sequence's tokens in shared memory as rows of halves, whatever the pages' format.
+#pragma once
+
+#include "kernels/cuda/add_tokens.cuh"
+#include "kernels/cuda/tensor_codes.cuh"
+
+namespace tessera::cuda {
+
+constexpr int kThreads = 128, kTile = 64;  // of the block that shares tiles; tokens
+
+__device__ inline uint32_t SharedAddress(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// 16 bytes from global to shared memory; zeros if not `there`.
+__device__ inline void CopyAsync(uint32_t to, const void* from, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0));
+}
+__device__ inline void WaitCopies() { asm volatile("cp.async.wait_all;"); }
+
+// Up to kTile tokens of one run, whose first page is pages[0]; kTile is whole pages of any format.
+struct Tile {
+  Format format;
+  const PageId* pages;
+  int first, tokens;  // first: counted over the sequence
+};
+
+// The tiles of a sequence that begin before `end`, in order.
+class Tiles {
+ public:
+  __device__ Tiles(const PagedArgs& args, int s, int end)
+      : args_(args), run_(args.kv.runs + args.kv.run_begin[s]), end_(end) {}
+  __device__ bool Next(Tile* tile) {
+    if (first_ + at_ >= end_) return false;
+    const KvRun run = *run_;
+    const int page = args_.formats[static_cast<int>(run.format)].tokens;
+    *tile = {run.format, args_.kv.pages + run.first_page + at_ / page, first_ + at_,
+             min(kTile, run.tokens - at_)};
+    at_ += kTile;
+    if (at_ >= run.tokens) {
+      first_ += run.tokens;
+      at_ = 0;
+      ++run_;
+    }
+    return true;
+  }
+
+ private:
+  const PagedArgs& args_;
+  const KvRun* run_;
+  int end_, first_ = 0, at_ = 0;
+};
+
+// Where a tile lies in shared memory: row t's 16-byte piece c at c ^ (t % 8), so that the eight
+// rows of a matrix lie in different banks.
+template <int kDim>
+__device__ int TilePlace(int t, int c) {
+  return t * kDim + (c ^ (t % 8)) * 8;
+}
+
+// Begins to copy a RAW16 tile's K and V rows; `head`: of K in page 0.
+template <int kDim>
+__device__ void CopyTile(const uint8_t* head, const Tile& tile, __half* keys, __half* values) {
+  constexpr int kPieces = kDim / 8, kPage = PageTokens(Format::kRaw16);
+#pragma unroll
+  for (int i = 0; i < kTile * kPieces / kThreads; ++i) {
+    const int at = i * kThreads + threadIdx.x, t = at / kPieces, c = at % kPieces;
+    const bool there = t < tile.tokens;
+    const uint8_t* from =
+        there ? head + tile.pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16
+              : head;
+    const int to = TilePlace<kDim>(t, c);
+    CopyAsync(SharedAddress(keys + to), from, there);
+    CopyAsync(SharedAddress(values + to), from + (there ? Raw16Offset(kDim, 0, true, 0) : 0),
+              there);
+  }
+}
+
+// Unpacks a tile of any other format, rounded to half.
+template <int kDim>
+__device__ void UnpackTile(const uint8_t* arena, const PageParts& parts, int head, const Tile& tile,
+                           __half* keys, __half* values) {
+  constexpr int kPieces = kDim / 8;
+  for (int at = threadIdx.x; at < kTile * kPieces; at += kThreads) {
+    const int t = at / kPieces, c = at % kPieces, to = TilePlace<kDim>(t, c);
+#pragma unroll
+    for (int value = 0; value < 2; ++value) {
+      float x[8] = {};
+      if (t < tile.tokens) {
+        const uint8_t* from = arena + tile.pages[t / parts.tokens] * kPageUnitBytes +
+                              int64_t{head} * parts.head_bytes;
+        LoadCodes(from, parts.part[value], t % parts.tokens, c, x);
+      }
+      *reinterpret_cast<uint4*>((value == 0 ? keys : values) + to) = {
+          Pack(x[0], x[1]), Pack(x[2], x[3]), Pack(x[4], x[5]), Pack(x[6], x[7])};
+    }
+  }
+}
+
+template <int kDim>
+__device__ void FetchTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
+                          __half* values) {
+  if (tile.format == Format::kRaw16) {
+    CopyTile<kDim>(args.kv.arena + Raw16Offset(kDim, head, false, 0), tile, keys, values);
+  } else {
+    UnpackTile<kDim>(args.kv.arena, args.formats[static_cast<int>(tile.format)], head, tile, keys,
+                     values);
+  }
+}
+
+}  // namespace tessera::cuda

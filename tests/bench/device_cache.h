@@ -1,0 +1,57 @@
+// A paged cache on the device for benchmarks: layers of sequences that all hold the same runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "tests/bench/device.h"
+
+namespace tessera::bench {
+
+// The runs of a sequence, as text: FORMAT or FORMAT:TOKENS, joined by '+', oldest first; one has no
+// number and takes the rest of the context. "token2+raw16:128" is a 16-bit window of 128 tokens
+// behind 2-bit pages.
+struct CacheLayout {
+  struct Run {
+    Format format;
+    int64_t tokens;  // 0: the rest
+  };
+  std::string text;
+  std::vector<Run> runs;
+
+  static absl::StatusOr<CacheLayout> Parse(const std::string& text);
+  // The same for `context` tokens: every run's tokens are known, and none is empty.
+  CacheLayout At(int64_t context) const;
+  // Of one sequence in one layer: codes and metadata, not what pads pages. REQUIRES: made by At.
+  int64_t Bytes(const KvGeometry& geometry) const;
+  bool low_bits() const;
+};
+
+// `layers` layers of `batch` sequences over shuffled pages of one arena, random bits in all pages;
+// each sequence has `rows` query rows.
+class DeviceCache {
+ public:
+  // `layout`: made by At.
+  DeviceCache(Device& device, const KvGeometry& geometry, int64_t layers, int64_t batch,
+              int64_t rows, const CacheLayout& layout);
+  KvLayerView Layer(int64_t layer) const;
+  const int32_t* query_begin() const;  // [batch + 1], on the device
+  // Slots of the last run's last token of each sequence: where a decode step stores. RAW16 only.
+  const KvSlot* last_slots(int64_t layer) const;
+
+ private:
+  KvGeometry geometry_;
+  Buffer arena_, pages_, runs_, run_begin_, query_begin_, slots_;
+  int64_t pages_per_layer_ = 0, batch_ = 0;
+};
+
+template <class T>
+Buffer Upload(Ops& ops, const std::vector<T>& values) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  Buffer b = ops.Allocate(bytes);
+  ops.CopyToDevice(b.get(), values.data(), bytes);
+  return b;
+}
+
+}  // namespace tessera::bench
