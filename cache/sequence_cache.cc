@@ -20,6 +20,7 @@ SequenceCache::SequenceCache(Arena* arena)
     : arena_(arena),
       layers_(arena->geometry().layers),
       known_(arena->geometry().layers),
+      pivots_(arena->geometry().layers),
       evicted_by_layer_(arena->geometry().layers) {}
 
 SequenceCache::SequenceCache(SequenceCache&& other) noexcept { *this = std::move(other); }
@@ -34,6 +35,7 @@ SequenceCache& SequenceCache::operator=(SequenceCache&& other) noexcept {
   spare_ = std::exchange(other.spare_, 0);
   layers_ = std::exchange(other.layers_, {});
   known_ = std::exchange(other.known_, {});
+  pivots_ = std::exchange(other.pivots_, {});
   retired_ = std::exchange(other.retired_, {});
   evicted_ = std::exchange(other.evicted_, {});
   evicted_by_layer_ = std::exchange(other.evicted_by_layer_, {});
@@ -139,9 +141,10 @@ void SequenceCache::AdoptPrefix(const std::vector<std::vector<PageId>>& pages, i
 void SequenceCache::Release() {
   FinishMoves();
   for (std::vector<Run>& runs : layers_) {
-    for (const Run& run : runs) UnrefAll(run.pages);
+    for (const Run& run : runs) ReleaseRun(run);
     runs.clear();
   }
+  for (std::vector<int32_t>& pivots : pivots_) pivots.clear();
   length_ = spare_ = 0;
   std::fill(known_.begin(), known_.end(), 0);
   evicted_ = {};
@@ -168,6 +171,9 @@ double SequenceCache::MeanBits() const {
     for (const Run& run : Synced(layer)) {
       bits += 8.0 * run.tokens * static_cast<double>(arena_->page_bytes(run.format)) /
               PageTokens(run.format);
+      if (run.header != kNoPage) {
+        bits += 8.0 * static_cast<double>(arena_->page_bytes(Format::kHeader));
+      }
       values += 2.0 * run.tokens * arena_->geometry().kv_heads * arena_->geometry().head_dim;
     }
   }
@@ -187,8 +193,19 @@ absl::Status SequenceCache::CheckLayer(int layer) const {
     if (run.open && (r + 1 < runs.size() || run.format != kOpen)) {
       return error("the open run is not the last or not at 16 bit");
     }
-    if (r > 0 && !run.open && run.format <= runs[r - 1].format) {
-      return error("closed runs are not in the order of formats");
+    if (r > 0 && !run.open) {
+      const Run& previous = runs[r - 1];
+      const bool next_segment = HasHeader(run.format) && run.format == previous.format &&
+                                !run.listed.empty() && !previous.listed.empty() &&
+                                run.listed.front() > previous.listed.back();
+      if (run.format <= previous.format && !next_segment) {
+        return error("closed runs are not in the order of formats and segments");
+      }
+    }
+    if ((run.header != kNoPage) != HasHeader(run.format)) return error("a header lacks or is left");
+    if (run.header != kNoPage &&
+        (!arena_->IsAllocated(run.header) || arena_->FormatOf(run.header) != Format::kHeader)) {
+      return error("a header is free or of another format");
     }
     if (static_cast<int64_t>(run.pages.size()) != CeilDiv(run.tokens, PageTokens(run.format))) {
       return error("a run has too many or too few pages");
@@ -223,12 +240,11 @@ absl::Status SequenceCache::CheckIntegrity() const {
   for (int layer = 0; layer < layers(); ++layer) {
     RETURN_IF_ERROR(CheckLayer(layer));
     for (const Run& run : layers_[layer]) {
-      for (PageId page : run.pages) {
-        if (!seen.insert(page).second) {
-          return absl::InternalError(absl::StrCat("layer ", layer, ": holds a page twice"));
-        }
-        bytes += arena_->page_bytes(run.format);
-      }
+      bool fresh = run.header == kNoPage || seen.insert(run.header).second;
+      for (PageId page : run.pages) fresh &= seen.insert(page).second;
+      bytes += static_cast<int64_t>(run.pages.size()) * arena_->page_bytes(run.format);
+      if (run.header != kNoPage) bytes += arena_->page_bytes(Format::kHeader);
+      if (!fresh) return absl::InternalError(absl::StrCat("layer ", layer, ": holds a page twice"));
     }
     evicted += evicted_by_layer_[layer];
   }

@@ -3,9 +3,10 @@
 // The newest tokens of a layer are in its *open* run: RAW16, always the last one, absent only while
 // it would be empty; Extend and Shrink move its end. Until its commit a layer has no other run.
 // Commit moves, layer by layer, what a policy keeps into *closed* runs, one a format in the order
-// of formats, and the window into fresh pages, so that its front stays on a page border; later
-// ExitWindow moves the oldest 32 tokens at a time. Layers need not be alike: each holds its own
-// tokens, in ascending order inside a run, with their logical positions.
+// of formats (where a format has headers: one an image), and the window into fresh pages, so that
+// its front stays on a page border; later ExitWindow moves the oldest 32 tokens at a time. Layers
+// need not be alike: each holds its own tokens, in ascending order inside a run, with their logical
+// positions.
 //
 // Commit and ExitWindow do bookkeeping only. They name the moves of the bytes, and keep the pages
 // that were read ("retired") until FinishMoves: MoveTokens must have been issued before it. Shared
@@ -35,6 +36,8 @@ struct Run {
   // `tail`. A closed run lists all.
   std::vector<int32_t> listed;
   int32_t tail = 0;
+  PageId header = kNoPage;  // HasHeader(format): the segment's scales
+  LogitMap map;             // how attention reads it
 
   int32_t Position(int32_t index) const {
     const auto n = static_cast<int32_t>(listed.size());
@@ -69,11 +72,13 @@ class SequenceCache {
   void Release();  // afterwards it is empty and may be used again
 
   // Stores `layer` as a policy decided: of all tokens those in `kept` (ascending) stay, the last
-  // storage.window of them at 16 bit, the others by class. `vision`: the prompt's flags, as for
-  // ClassAt. Adds to `moves`. REQUIRES: the layer was not committed and did not exit. Nothing moves
-  // when all tokens stay at 16 bit.
+  // storage.window of them at 16 bit, `pivots` (ascending, some of `kept`) at 16 bit too, even when
+  // they leave the window later, the others by class. `vision`: the prompt's flags, as for ClassAt.
+  // Adds to `moves`. REQUIRES: the layer was not committed and did not exit; no pivots with formats
+  // that fill whole pages. Nothing moves when all tokens stay in the window.
   bool Commit(int layer, absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision,
-              const LayerStorage& storage, std::vector<MoveBatch>* moves);
+              const LayerStorage& storage, std::vector<MoveBatch>* moves,
+              absl::Span<const int32_t> pivots = {});
   // Moves the layer's oldest open tokens, kExitTokens at a time, while that leaves a window.
   bool ExitWindow(int layer, absl::Span<const uint8_t> vision, const LayerStorage& storage,
                   std::vector<MoveBatch>* moves);
@@ -111,6 +116,10 @@ class SequenceCache {
   // Adds `count` pages of `format` to `pages`; false: the arena is full (some may be added).
   bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
   void UnrefAll(const std::vector<PageId>& pages);
+  void ReleaseRun(const Run& run);
+  // Where a token goes that is older than the window.
+  Format FormatOf(int layer, int32_t position, absl::Span<const uint8_t> vision,
+                  const LayerStorage& storage) const;
   absl::Status CheckLayer(int layer) const;
 
   Arena* arena_ = nullptr;
@@ -120,6 +129,7 @@ class SequenceCache {
   int spare_ = 0;  // tokens for which every layer's open run surely has slots
   mutable std::vector<std::vector<Run>> layers_;
   mutable std::vector<int32_t> known_;  // [layers] the length that the layer's open run knows of
+  std::vector<std::vector<int32_t>> pivots_;  // [layer], as Commit was told
   std::vector<PageId> retired_;
   EvictedTokens evicted_;
   std::vector<int64_t> evicted_by_layer_;  // text and vision

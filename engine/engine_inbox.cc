@@ -1,7 +1,6 @@
 // Engine::Loop's side that other threads call: admission, abort, drain, load.
 #include <algorithm>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/engine_loop.h"
 
@@ -17,6 +16,7 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
         absl::StrCat("stopping.max_tokens: prompt of ", prompt, " tokens + max_tokens ",
                      request.stop.max_tokens, " exceed the context of ", rules_.context_tokens));
   const KvGeometry& geometry = arena_.geometry();
+  request.policy = request.policy->ForModel(model_->config().text.family);
   if (const absl::Status fits = request.policy->CheckGeometry(geometry); !fits.ok())
     return absl::FailedPreconditionError(absl::StrCat("kv_policy: ", fits.message()));
   for (int f = 0; f < kNumFormats; ++f) {
@@ -31,7 +31,7 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
   const std::vector<uint8_t> vision = VisionFlags(request.prompt);
   const int64_t commit = request.commit_tokens > 0 ? request.commit_tokens : prompt;
   TESSERA_CHECK(commit <= prompt &&
-                !absl::c_linear_search(absl::MakeConstSpan(vision).subspan(commit), 1));
+                (request.prompt.images.empty() || request.prompt.images.back().begin < commit));
   const int64_t bytes = request.policy->PeakBytes(
       PromptView{absl::MakeConstSpan(vision).first(commit)}, total - commit, geometry);
   if (bytes > arena_.total_bytes())

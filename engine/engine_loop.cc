@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cache/audit.h"
+#include "engine/explanation.h"
 
 namespace tessera {
 namespace {
@@ -147,6 +148,7 @@ bool Engine::Loop::Step() {
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
   const float* logits = model_->Forward(batch, arena_memory_.get());
+  CollectPeaks(plan, batch);
   const absl::Time computed = absl::Now();
   for (const StepPlan::Item& item : plan.items) {
     (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
@@ -215,6 +217,7 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
   const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
+  const int hidden = model_->config().text.hidden;
   Batch batch;
   bool any_rotated = false;
   batch.query_begin.push_back(0);
@@ -235,6 +238,14 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.transform_rows.insert(batch.transform_rows.end(), item.count, rotated);
     batch.transform_sequences.push_back(rotated);
 
+    if (!s.committed && s.needs.residual_peaks > 0) {
+      for (int i = item.first; i < std::min(last, s.view().tokens()); ++i) {
+        batch.peak_rows.push_back(row + i - item.first);
+      }
+      batch.peaks = std::max(batch.peaks, std::min(s.needs.residual_peaks, hidden));
+      batch.medians |= s.needs.residual_medians;
+    }
+
     Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
     for (size_t i = 0; i < spans.size(); ++i) {
@@ -249,7 +260,8 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       Batch::Layer& layer = batch.layers[l];
       for (int i = item.first; i < last; ++i) layer.slots.push_back(s.cache.SlotOf(l, i));
       for (const Run& run : s.cache.runs(l)) {
-        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens});
+        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens,
+                              run.header, run.map});
         layer.pages.insert(layer.pages.end(), run.pages.begin(), run.pages.end());
       }
       layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
@@ -263,16 +275,26 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
 }
 
 void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
+  const absl::Time start = absl::Now();
   model_->MoveTokens(arena_memory_.get(), batches);
+  move_time_ += absl::Now() - start;
 }
 
 void Engine::Loop::Compress(const StepPlan& plan) {
   std::vector<Sequence*> preempted;
   const absl::Time start = absl::Now();
-  int commits = 0;
-  for (const StepPlan::Item& item : plan.items)
-    commits += scheduler_.Compress(item.sequence, *this, &preempted) ? 1 : 0;
-  if (commits > 0) observer_->OnCommitted(commits, absl::ToDoubleSeconds(absl::Now() - start));
+  CompressReport report;
+  move_time_ = absl::ZeroDuration();
+  for (const StepPlan::Item& item : plan.items) {
+    Sequence& s = *item.sequence;
+    if (s.commit_due() && s.needs.low_pass) MeasureLowPass(s);
+    const Compressed done = scheduler_.Compress(&s, *this, &preempted);
+    report.commits += done.committed ? 1 : 0;
+    report.exited_tokens += done.exited_tokens;
+  }
+  if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  report.move_seconds = absl::ToDoubleSeconds(move_time_);
+  if (report.commits > 0 || report.exited_tokens > 0) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
 }
 
@@ -305,6 +327,9 @@ void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
   const Request& request = generation.request();
   event.done = true;
   Usage& usage = event.usage = generation.MakeUsage();
+  if (request.explain && event.status.ok()) {
+    event.explanation = std::make_shared<const Explanation>(Explain(generation.sequence(), arena_));
+  }
   const auto seconds = [](absl::Time from, absl::Time to) {
     return from == absl::Time() || to == absl::Time() ? 0.0 : absl::ToDoubleSeconds(to - from);
   };
@@ -338,8 +363,11 @@ void Engine::Loop::PublishLoad() {
       prefix_.reclaimable_pages() * PageBytes(Format::kRaw16, arena_.geometry());
   load.kv_bytes_used = arena_.used_bytes() - load.kv_bytes_reclaimable;
   load.kv_bytes_stranded = arena_.slab_used_bytes() - arena_.used_bytes();
-  for (int f = 0; f < kNumFormats; ++f)
-    load.pages_by_format[f] = arena_.pages_in_use(static_cast<Format>(f));
+  for (int f = 0; f < kNumFormats; ++f) {
+    const auto format = static_cast<Format>(f);
+    load.pages_by_format[f] = arena_.pages_in_use(format);
+    load.bytes_by_format[f] = load.pages_by_format[f] * arena_.page_bytes(format);
+  }
   load.prefix_blocks = prefix_.blocks();
   load.image_cache_bytes = features_.bytes();
   load.image_cache_entries = features_.entries();

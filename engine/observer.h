@@ -21,6 +21,7 @@ struct EngineLoad {
   int64_t kv_bytes_stranded = 0;     // free pages inside part-filled slabs
   int64_t kv_bytes_total = 0;
   int64_t pages_by_format[kNumFormats] = {};
+  int64_t bytes_by_format[kNumFormats] = {};
   int64_t prefix_blocks = 0;
   int64_t image_cache_bytes = 0;
   int64_t image_cache_entries = 0;
@@ -36,6 +37,14 @@ struct StepReport {
   double sample_seconds = 0;
 };
 
+// What policies did to the caches of one step's sequences.
+struct CompressReport {
+  int commits = 0;
+  double commit_seconds = 0;  // in steps with commits, those of window exits beside them included
+  double exited_tokens = 0;   // that left the window, mean over layers
+  double move_seconds = 0;    // of all that: storing tokens in their new formats
+};
+
 class Observer {
  public:
   virtual ~Observer() = default;
@@ -45,8 +54,7 @@ class Observer {
   virtual void OnPrefixLookup(int prompt_tokens, int hit_tokens) {}
   virtual void OnImageLookup(bool hit) {}
   virtual void OnImageEncoded(int images, double seconds) {}
-  // Prompts whose cache was compressed by their policies in one step.
-  virtual void OnCommitted(int prompts, double seconds) {}
+  virtual void OnCompressed(const CompressReport&) {}  // of a step in which anything was
   virtual void OnPreempted(const Request&) {}
   // Exactly once a request, however it ends.
   virtual void OnFinished(const Request&, const Event& last) {}

@@ -67,6 +67,7 @@ struct Request {
   // The policy compresses once this many of the prompt's tokens are computed; the others read what
   // it left. No image may stand after it. 0: the whole prompt.
   int commit_tokens = 0;
+  bool explain = false;  // give Event::explanation
   bool bypass_prefix = false;
   std::string salt;
   int priority = 0;
@@ -75,6 +76,8 @@ struct Request {
   absl::Time deadline = absl::InfiniteFuture();
   double image_decode_seconds = 0;
 };
+
+struct Explanation;  // explanation.h
 
 struct TokenLogprob {
   int32_t id = 0;
@@ -86,6 +89,8 @@ enum class FinishReason { kNone, kStop, kLength };
 
 struct Usage {
   int prompt_tokens = 0, image_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0;
+  int recomputed_tokens =
+      0;  // found in the prefix index, but run again for the policy's statistics
   int64_t kv_bytes = 0, kv_bytes_peak = 0;
   double kv_mean_bits = 0;                      // per stored value, metadata included
   double evicted_text = 0, evicted_vision = 0;  // tokens, mean over layers
@@ -108,6 +113,7 @@ struct Event {
   int32_t stop_id = -1;
   std::string stop_string;
   Usage usage;
+  std::shared_ptr<const Explanation> explanation;  // null unless asked for and finished
 };
 
 }  // namespace tessera

@@ -41,6 +41,12 @@ struct StepPlan {
   int rows = 0;
 };
 
+// What Compress did to one sequence.
+struct Compressed {
+  bool committed = false;
+  double exited_tokens = 0;  // out of the window, mean over layers
+};
+
 // Runs the moves that compression asks for, before it returns.
 class TokenMover {
  public:
@@ -62,8 +68,8 @@ class Scheduler {
   void Complete(const StepPlan::Item& item);
   // After Complete, while the sequence runs: commits it once its commit point is computed, then
   // lets tokens leave its window. May preempt lower ranks, or the sequence itself, into
-  // `preempted`. Returns whether it was committed.
-  bool Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
+  // `preempted`.
+  Compressed Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
 
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }

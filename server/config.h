@@ -39,6 +39,7 @@ struct ServerConfig {
   int64_t kv_cache_bytes = int64_t{1} << 30;
   std::string kv_policy = "none";
   std::vector<std::string> kv_policy_allow;  // empty: every policy of this build
+  bool allow_explain = false;
   int64_t image_cache_bytes = int64_t{256} << 20;
   bool prefix_cache = true;
   int max_batch_tokens = 512;

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/policy.h"
+#include "engine/explanation.h"
 #include "engine/model_config.h"
 #include "engine/prompt_builder.h"
 #include "engine/request.h"
@@ -31,11 +32,12 @@ struct ConvertOptions {
   int64_t max_text_bytes = 0;
   std::shared_ptr<const Policy> default_policy;
   std::vector<std::string> allowed_policies;  // names; empty: all
+  bool allow_explain = false;
 };
 
 // All of a request but its prompt's tokens. stop.max_tokens stays 0 when the request leaves it to
 // the server (see SetMaxTokens). `id` is the request's id, if it has one.
-// INVALID_ARGUMENT, NOT_FOUND (model), FAILED_PRECONDITION (policy not allowed).
+// INVALID_ARGUMENT, NOT_FOUND (model), FAILED_PRECONDITION (policy or explanation not allowed).
 absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
                                        const ConvertOptions& options);
 
@@ -80,6 +82,8 @@ struct ReplyOptions {
 bool ConvertDelta(const Event& event, const ReplyOptions& options, const Tokenizer& tokenizer,
                   v1::TokenDelta* out);
 void ConvertFinished(const Event& event, v1::Finished* out);
+void ConvertExplanation(const Explanation& in, const ProcessorConfig& processor,
+                        const Tokenizer& tokenizer, v1::Explanation* out);
 // A token for people: its text, or the vocabulary's piece where the bytes alone are not UTF-8.
 std::string TokenText(const Tokenizer& tokenizer, int32_t id);
 

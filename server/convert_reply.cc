@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "engine/utf8.h"
 #include "server/convert.h"
 
@@ -61,6 +63,37 @@ void ConvertFinished(const Event& event, v1::Finished* out) {
     out->set_stop_token_id(event.stop_id);
   }
   ConvertUsage(event.usage, out->mutable_usage());
+}
+
+void ConvertExplanation(const Explanation& in, const ProcessorConfig& processor,
+                        const Tokenizer& tokenizer, v1::Explanation* out) {
+  for (int f = 0; f < kNumFormats; ++f) {
+    const FormatSpec& spec = SpecOf(static_cast<Format>(f));
+    v1::Explanation::Format* format = out->add_formats();
+    format->set_name(spec.name);
+    format->set_k_bits(spec.k.bits);
+    format->set_v_bits(spec.v.bits);
+    format->set_bytes_per_token(in.bytes_per_token[f]);
+  }
+  for (const Explanation::Layer& layer : in.layers) {
+    v1::Explanation::Layer* wire = out->add_layers();
+    wire->set_stored(std::string(layer.stored.begin(), layer.stored.end()));
+    wire->set_bytes(layer.bytes);
+  }
+  std::vector<bool> is_image(in.tokens.size());
+  for (const Explanation::Span& span : in.images) {
+    v1::Explanation::ImageTokens* image = out->add_images();
+    image->set_first(span.begin);
+    image->set_count(span.tokens);
+    std::fill_n(is_image.begin() + span.begin, span.tokens, true);
+  }
+  out->set_image_fit(processor.do_pad       ? v1::Explanation::IMAGE_FIT_CONTAIN
+                     : processor.squash > 0 ? v1::Explanation::IMAGE_FIT_STRETCH
+                                            : v1::Explanation::IMAGE_FIT_COVER);
+  out->set_commit_tokens(in.commit_tokens);
+  for (size_t i = 0; i < in.tokens.size(); ++i) {
+    out->add_text(is_image[i] ? std::string() : TokenText(tokenizer, in.tokens[i]));
+  }
 }
 
 std::string TokenText(const Tokenizer& tokenizer, int32_t id) {

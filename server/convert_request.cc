@@ -100,6 +100,12 @@ absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
   if (checked.max_tokens == 0) checked.max_tokens = std::max(1, checked.min_tokens);
   RETURN_IF_ERROR(Validate(out.sampling, checked));
   ASSIGN_OR_RETURN(out.top_logprobs, ConvertLogprobs(in.response()));
+  out.explain = in.response().explain();
+  if (out.explain && !options.allow_explain) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                           "response.explain: this server's --allow_explain is off",
+                           reason::kExplainNotAllowed);
+  }
   ASSIGN_OR_RETURN(out.policy, ConvertPolicy(in.kv_policy().text(), options));
   if (in.cache().salt().size() > kMaxSaltBytes) {
     return FieldError("cache.salt", absl::StrCat("longer than ", kMaxSaltBytes, " bytes"));

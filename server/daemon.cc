@@ -91,6 +91,7 @@ absl::Status Daemon::Load(const Loader& loader) {
   context_.convert.max_images = config_.max_images;
   context_.convert.max_text_bytes = config_.max_text_bytes;
   context_.convert.allowed_policies = config_.kv_policy_allow;
+  context_.convert.allow_explain = config_.allow_explain;
   ASSIGN_OR_RETURN(context_.convert.default_policy, ParsePolicy(config_.kv_policy));
   metrics_.SetSource([this] {
     MetricsSnapshot now;
@@ -100,8 +101,12 @@ absl::Status Daemon::Load(const Loader& loader) {
     now.ready = lifecycle_.state() == Lifecycle::State::kServing;
     return now;
   });
-  watcher_ = std::thread([this] { Watch(); });
   lifecycle_.Serve();
+  if (absl::Status told = manager_.Tell("READY=1\nSTATUS=serving"); !told.ok()) {
+    log_->Write(LogLevel::kWarning, "the service manager could not be told",
+                {{"error", told.message()}});
+  }
+  watcher_ = std::thread([this] { Watch(); });
   log_->Write(LogLevel::kInfo, "serving",
               {{"model", runtime_.model.name},
                {"device", device_},
@@ -112,6 +117,7 @@ absl::Status Daemon::Load(const Loader& loader) {
 }
 
 void Daemon::Watch() {
+  absl::Time next_alive = absl::Now() + manager_.alive_interval();
   while (watching_.load()) {
     const absl::Duration age = runtime_.engine->HeartbeatAge();
     const bool live = age <= config_.liveness_timeout;
@@ -120,6 +126,10 @@ void Daemon::Watch() {
                   live ? "the engine turns again" : "the engine does not turn",
                   {{"heartbeat_age_seconds", absl::ToDoubleSeconds(age)}});
       lifecycle_.SetLive(live);
+    }
+    if (live && absl::Now() >= next_alive) {
+      // What fails now is told again in time.
+      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = absl::Now() + manager_.alive_interval();
     }
     const int given_up = streams_.CancelStalled(absl::Now(), config_.stall_timeout);
     if (given_up > 0) {
@@ -134,6 +144,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (std::exchange(drained_, true)) return;
   const absl::Time start = absl::Now();
   lifecycle_.BeginDrain(start);
+  manager_.Tell("STOPPING=1\nSTATUS=draining").IgnoreError();
   log_->Write(LogLevel::kInfo, "draining", {{"calls", streams_.size()}});
   bool hurried = false;
   const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {

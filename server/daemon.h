@@ -27,6 +27,7 @@
 #include "server/metrics.h"
 #include "server/runtime.h"
 #include "server/service_context.h"
+#include "server/service_manager.h"
 #include "server/stream_registry.h"
 #include "server/tokenizer_service.h"
 #include "server/worker_pool.h"
@@ -64,6 +65,7 @@ class Daemon {
   const ServerConfig config_;
   const std::string device_;
   Logger* const log_;
+  const ServiceManager manager_ = ServiceManager::FromEnvironment();
   std::string admin_address_, metrics_address_;
 
   // Destroyed in reverse order: what others point to comes first.

@@ -31,6 +31,7 @@ inline constexpr const char* kModelNotFound = "MODEL_NOT_FOUND";
 inline constexpr const char* kRequestNotFound = "REQUEST_NOT_FOUND";
 inline constexpr const char* kRequestIdInUse = "REQUEST_ID_IN_USE";
 inline constexpr const char* kPolicyNotAllowed = "KV_POLICY_NOT_ALLOWED";
+inline constexpr const char* kExplainNotAllowed = "EXPLAIN_NOT_ALLOWED";
 inline constexpr const char* kCancelled = "CANCELLED";
 inline constexpr const char* kDeadlineExceeded = "DEADLINE_EXCEEDED";
 inline constexpr const char* kUnimplemented = "UNIMPLEMENTED";

@@ -68,6 +68,9 @@ ABSL_FLAG(std::string, kv_policy, D(kv_policy),
           "KV policy of requests that name none, in its text form.");
 ABSL_FLAG(std::vector<std::string>, kv_policy_allow, D(kv_policy_allow),
           "Names of the policies that requests may choose, separated by commas; empty: all.");
+ABSL_FLAG(bool, allow_explain, D(allow_explain),
+          "Let requests ask where the KV cache holds each of their tokens (tessera explain); a "
+          "reply then grows by a byte for each token and layer.");
 ABSL_FLAG(ByteSize, image_cache_bytes, D_BYTES(image_cache_bytes),
           "Size of the cache of encoded images, 0 to 1TiB; 0: none.");
 ABSL_FLAG(bool, prefix_cache, D(prefix_cache), "Reuse the KV pages of prompts that start alike.");
@@ -165,6 +168,7 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes).bytes;
   c.kv_policy = absl::GetFlag(FLAGS_kv_policy);
   c.kv_policy_allow = absl::GetFlag(FLAGS_kv_policy_allow);
+  c.allow_explain = absl::GetFlag(FLAGS_allow_explain);
   c.image_cache_bytes = absl::GetFlag(FLAGS_image_cache_bytes).bytes;
   c.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
   c.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);

@@ -171,6 +171,12 @@ GenerateStream::Action GenerateStream::NextLocked() {
   if (!last_->status.ok()) return FinishLocked(FromEngine(last_->status));
   response_.Clear();
   ConvertFinished(*last_, response_.mutable_finished());
+  if (last_->explanation != nullptr) {
+    ConvertExplanation(*last_->explanation, services_->runtime->model.processor,
+                       *services_->runtime->tokenizer,
+                       response_.mutable_finished()->mutable_explanation());
+    last_->explanation.reset();
+  }
   phase_ = Phase::kFinished;
   op_started_ = absl::Now();
   return Action::kWriteLast;

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "kernels/base.h"
 #include "prometheus/collectable.h"
@@ -15,6 +16,7 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
+#include "server/convert.h"
 #include "server/process_stats.h"
 #include "server/rpc_names.h"
 
@@ -29,10 +31,9 @@ struct Series {
 };
 
 // Selections compose with '+'; those share one label value, or clients could make any number.
-std::string PolicyLabel(const std::shared_ptr<const Policy>& policy) {
-  if (policy == nullptr) return "other";
-  const std::string text = policy->Text();
-  return text.find('+') == std::string::npos ? text.substr(0, text.find('(')) : "other";
+// "window(sinks=4)+rtn" -> "window+rtn": a value of the table.
+std::string PolicyLabel(const Policy& policy) {
+  return absl::StrJoin(PolicyNames(policy.Text()), "+");
 }
 
 const char* FinishedLabel(const Event& last) {
@@ -156,6 +157,8 @@ class Metrics::Impl final : public prometheus::Collectable {
     for (int i = 0; i < kNumFormats; ++i) {
       At(Metric::kKvPages, {FormatName(static_cast<Format>(i))})
           .gauge->Set(static_cast<double>(load.pages_by_format[i]));
+      At(Metric::kKvFormatBytes, {FormatName(static_cast<Format>(i))})
+          .gauge->Set(static_cast<double>(load.bytes_by_format[i]));
     }
     set(Metric::kPrefixBlocks, static_cast<double>(load.prefix_blocks));
     set(Metric::kImageCacheBytes, static_cast<double>(load.image_cache_bytes));
@@ -238,16 +241,20 @@ void Metrics::OnImageEncoded(int images, double seconds) {
   impl_->At(Metric::kImages).counter->Increment(images);
 }
 
-void Metrics::OnCommitted(int prompts, double seconds) {
-  impl_->At(Metric::kKvCommits).counter->Increment(prompts);
-  impl_->At(Metric::kKvCommitSeconds).histogram->Observe(seconds);
+void Metrics::OnCompressed(const CompressReport& report) {
+  impl_->At(Metric::kKvCommits).counter->Increment(report.commits);
+  impl_->At(Metric::kKvExitedTokens).counter->Increment(report.exited_tokens);
+  if (report.commits > 0) {
+    impl_->At(Metric::kKvCommitSeconds).histogram->Observe(report.commit_seconds);
+  }
+  impl_->At(Metric::kKvQuantizeSeconds).histogram->Observe(report.move_seconds);
 }
 
 void Metrics::OnPreempted(const Request&) { impl_->At(Metric::kPreemptions).counter->Increment(); }
 
 void Metrics::OnFinished(const Request& request, const Event& last) {
   impl_->At(Metric::kRequestsFinished, {FinishedLabel(last)}).counter->Increment();
-  impl_->At(Metric::kRequestsByPolicy, {PolicyLabel(request.policy)}).counter->Increment();
+  impl_->At(Metric::kRequestsByPolicy, {PolicyLabel(*request.policy)}).counter->Increment();
   if (last.status.code() == absl::StatusCode::kCancelled) {
     impl_->At(Metric::kCancellations).counter->Increment();
   }
@@ -260,6 +267,7 @@ void Metrics::OnFinished(const Request& request, const Event& last) {
   observe(Metric::kPrefillSeconds, last.usage.prefill_seconds);
   observe(Metric::kDecodeSeconds, last.usage.decode_seconds);
   observe(Metric::kGenerationTokensPerRequest, last.usage.output_tokens);
+  observe(Metric::kKvMeanBits, last.usage.kv_mean_bits);
 }
 
 class MetricsExporter::Impl {

@@ -48,7 +48,7 @@ class Metrics final : public Observer {
   void OnPrefixLookup(int prompt_tokens, int hit_tokens) override;
   void OnImageLookup(bool hit) override;
   void OnImageEncoded(int images, double seconds) override;
-  void OnCommitted(int prompts, double seconds) override;
+  void OnCompressed(const CompressReport& report) override;
   void OnPreempted(const Request& request) override;
   void OnFinished(const Request& request, const Event& last) override;
 

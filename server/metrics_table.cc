@@ -7,10 +7,16 @@
 namespace tessera {
 namespace {
 
+// Single policies and compositions, without their parameters.
 std::vector<std::string> PolicyNames() {
   std::vector<std::string> names;
   for (const PolicyInfo& info : PolicyTable()) names.push_back(info.name);
-  names.push_back("other");  // compositions
+  for (const PolicyInfo& selector : PolicyTable()) {
+    if (selector.role != PolicyRole::kSelector) continue;
+    for (const PolicyInfo& store : PolicyTable()) {
+      if (store.role == PolicyRole::kStore) names.push_back(selector.name + "+" + store.name);
+    }
+  }
   return names;
 }
 
@@ -40,7 +46,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kRequestsByPolicy,
        "tessera_requests_by_policy_total",
        K::kCounter,
-       "Admitted generation requests that ended, by the name of their KV policy.",
+       "Admitted generation requests that ended, by the KV policy that they were granted.",
        {{"policy", PolicyNames()}}},
       {Metric::kCancellations,
        "tessera_cancellations_total",
@@ -175,6 +181,17 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        K::kGauge,
        "Allocated KV pages by format.",
        {{"format", FormatNames()}}},
+      {Metric::kKvFormatBytes,
+       "tessera_kv_cache_format_bytes",
+       K::kGauge,
+       "Bytes of the allocated KV pages by format.",
+       {{"format", FormatNames()}}},
+      {Metric::kKvMeanBits,
+       "tessera_request_kv_mean_bits",
+       K::kHistogram,
+       "Bits of a stored value at a request's end, metadata included; requests that finished only.",
+       {},
+       B::kBits},
       {Metric::kKvCommits,
        "tessera_kv_commits_total",
        K::kCounter,
@@ -183,9 +200,23 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kKvCommitSeconds,
        "tessera_kv_commit_seconds",
        K::kHistogram,
-       "Time that the commits and window exits of one engine step took, when a prompt was committed.",
+       "Time that the commits and window exits of one engine step took, when a prompt was "
+       "committed.",
        {},
        B::kStage},
+      {Metric::kKvQuantizeSeconds,
+       "tessera_kv_quantize_seconds",
+       K::kHistogram,
+       "Time that the commits and window exits of one engine step took to store tokens in their "
+       "new "
+       "formats; on a GPU the time to ask for it.",
+       {},
+       B::kStep},
+      {Metric::kKvExitedTokens,
+       "tessera_kv_window_exit_tokens_total",
+       K::kCounter,
+       "Tokens that left the 16-bit window of a running request, mean over layers.",
+       {}},
       {Metric::kEvictedTokens,
        "tessera_evicted_tokens_total",
        K::kCounter,
@@ -281,6 +312,7 @@ const std::vector<double>& BucketEdges(Buckets buckets) {
                                             .32,    .64,    1.28,  2.56,  5.12, 10.24};
   static const std::vector<double> kTokens = {1,   2,    5,    10,   20,    50,    100,  200,
                                               500, 1000, 2000, 5000, 10000, 20000, 50000};
+  static const std::vector<double> kBits = {1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 14, 16};
   switch (buckets) {
     case Buckets::kNone:
       return kNone;
@@ -296,6 +328,8 @@ const std::vector<double>& BucketEdges(Buckets buckets) {
       return kStep;
     case Buckets::kTokens:
       return kTokens;
+    case Buckets::kBits:
+      return kBits;
   }
   return kNone;
 }

@@ -11,7 +11,7 @@
 namespace tessera {
 
 enum class MetricKind { kCounter, kGauge, kHistogram };
-enum class Buckets { kNone, kFirstToken, kInterToken, kRequest, kStage, kStep, kTokens };
+enum class Buckets { kNone, kFirstToken, kInterToken, kRequest, kStage, kStep, kTokens, kBits };
 
 // One per row of the table; the order of the rows.
 enum class Metric {
@@ -42,8 +42,12 @@ enum class Metric {
   kKvBytes,
   kKvUsage,
   kKvPages,
+  kKvFormatBytes,
+  kKvMeanBits,
   kKvCommits,
   kKvCommitSeconds,
+  kKvQuantizeSeconds,
+  kKvExitedTokens,
   kEvictedTokens,
   kPrefixBlocks,
   kPrefixLookupTokens,

@@ -17,6 +17,7 @@ absl::StatusOr<v1::GenerateRequest> ChatSession::Compose(absl::string_view text,
                                                          std::vector<v1::Image> images) const {
   v1::GenerateRequest request;
   settings_.generation.Apply(&request);
+  if (settings_.explain) request.mutable_response()->set_explain(true);
   if (settings_.raw) {
     ASSIGN_OR_RETURN(*request.mutable_content(),
                      SplitAtMarkers(text, kRawMarker, std::move(images)));

@@ -22,7 +22,8 @@ class ChatSession {
     std::string system;
     GenerationOptions generation;
     absl::Duration timeout;
-    bool raw = false;  // one prompt as it is, no template, no history
+    bool raw = false;      // one prompt as it is, no template, no history
+    bool explain = false;  // ask for Finished.explanation
   };
 
   ChatSession(std::shared_ptr<grpc::Channel> channel, Settings settings, Interrupt* interrupt,

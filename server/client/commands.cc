@@ -17,9 +17,12 @@ constexpr Command kCommands[] = {
     {"chat", "ask about pictures, once or in turns, and watch the answer stream", RunChat},
     {"generate", "answer a file of JSON lines, many at a time", RunGenerate},
     {"eval", "measure accuracy on a file of questions with known answers", RunEval},
+    {"explain", "draw what a KV policy did to one question", RunExplain},
     {"bench", "measure latency, throughput and goodput under load", RunBench},
     {"info", "show a server's state, model, load and cache", RunInfo},
+    {"health", "ask whether a server takes requests, or wait until it does", RunHealth},
     {"tokenize", "show the token ids and pieces of a text", RunTokenize},
+    {"stress", "write a checkpoint that is harder to compress; needs no server", RunStress},
 };
 
 std::string Help() {

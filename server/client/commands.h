@@ -20,7 +20,10 @@ int RunGenerate(const Args& args, const Io& io);
 int RunEval(const Args& args, const Io& io);
 int RunBench(const Args& args, const Io& io);
 int RunInfo(const Args& args, const Io& io);
+int RunHealth(const Args& args, const Io& io);
 int RunTokenize(const Args& args, const Io& io);
+int RunExplain(const Args& args, const Io& io);
+int RunStress(const Args& args, const Io& io);
 
 // `args` without the program's name: `--help`, `--version`, or a command and its arguments.
 int RunTessera(const Args& args, const Io& io);

@@ -53,8 +53,9 @@ class Axes {
       absl::StrAppendFormat(&out,
                             "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" "
                             "stroke=\"var(--line)\"/>\n<text class=\"soft\" x=\"%.1f\" y=\"%.1f\" "
-                            "text-anchor=\"middle\">%s</text>\n",
+                            "text-anchor=\"%s\">%s</text>\n",
                             x, kTop, x, kHeight - kBottom, x, kHeight - kBottom + 18,
+                            power == static_cast<int>(last_) ? "end" : "middle",
                             FormatBytes(std::llround(std::exp2(power))));
     }
     const int ticks = static_cast<int>(std::lround((1 - bottom_) * 10));
@@ -160,18 +161,23 @@ std::string RenderParetoPicture(const std::vector<EvalPoint>& points) {
       kWidth, kHeight, axes.Grid());
   // With the bytes of a point on the front one has its accuracy, until the next point: steps.
   std::string path;
-  double last_y = 0;
+  std::vector<Box> taken;  // where labels may not lie
+  double last_x = 0, last_y = 0;
   for (const size_t i : front) {
     const double x = axes.X(points[i].bytes_per_token), y = axes.Y(points[i].accuracy);
     absl::StrAppendFormat(&path, "%c%.1f %.1f L%.1f %.1f ", path.empty() ? 'M' : 'L', x,
                           path.empty() ? y : last_y, x, y);
+    if (last_x > 0) {
+      taken.push_back({last_x, last_y - 2, x, last_y + 2});
+      taken.push_back({x - 2, std::min(y, last_y), x + 2, std::max(y, last_y)});
+    }
+    last_x = x;
     last_y = y;
   }
   absl::StrAppendFormat(&out,
                         "<path d=\"%s\" fill=\"none\" stroke=\"var(--accent)\" stroke-width=\"2\" "
                         "stroke-linejoin=\"round\"/>\n",
                         path);
-  std::vector<Box> taken;
   for (const EvalPoint& p : points) {
     const double x = axes.X(p.bytes_per_token), y = axes.Y(p.accuracy);
     taken.push_back({x - kRadius - 1, y - kRadius - 1, x + kRadius + 1, y + kRadius + 1});

@@ -19,8 +19,9 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Shows state, model, load and cache of a server, from its admin listener (tesserad's "
-    "--admin_listen), which is not the address that requests go to.";
+    "Shows state, model, load and cache of a server. They come from its admin listener (tesserad's "
+    "--admin_listen), which is another one than that for requests: --address is the admin "
+    "listener's here, and --admin_address another name for it.";
 
 struct Snapshot {
   v1::GetServerInfoResponse server;
@@ -161,18 +162,26 @@ bool PrintJson(const Snapshot& snapshot, const Io& io) {
 }  // namespace
 
 int RunInfo(const Args& args, const Io& io) {
-  std::string address = kDefaultAdminAddress;
+  std::string address = kDefaultAdminAddress, admin_address;
   bool json = false;
   absl::Duration timeout = absl::Seconds(5);
   Options options("info", kSummary);
-  options.Add("admin_address", "HOST:PORT", &address, "the server's admin listener");
+  options.Add("address", "HOST:PORT", &address, "the server's admin listener");
+  options.Add("admin_address", "HOST:PORT", &admin_address, "the same");
   options.Add("json", &json, "print one JSON line");
   options.Add("timeout", &timeout, "deadline of each call; 0 is none");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
+  if (options.given("admin_address")) {
+    if (options.given("address")) {
+      return options.UsageError(
+          absl::InvalidArgumentError("--address and --admin_address are the same: give one"), io);
+    }
+    address = admin_address;
+  }
   auto channel = Connect(address);
   if (!channel.ok()) {
     return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--admin_address: ", channel.status().message())),
+        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())),
         io);
   }
   const auto stub = v1::Control::NewStub(*channel);
@@ -181,7 +190,8 @@ int RunInfo(const Args& args, const Io& io) {
   if (!status.ok()) {
     *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(status));
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
-      *io.err << "  (is " << address << " the admin listener, tesserad's --admin_listen?)\n";
+      *io.err << "  " << address << " is not an admin listener: tessera info wants tesserad's "
+              << "--admin_listen (default " << kDefaultAdminAddress << "), not --listen\n";
     }
     return kExitFailure;
   }

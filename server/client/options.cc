@@ -176,6 +176,16 @@ void Options::AddEach(absl::string_view name, absl::string_view value_name,
   options_.back().repeatable = true;
 }
 
+void Options::AddArgument(absl::string_view value_name, std::string* out, absl::string_view help) {
+  argument_.emplace();
+  argument_->name = std::string(value_name);
+  argument_->help = std::string(help);
+  argument_->take = [out](absl::string_view text) {
+    *out = std::string(text);
+    return absl::OkStatus();
+  };
+}
+
 absl::Status Options::Take(const Option& option, absl::string_view value) {
   if (!given_.insert(option.name).second && !option.repeatable) {
     return InvalidArgumentError(absl::StrCat("--", option.name, " is given twice"));
@@ -193,6 +203,10 @@ absl::Status Options::Parse(const Args& args) {
       return absl::OkStatus();
     }
     if (text.substr(0, 2) != "--" || text.size() == 2) {
+      if (argument_ && given_.insert(argument_->name).second) {
+        RETURN_IF_ERROR(argument_->take(text));
+        continue;
+      }
       return InvalidArgumentError(absl::StrCat("unexpected argument \"", text, "\""));
     }
     text.remove_prefix(2);
@@ -234,9 +248,14 @@ int Options::UsageError(const absl::Status& status, const Io& io) const {
 
 std::string Options::Help() const {
   constexpr int kColumns = 100, kIndent = 32;
-  std::string out = absl::StrCat("usage: tessera ", command_, " [options]\n\n");
+  std::string out = absl::StrCat("usage: tessera ", command_, " [options]",
+                                 argument_ ? absl::StrCat(" ", argument_->name) : "", "\n\n");
   for (absl::string_view paragraph : absl::StrSplit(summary_, '\n')) {
     absl::StrAppend(&out, Wrap(paragraph, 0, kColumns), "\n");
+  }
+  if (argument_) {
+    absl::StrAppend(&out, "\n", absl::StrFormat("%-32s", "  " + argument_->name), argument_->help,
+                    "\n");
   }
   out += "\noptions:\n";
   for (const Option& option : options_) {

@@ -52,6 +52,8 @@ class Options {
   // Any other kind of value: `take` says what is wrong with it.
   void AddParsed(absl::string_view name, absl::string_view value_name,
                  std::function<absl::Status(absl::string_view)> take, absl::string_view help);
+  // The one argument that is no option; first on the help page. REQUIRES: called at most once.
+  void AddArgument(absl::string_view value_name, std::string* out, absl::string_view help);
   // Repeatable; called once an occurrence, in the order of the command line.
   void AddEach(absl::string_view name, absl::string_view value_name,
                std::function<absl::Status(absl::string_view)> take, absl::string_view help);
@@ -79,6 +81,7 @@ class Options {
 
   std::string command_, summary_;
   std::vector<Option> options_;
+  std::optional<Option> argument_;
   std::set<std::string> given_;
   bool help_requested_ = false;
 };

@@ -93,6 +93,9 @@ class FakeServer::Inference : public v1::Inference::Service {
     v1::Finished& finished = *response.mutable_finished();
     finished.set_reason(v1::Finished::REASON_STOP);
     *finished.mutable_usage() = reply.usage;
+    if (reply.explanation.ByteSizeLong() > 0) {
+      *finished.mutable_explanation() = reply.explanation;
+    }
     if (reply.usage.prompt_tokens() == 0) finished.mutable_usage()->set_prompt_tokens(10);
     if (reply.usage.output_tokens() == 0) finished.mutable_usage()->set_output_tokens(tokens);
     writer->Write(response);

@@ -21,9 +21,10 @@ struct Reply {
   absl::Duration first_delay, delta_delay;  // before the first delta, between deltas
   grpc::Status status;                      // of the stream; errors come after the deltas
   bool accepted = true, finished = true;    // false: the event is left out
-  int gather = 0;     // do not start before so many calls have been in flight together
-  bool hang = false;  // after the deltas, until the client cancels
-  v1::Usage usage;    // prompt_tokens and output_tokens are filled if 0
+  int gather = 0;               // do not start before so many calls have been in flight together
+  bool hang = false;            // after the deltas, until the client cancels
+  v1::Explanation explanation;  // left out if empty
+  v1::Usage usage;              // prompt_tokens and output_tokens are filled if 0
 };
 
 // An answer of one delta a character.

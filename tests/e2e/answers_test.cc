@@ -1,4 +1,5 @@
 // Real questions about real pictures, through the wire.
+#include <algorithm>
 #include <future>
 #include <set>
 
@@ -13,7 +14,9 @@ namespace {
 
 class AnswersTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() { server_ = std::make_unique<ChildServer>(); }
+  static void SetUpTestSuite() {
+    server_ = std::make_unique<ChildServer>(std::vector<std::string>{"--allow_explain"});
+  }
   static void TearDownTestSuite() { server_ = nullptr; }
   static std::unique_ptr<ChildServer> server_;
 };
@@ -67,6 +70,37 @@ TEST_F(AnswersTest, UsageIsWhatHappened) {
     return;
   }
   FAIL() << "no question with 8 pictures";
+}
+
+TEST_F(AnswersTest, ThePolicyIsGrantedCommittedAndExplained) {
+  const auto questions = EvalLines("questions.jsonl");
+  v1::GenerateRequest request = EvalRequest(questions[0]);  // one picture
+  request.mutable_kv_policy()->set_text("random( keep=0.5,scope=visual ) + rtn( bits=4 )");
+  request.mutable_kv_policy()->set_commit_at(v1::KvPolicy::COMMIT_AT_QUESTION);
+  request.mutable_response()->set_explain(true);
+  const Answer answer = Generate(server_->inference(), request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.accepted->kv_policy(), "random(scope=visual)+rtn");
+  const v1::Usage& usage = answer.finished->usage();
+  EXPECT_EQ(usage.kv_policy(), "random(scope=visual)+rtn");
+  EXPECT_EQ(usage.evicted_image_tokens(), 32);
+  EXPECT_EQ(usage.evicted_text_tokens(), 0);
+  const v1::Explanation& e = answer.finished->explanation();
+  ASSERT_EQ(e.images_size(), 1);
+  EXPECT_EQ(e.images(0).count(), 64);
+  EXPECT_EQ(e.commit_tokens(), e.images(0).first() + 64);
+  ASSERT_EQ(e.layers_size(), 8);
+  int64_t bytes = 0;
+  for (const auto& layer : e.layers()) {
+    ASSERT_EQ(static_cast<int>(layer.stored().size()), e.text_size());
+    EXPECT_EQ(std::count(layer.stored().begin(), layer.stored().end(), 0), 32);
+    EXPECT_EQ(e.formats(layer.stored()[0] - 1).name(), "token4");
+    EXPECT_EQ(e.formats(layer.stored().back() - 1).name(), "raw16");  // since the commit
+    bytes += layer.bytes();
+  }
+  EXPECT_EQ(bytes, usage.kv_bytes());
+  request.mutable_response()->clear_explain();
+  EXPECT_FALSE(Generate(server_->inference(), request).finished->has_explanation());
 }
 
 TEST_F(AnswersTest, TokenIdsInTokenIdsOut) {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/engine.h"
+#include "engine/explanation.h"
 #include "tests/engine/engine_testing.h"
 
 namespace tessera {
@@ -26,7 +27,14 @@ constexpr const char* kPolicies[] = {
     "rtn(bits=2, window=32)",
     "hadamard(bits=4, window=16)",
     "kivi(bits=4, residual=32)",
+    "kivi(bits=2, group=head, residual=16)",
+    "hadamard(bits=2, group=32)",
+    "calibquant",
+    "random(keep=0.7, scope=visual)+calibquant(bits=2)",
     "akvq(window=32)",
+    "akvq(window=16, pivots=20, pivot_rule=topk_entries, tsa=1)",
+    "flashcache(keep=0.4)",
+    "flashcache(keep=0.3, scope=visual, segment=image)+akvq(window=16, pivot_rule=threshold)",
     "window(sinks=4, recent=64)",
     "random(keep=0.5, seed=3)",
     "random(keep=0.7, scope=visual)+rtn(bits=4)",
@@ -196,7 +204,15 @@ TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
   for (size_t p = 0; p < std::size(kPolicies); ++p) prompts.push_back(questions.At(c, 200));
   const double images = prompts[0].image_tokens,
                tokens = static_cast<double>(prompts[0].ids.size());
-  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), nullptr);
+  struct Reports : Observer {
+    void OnCompressed(const CompressReport& r) override {
+      commits += r.commits;
+      exited_tokens = exited_tokens + r.exited_tokens;
+    }
+    std::atomic<int> commits{0};
+    std::atomic<double> exited_tokens{0};
+  } reports;
+  Engine engine(std::move(c.model), c.tokenizer, Options(256 << 20), &reports);
   std::map<std::string, Usage> usage;
   for (size_t p = 0; p < std::size(kPolicies); ++p) {
     Request r = MakeRequest(kPolicies[p], prompts[p], 2);
@@ -221,6 +237,9 @@ TEST(EnginePolicyTest, UsageTellsWhatWasHeld) {
     EXPECT_EQ(ParsePolicy(u.policy).ok(), true) << text;
     EXPECT_GE(u.kv_bytes_peak, u.kv_bytes) << text;
   }
+  EXPECT_EQ(reports.commits, std::ssize(kPolicies) - 1);  // all but none
+  // One stored token after the prompt's end: rtn(bits=8) has no window, but needs 32 for an exit.
+  EXPECT_EQ(reports.exited_tokens, 0);
 }
 
 TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
@@ -238,6 +257,50 @@ TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
   EXPECT_EQ(akvq.ids, hadamard.ids);
   EXPECT_EQ(akvq.logprobs, hadamard.logprobs);
   EXPECT_EQ(akvq.last.usage.kv_mean_bits, 16);
+}
+
+TEST(EnginePolicyTest, FlashCacheThatKeepsAllIsNone) {
+  const Questions questions;
+  const auto ask = [&](const char* policy) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    Request r = MakeRequest("a", questions.At(c, 61), 24);
+    r.stop.ignore_eos = true;
+    r.top_logprobs = 0;
+    r.policy = PolicyOf(policy);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    return testing::Ask(engine, std::move(r));
+  };
+  const Answer none = ask("none"), all = ask("flashcache(keep=1)");
+  EXPECT_EQ(all.ids, none.ids);
+  EXPECT_EQ(all.logprobs, none.logprobs);
+  EXPECT_EQ(all.last.usage.kv_bytes, none.last.usage.kv_bytes);
+}
+
+// A prefix that is found has no statistics of the steps that made it: policies that read them run
+// it again and say so; what is measured of stored K and V works with a hit.
+TEST(EnginePolicyTest, PrefixHitsEndWhereStatisticsBegin) {
+  const Questions questions;
+  for (const char* policy : {"akvq(window=32)", "akvq(window=32, pivots=0)", "flashcache(keep=0.4)",
+                             "flashcache(keep=0.5)+akvq(window=16)"}) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    const Prompt prompt = questions.At(c, 60);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    const auto ask = [&](const char* id) {
+      Request r = MakeRequest(id, prompt, 12);
+      r.stop.ignore_eos = true;
+      r.top_logprobs = 0;
+      r.policy = PolicyOf(policy);
+      return testing::Ask(engine, std::move(r));
+    };
+    const Answer first = ask("first"), second = ask("second");
+    EXPECT_EQ(first.ids, second.ids) << policy;
+    EXPECT_EQ(first.logprobs, second.logprobs) << policy;
+    EXPECT_EQ(first.last.usage.cached_tokens + first.last.usage.recomputed_tokens, 0) << policy;
+    const bool runs_again = PolicyOf(policy)->needs().residual_peaks > 0;
+    const int found = (static_cast<int>(prompt.ids.size()) - 1) / 16 * 16;
+    EXPECT_EQ(second.last.usage.cached_tokens, runs_again ? 0 : found) << policy;
+    EXPECT_EQ(second.last.usage.recomputed_tokens, runs_again ? found : 0) << policy;
+  }
 }
 
 TEST(EnginePolicyTest, EightBitsAnswerLikeSixteen) {
@@ -258,6 +321,48 @@ TEST(EnginePolicyTest, EightBitsAnswerLikeSixteen) {
   }
   std::printf("rtn(bits=8): %d of %zu answers equal the reference\n", equal, chosen.size());
   EXPECT_GE(equal, static_cast<int>(chosen.size()) - 1);
+}
+
+TEST(EnginePolicyTest, AnExplanationTellsWhereEachTokenIs) {
+  const Questions questions;
+  Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+  const Prompt prompt = questions.At(c, 60);
+  Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+  const auto ask = [&](const char* policy, bool explain) {
+    Request r = MakeRequest(policy, prompt, 6);
+    r.stop.ignore_eos = true;
+    r.policy = PolicyOf(policy);
+    r.commit_tokens = Questions::TokensBeforeTheQuestion(prompt);
+    r.explain = explain;
+    return testing::Ask(engine, std::move(r)).last;
+  };
+  EXPECT_EQ(ask("none", false).explanation, nullptr);
+  EXPECT_EQ(ask("none", true).explanation->commit_tokens, 0);
+  const Event last = ask("random(keep=0.5, scope=visual)+akvq(window=16)", true);
+  ASSERT_NE(last.explanation, nullptr);
+  const Explanation& e = *last.explanation;
+  EXPECT_EQ(e.prompt_tokens, static_cast<int>(prompt.ids.size()));
+  EXPECT_EQ(e.commit_tokens, Questions::TokensBeforeTheQuestion(prompt));
+  EXPECT_EQ(e.tokens.size(), prompt.ids.size() + 5);  // the last one is not computed
+  ASSERT_EQ(e.images.size(), prompt.images.size());
+  EXPECT_EQ(e.images[0].begin, prompt.images[0].begin);
+  EXPECT_EQ(e.images[0].tokens, 64);
+  ASSERT_EQ(e.layers.size(), 8u);
+  int64_t bytes = 0, evicted = 0;
+  for (const Explanation::Layer& layer : e.layers) {
+    bytes += layer.bytes;
+    ASSERT_EQ(layer.stored.size(), e.tokens.size());
+    evicted += std::count(layer.stored.begin(), layer.stored.end(), Explanation::kEvicted);
+    // The newest tokens are at 16 bit.
+    EXPECT_EQ(layer.stored.back(), 1 + static_cast<int>(Format::kRaw16));
+  }
+  EXPECT_EQ(bytes, last.usage.kv_bytes);
+  EXPECT_EQ(static_cast<double>(evicted) / 8, last.usage.evicted_vision);
+  // Text at 4 bit in the first two layers, at 2 in the others: BOS is text, and is never evicted.
+  for (int l = 0; l < 8; ++l) {
+    EXPECT_EQ(e.layers[l].stored[0],
+              1 + static_cast<int>(l < 2 ? Format::kToken4 : Format::kToken2));
+  }
 }
 
 // More sequences run at once in the same arena when the policy is smaller.

@@ -140,17 +140,21 @@ TEST(SchedulerTest, ChunksEndAtTheCommitAndAtWindowExits) {
   scheduler.Add(&s);
   std::vector<int> counts;
   std::vector<bool> commits;
+  std::vector<int> exits;
   std::vector<Sequence*> preempted;
   while (s.to_compute() > 0) {
     const StepPlan plan = scheduler.Plan();
     ASSERT_EQ(plan.items.size(), 1u);
     counts.push_back(plan.items[0].count);
     scheduler.Complete(plan.items[0]);
-    commits.push_back(scheduler.Compress(&s, mover, &preempted));
+    const Compressed done = scheduler.Compress(&s, mover, &preempted);
+    commits.push_back(done.committed);
+    exits.push_back(static_cast<int>(done.exited_tokens));
   }
   // 8 tokens stay at 16 bit at the commit: 32 more, and 32 leave.
   EXPECT_EQ(counts, (std::vector<int>{64, 26, 32, 32, 32, 14}));
   EXPECT_EQ(commits, (std::vector<bool>{false, true, false, false, false, false}));
+  EXPECT_EQ(exits, (std::vector<int>{0, 0, 32, 32, 32, 0}));
   scheduler.Remove(&s);
 }
 
@@ -249,7 +253,8 @@ TEST(SchedulerTest, OutputBlocksServeTheNextTurn) {
   auto job = std::make_unique<FakeEngine::Job>();
   job->prompt.ids = known;  // the conversation so far as the next prompt
   job->output = 1;
-  job->sequence = std::make_unique<Sequence>(&engine.arena_, job->prompt, *kNone, 0, engine.arrivals_++);
+  job->sequence =
+      std::make_unique<Sequence>(&engine.arena_, job->prompt, *kNone, 0, engine.arrivals_++);
   Sequence* next = job->sequence.get();
   next->use_prefix = true;
   next->prefix_root = PrefixRoot("model", "");

@@ -16,8 +16,12 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
   run_begin_.push_back(0);
   for (const auto& sequence : shape.runs) {
     for (const MixedRun& run : sequence) {
-      runs_.push_back({run.format, static_cast<int32_t>(formats.size()), run.count});
+      runs_.push_back({.format = run.format,
+                       .first_page = static_cast<int32_t>(formats.size()),
+                       .tokens = run.count,
+                       .map = run.map});
       formats.resize(formats.size() + CeilDiv(run.count, PageTokens(run.format)), run.format);
+      if (HasHeader(run.format)) formats.push_back(Format::kHeader);  // behind the run's pages
     }
     run_begin_.push_back(static_cast<int32_t>(runs_.size()));
   }
@@ -54,13 +58,17 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
   for (const auto& sequence : shape.runs) {
     for (const MixedRun& run : sequence) {
       const int per_page = PageTokens(run.format);
+      if (HasHeader(run.format)) {
+        runs_[r].header = pages_[runs_[r].first_page + CeilDiv(run.count, per_page)];
+      }
       // A page that is filled whole takes tokens from the pool's start behind the run's last.
       const int moved = FillsWholePages(run.format) ? RoundUp(run.count, per_page) : run.count;
       std::vector<TokenMove> moves;
       for (int t = 0; t < moved; ++t) {
         const PageId page = pages_[runs_[r].first_page + t / per_page];
         moves.push_back({PoolSlot(t < run.count ? run.first + t : t - run.count),
-                         {page, static_cast<uint32_t>(t % per_page)}});
+                         {page, static_cast<uint32_t>(t % per_page)},
+                         runs_[r].header});
       }
       ops.MoveTokens(memory_.get(), geometry_, run.format, rule, moves.data(), moved);
       ++r;
@@ -90,8 +98,9 @@ MixedCache::Element MixedCache::At(int s, int token, int head, bool value, int i
   const int per_page = PageTokens(f), slot = token % per_page, dim = shape_.head_dim;
   const uint8_t* page =
       memory_.get() + pages_[runs_[r].first_page + token / per_page] * kPageUnitBytes;
-  const float x = PageElement(page, f, dim, head, value, slot, i);
-  if (f == Format::kRaw16) return {x, 0, 0, x};
+  const uint8_t* header = HasHeader(f) ? memory_.get() + runs_[r].header * kPageUnitBytes : nullptr;
+  const float x = PageElement(page, f, dim, head, value, slot, i, header);
+  if (f == Format::kRaw16 || HasHeader(f)) return {x, 0, 0, x};
   const auto half = [&](int64_t at) { return HalfToFloat(LoadHalfBits(page + at)); };
   const int bits = CodecOf(f, value).bits;
   const int code =
@@ -99,6 +108,12 @@ MixedCache::Element MixedCache::At(int s, int token, int head, bool value, int i
       MaxCode(bits);
   return {x, half(ScaleOffset(f, dim, head, value, slot, i)), static_cast<double>(code),
           half(OffsetOffset(f, dim, head, value, slot, i))};
+}
+
+const KvRun& MixedCache::RunOf(int s, int token) const {
+  int r = run_begin_[s];
+  for (; token >= runs_[r].tokens; ++r) token -= runs_[r].tokens;
+  return runs_[r];
 }
 
 std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& cache,
@@ -109,9 +124,6 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
   const int64_t row_floats = (heads + 2 * kv_heads) * dim;
   const double scale = 1 / std::sqrt(dim);
   std::vector<double> bounds(query_begin.back() * heads * dim);
-  const auto magnitude = [](const MixedCache::Element& e) {
-    return e.scale * e.code + std::fabs(e.offset);
-  };
   for (size_t s = 0; s + 1 < query_begin.size(); ++s) {
     const int tokens = cache.Tokens(static_cast<int>(s));
     const int rows = query_begin[s + 1] - query_begin[s];
@@ -120,6 +132,11 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
         std::any_of(cache.view().runs + runs[0], cache.view().runs + runs[1],
                     [](const KvRun& run) { return run.format != Format::kRaw16; });
     const AttentionArithmetic arithmetic = ArithmeticOf(backend, dim, rows, group, low_bits);
+    // Where scales are folded into sums, s c and m are summed apart from each other.
+    const auto magnitude = [&](const MixedCache::Element& e) {
+      return arithmetic.tensor_cores ? e.scale * e.code + std::fabs(e.offset)
+                                     : static_cast<double>(std::fabs(e.x));
+    };
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       std::vector<MixedCache::Element> keys;  // [tokens, dim]
       std::vector<double> values, codes;      // [tokens], the largest
@@ -142,6 +159,7 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
                                .low = INFINITY,
                                .high = -INFINITY,
                                .low_bits = low_bits};
+          double mapped_low = INFINITY, mapped_high = -INFINITY, shift = 0;
           for (int t = 0; t < tokens - (query_begin[s + 1] - 1 - row); ++t) {
             double dot = 0, size = 0, flat = 0;
             for (int i = 0; i < dim; ++i) {
@@ -156,6 +174,19 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
             sizes.flat = std::max(sizes.flat, flat * scale);
             sizes.low = std::min(sizes.low, dot * scale);
             sizes.high = std::max(sizes.high, dot * scale);
+            const LogitMap& map = cache.RunOf(static_cast<int>(s), t).map;
+            if (map.identity()) continue;
+            mapped_low = std::min(mapped_low, dot * scale);
+            mapped_high = std::max(mapped_high, dot * scale);
+            shift = double{map.raise} + map.lower;
+          }
+          // A logit map a + raise + x (u - a) of [a, b] passes errors of u, a and b on with weights
+          // that sum to 1, and adds at most 6 roundings of numbers of this size, as many as the
+          // bound grants each score; it can widen the range of all scores by its shifts.
+          if (mapped_high >= mapped_low) {
+            sizes.scores += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
+            sizes.high += shift;
+            sizes.low -= shift;
           }
           std::fill_n(bounds.begin() + (int64_t{row} * heads + h) * dim, dim,
                       AttentionBound(arithmetic, sizes));

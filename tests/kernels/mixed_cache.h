@@ -13,6 +13,7 @@ namespace tessera::testing {
 struct MixedRun {
   Format format;
   int first, count;
+  LogitMap map = {};
 };
 
 struct MixedCase {
@@ -30,13 +31,14 @@ class MixedCache {
   uint8_t* arena() { return memory_.get(); }
   const std::vector<uint8_t> Bytes() const { return {memory_.get(), memory_.get() + bytes_}; }
   KvSlot PoolSlot(int token) const;  // in RAW16
-  // An element of token `token` of sequence `s`, counted over its runs; RAW16: s c = 0, m the
-  // value.
+  // An element of token `token` of sequence `s`, counted over its runs, and what it is made of
+  // where the page has its scale; else s c = 0, m the value.
   struct Element {
     float x;
     double scale, code, offset;
   };
   Element At(int s, int token, int head, bool value, int i) const;
+  const KvRun& RunOf(int s, int token) const;
   int Tokens(int s) const;
   // Cuts the last run of sequence s to n tokens.
   void TruncateLast(int s, int n) { runs_[run_begin_[s + 1] - 1].tokens = n; }

@@ -291,6 +291,17 @@ TEST_F(ConvertTest, MaxTokensComesFromTheContext) {
   EXPECT_EQ(View(ToGrpcStatus(SetMaxTokens(in, 100, 64, &request))).field, "stopping.min_tokens");
 }
 
+TEST_F(ConvertTest, ExplanationsAreTheOperatorsToAllow) {
+  v1::GenerateRequest in = TextRequest("hi");
+  in.mutable_response()->set_explain(true);
+  const ErrorView error = View(ToGrpcStatus(Check(in)));
+  EXPECT_EQ(error.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(error.reason, "EXPLAIN_NOT_ALLOWED");
+  options_.allow_explain = true;
+  EXPECT_TRUE(ConvertRequest(in, options_)->explain);
+  EXPECT_FALSE(ConvertRequest(TextRequest("hi"), options_)->explain);
+}
+
 TEST_F(ConvertTest, TheCommitPointIsAfterTheLastImage) {
   v1::GenerateRequest in = TextRequest("hi");
   Request request;
@@ -358,6 +369,29 @@ TEST(ReplyTest, DeltaHoldsWhatWasAsked) {
   EXPECT_EQ(full.logprobs(0).top(1).text(), "<0xE2>");  // its bytes alone are not UTF-8
   EXPECT_EQ(full.logprobs(0).top(2).text(), "</s>");
   EXPECT_FALSE(ConvertDelta(Event(), {}, tokenizer, &plain));
+}
+
+TEST(ReplyTest, ExplanationNamesFormatsAndTokens) {
+  Explanation in;
+  in.tokens = {0, 2, 2, 0};
+  in.images = {{1, 2}};
+  in.commit_tokens = 3;
+  in.bytes_per_token[static_cast<int>(Format::kToken2)] = 288;
+  in.layers = {{{0, 1, 4, 1}, 4096}};
+  v1::Explanation out;
+  ProcessorConfig processor;
+  processor.do_pad = true;
+  ConvertExplanation(in, processor, TinyTokenizer(), &out);
+  ASSERT_EQ(out.formats_size(), kNumFormats);
+  EXPECT_EQ(out.formats(3).name(), "token2");
+  EXPECT_EQ(out.formats(3).k_bits(), 2);
+  EXPECT_EQ(out.formats(3).bytes_per_token(), 288);
+  EXPECT_EQ(out.layers(0).stored(), std::string("\0\1\4\1", 4));
+  EXPECT_EQ(out.layers(0).bytes(), 4096);
+  EXPECT_EQ(out.images(0).first(), 1);
+  EXPECT_EQ(out.images(0).count(), 2);
+  EXPECT_EQ(out.image_fit(), v1::Explanation::IMAGE_FIT_CONTAIN);
+  EXPECT_THAT(out.text(), ElementsAre(" cat", "", "", " cat"));
 }
 
 TEST(ReplyTest, FinishedSaysWhy) {

@@ -76,6 +76,9 @@ TEST(MetricsTest, CountsWhatTheEngineReports) {
   m.OnInterToken(0.003);
   m.OnInterToken(0.004);
   m.OnPreempted(request);
+  m.OnCompressed(
+      {.commits = 2, .commit_seconds = 0.004, .exited_tokens = 0, .move_seconds = 0.003});
+  m.OnCompressed({.commits = 0, .commit_seconds = 0, .exited_tokens = 32, .move_seconds = 0.001});
   StepReport step;
   step.prefill_tokens = 90;
   step.decode_tokens = 7;
@@ -85,6 +88,8 @@ TEST(MetricsTest, CountsWhatTheEngineReports) {
   done.reason = FinishReason::kLength;
   done.usage.output_tokens = 3;
   done.usage.total_seconds = 0.7;
+  done.usage.kv_mean_bits = 2.25;
+  done.usage.evicted_vision = 30.5;
   m.OnFinished(request, done);
   Event cancelled;
   cancelled.status = absl::CancelledError("gone");
@@ -105,10 +110,37 @@ TEST(MetricsTest, CountsWhatTheEngineReports) {
   EXPECT_EQ(m.Value(Metric::kRequestsFinished, {"length"}), 1);
   EXPECT_EQ(m.Value(Metric::kRequestsFinished, {"cancelled"}), 1);
   EXPECT_EQ(m.Value(Metric::kRequestsByPolicy, {"none"}), 2);
+  EXPECT_EQ(m.Value(Metric::kKvCommits), 2);
+  EXPECT_EQ(m.Value(Metric::kKvExitedTokens), 32);
+  EXPECT_EQ(m.Value(Metric::kEvictedTokens, {"vision"}), 30.5);
   const std::string text = m.Scrape();
   EXPECT_THAT(text, HasSubstr("tessera_e2e_request_latency_seconds_count 1\n"));  // OK ones only
   EXPECT_THAT(text, HasSubstr("tessera_inter_token_latency_seconds_bucket{le=\"0.004\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("tessera_time_to_first_token_seconds_sum 0.3"));
+  EXPECT_THAT(text, HasSubstr("tessera_kv_commit_seconds_count 1\n"));
+  EXPECT_THAT(text, HasSubstr("tessera_kv_quantize_seconds_count 2\n"));
+  EXPECT_THAT(text, HasSubstr("tessera_request_kv_mean_bits_bucket{le=\"2.5\"} 1\n"));
+}
+
+// Every single policy and every legal composition has a series.
+TEST(MetricsTest, RequestsAreCountedByTheirPolicy) {
+  Metrics m("v", "m", "d");
+  std::vector<std::string> texts;
+  for (const PolicyInfo& a : PolicyTable()) {
+    texts.push_back(a.name);
+    for (const PolicyInfo& b : PolicyTable()) {
+      if (a.role == PolicyRole::kSelector && b.role == PolicyRole::kStore)
+        texts.push_back(a.name + "+" + b.name);
+    }
+  }
+  for (const std::string& text : texts) {
+    Request request = RequestWith(1, 0);
+    const auto policy = ParsePolicy(text);
+    ASSERT_TRUE(policy.ok()) << policy.status();
+    request.policy = *policy;
+    m.OnFinished(request, Event());
+    EXPECT_EQ(m.Value(Metric::kRequestsByPolicy, {text}), 1) << text;
+  }
 }
 
 TEST(MetricsTest, EveryEndHasALabel) {
@@ -137,10 +169,12 @@ TEST(MetricsTest, GaugesAreReadWhenScraped) {
   snapshot.load.kv_bytes_reclaimable = 100;
   snapshot.load.kv_bytes_stranded = 50;
   snapshot.load.waiting = 4;
+  snapshot.load.bytes_by_format[static_cast<int>(Format::kToken2)] = 640;
   snapshot.ready = true;
   m.SetSource([&] { return snapshot; });
   EXPECT_THAT(m.Scrape(), HasSubstr("tessera_kv_cache_bytes{state=\"free\"} 600\n"));
   EXPECT_EQ(m.Value(Metric::kKvUsage), 0.25);
+  EXPECT_EQ(m.Value(Metric::kKvFormatBytes, {"token2"}), 640);
   EXPECT_EQ(m.Value(Metric::kRequestsWaiting), 4);
   EXPECT_EQ(m.Value(Metric::kReady), 1);
   snapshot.load.waiting = 0;
