@@ -102,7 +102,7 @@ std::vector<double> Model(const MixedCache& cache, const float* q, int heads, co
         double u = constant;
         for (int i = 0; i < dim; ++i) {
           u += image ? q[i] * keys[r].scale[i] * keys[r].codes[t * dim + i]
-                     : double{q[i]} * cache.At(0, first + t, h / group, false, i);
+                     : double{q[i]} * cache.At(0, first + t, h / group, false, i).x;
         }
         logits[r].push_back(u / std::sqrt(dim));
         if (!image) continue;
@@ -126,7 +126,7 @@ std::vector<double> Model(const MixedCache& cache, const float* q, int heads, co
         for (int i = 0; i < dim; ++i) {
           of_codes[i] +=
               p * (image ? values[r].codes[t * dim + i]
-                         : double{cache.At(0, first + static_cast<int>(t), h / group, true, i)});
+                         : double{cache.At(0, first + static_cast<int>(t), h / group, true, i).x});
         }
       }
       for (int i = 0; i < dim; ++i) {
@@ -171,7 +171,7 @@ TEST_P(CalibQuantAttentionTest, EqualsTheModelInDouble) {
         const std::vector<float> qkv = Random(5).Normals((heads + 4) * dim, 2);
         const std::vector<double> model = Model(cache, qkv.data(), heads, map);
         std::vector<float> expected(model.begin(), model.end());
-        std::vector<double> bounds = MixedBounds(cache, qkv, heads, {0, 1});
+        std::vector<double> bounds = MixedBounds(GetParam(), cache, qkv, heads, {0, 1});
         for (size_t i = 0; i < bounds.size(); ++i) bounds[i] += kUnit * std::fabs(model[i]);
         const std::string what = std::string(FormatName(format)) + " dim " + std::to_string(dim) +
                                  " lower " + std::to_string(map.lower);
@@ -219,7 +219,7 @@ TEST_P(CalibQuantAttentionTest, TheSlopeIsHeldAtZeroAndCounted) {
   // However much wider the shifts are: the result depends on the smallest logit and `raise` alone.
   ExpectSameBits(Attend(*ops_, make({.raise = 1, .lower = 5000}), qkv, kHeads, kRows), out, "wide");
   EXPECT_EQ(ops_->held_slopes(), 2 * kRows * kHeads);
-  std::vector<double> bounds = MixedBounds(wide, qkv, kHeads, {0, kRows});
+  std::vector<double> bounds = MixedBounds(GetParam(), wide, qkv, kHeads, {0, kRows});
   ExpectWithin(out, Attend(*reference_, wide, qkv, kHeads, kRows), bounds, "held");
   EXPECT_EQ(reference_->held_slopes(), kRows * kHeads);
 }

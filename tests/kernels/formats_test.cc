@@ -164,7 +164,7 @@ class PackTest : public BackendTest {};
 // known without asking the layout for codes.
 TEST_P(PackTest, EveryCodeAtEveryPosition) {
   for (Format f : AllFormats()) {
-    if (f == Format::kRaw16 || !HoldsTokens(f)) continue;
+    if (f == Format::kRaw16 || !Takes(f)) continue;
     for (int dim : {8, 24, 40, 64, 128}) {
       const KvGeometry g = {.layers = 1, .kv_heads = 2, .head_dim = dim};
       const int tokens = PageTokens(f), raw = PageTokens(Format::kRaw16);

@@ -94,12 +94,11 @@ int MixedCache::Tokens(int s) const {
 MixedCache::Element MixedCache::At(int s, int token, int head, bool value, int i) const {
   int r = run_begin_[s];
   for (; token >= runs_[r].tokens; ++r) token -= runs_[r].tokens;
-  const KvRun& run = RunOf(s, token);
-  for (int r = run_begin_[s]; &runs_[r] != &run; ++r) token -= runs_[r].tokens;
-  const Format f = run.format;
+  const Format f = runs_[r].format;
   const int per_page = PageTokens(f), slot = token % per_page, dim = shape_.head_dim;
-  const uint8_t* page = memory_.get() + pages_[run.first_page + token / per_page] * kPageUnitBytes;
-  const uint8_t* header = HasHeader(f) ? memory_.get() + run.header * kPageUnitBytes : nullptr;
+  const uint8_t* page =
+      memory_.get() + pages_[runs_[r].first_page + token / per_page] * kPageUnitBytes;
+  const uint8_t* header = HasHeader(f) ? memory_.get() + runs_[r].header * kPageUnitBytes : nullptr;
   const float x = PageElement(page, f, dim, head, value, slot, i, header);
   if (f == Format::kRaw16 || HasHeader(f)) return {x, 0, 0, x};
   const auto half = [&](int64_t at) { return HalfToFloat(LoadHalfBits(page + at)); };
@@ -125,9 +124,6 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
   const int64_t row_floats = (heads + 2 * kv_heads) * dim;
   const double scale = 1 / std::sqrt(dim);
   std::vector<double> bounds(query_begin.back() * heads * dim);
-  const auto magnitude = [](const MixedCache::Element& e) {
-    return e.scale * e.code + std::fabs(e.offset);
-  };
   for (size_t s = 0; s + 1 < query_begin.size(); ++s) {
     const int tokens = cache.Tokens(static_cast<int>(s));
     const int rows = query_begin[s + 1] - query_begin[s];
@@ -136,6 +132,11 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
         std::any_of(cache.view().runs + runs[0], cache.view().runs + runs[1],
                     [](const KvRun& run) { return run.format != Format::kRaw16; });
     const AttentionArithmetic arithmetic = ArithmeticOf(backend, dim, rows, group, low_bits);
+    // Where scales are folded into sums, s c and m are summed apart from each other.
+    const auto magnitude = [&](const MixedCache::Element& e) {
+      return arithmetic.tensor_cores ? e.scale * e.code + std::fabs(e.offset)
+                                     : static_cast<double>(std::fabs(e.x));
+    };
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       std::vector<MixedCache::Element> keys;  // [tokens, dim]
       std::vector<double> values, codes;      // [tokens], the largest

@@ -31,8 +31,8 @@ class MixedCache {
   uint8_t* arena() { return memory_.get(); }
   const std::vector<uint8_t> Bytes() const { return {memory_.get(), memory_.get() + bytes_}; }
   KvSlot PoolSlot(int token) const;  // in RAW16
-  // An element of token `token` of sequence `s`, counted over its runs; at 16 bit, or where a
-  // header holds the scales: s c = 0, m the value.
+  // An element of token `token` of sequence `s`, counted over its runs, and what it is made of
+  // where the page has its scale; else s c = 0, m the value.
   struct Element {
     float x;
     double scale, code, offset;

@@ -230,7 +230,7 @@ class StagedOps final : public Ops {
           num_pages, run->first_page + CeilDiv(run->tokens, PageTokens(run->format)));
     }
     for (int64_t p = 0; p < num_pages; ++p) {
-      arena_bytes = std::max(arena_bytes, End(kv, kv.pages[p]));
+      arena_bytes = std::max(arena_bytes, End(kv.geometry, Format::kRaw16, kv.pages[p]));
     }
     const int64_t cols = (heads + 2 * kv.geometry.kv_heads) * kv.geometry.head_dim;
     const Copy in(d_, qkv, query_begin[sequences] * cols);

@@ -42,6 +42,14 @@ void BackendTest::SetUp() {
   ops_ = MakeCpu(GetParam().isa, GetParam().threads);
 }
 
+bool BackendTest::Takes(Format format) const {
+  if (!HoldsTokens(format)) return false;
+  if (ops_->Supports(format)) return true;
+  EXPECT_TRUE(GetParam().cuda()) << FormatName(format);
+  std::printf("%s does not take %s\n", GetParam().isa.c_str(), FormatName(format));
+  return false;
+}
+
 std::vector<float> Random::Normals(int64_t n, float scale) {
   std::vector<float> v(n);
   for (float& x : v) x = Normal() * scale;

@@ -42,6 +42,9 @@ std::unique_ptr<Ops> MakeReference();
 class BackendTest : public ::testing::TestWithParam<BackendCase> {
  protected:
   void SetUp() override;
+  // Whether pages of a format hold tokens and the backend takes them; says so where one on a GPU
+  // does not. The CPU's take every one.
+  bool Takes(Format format) const;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Ops> reference_ = MakeReference();
 };
