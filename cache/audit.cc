@@ -21,6 +21,7 @@ absl::Status AuditCache(const Arena& arena, const PrefixIndex* index,
     for (int layer = 0; layer < sequence->layers(); ++layer) {
       for (const Run& run : sequence->runs(layer)) {
         for (PageId page : run.pages) ++holders[page];
+        if (run.header != kNoPage) ++holders[run.header];
       }
     }
   }

@@ -16,9 +16,9 @@ namespace {
 // The table: one line a method.
 std::vector<PolicyEntry> Entries() {
   return {
-      NonePolicy(),                                                  // every token at 16 bit
-      WindowPolicy(), RandomPolicy(),                                // selectors
-      RtnPolicy(),    HadamardPolicy(), KiviPolicy(), AkvqPolicy(),  // stores
+      NonePolicy(),                                                                      // all at 16 bit
+      WindowPolicy(), RandomPolicy(),   FlashCachePolicy(),                              // selectors
+      RtnPolicy(),    HadamardPolicy(), KiviPolicy(), AkvqPolicy(), CalibQuantPolicy(),  // stores
   };
 }
 
@@ -114,11 +114,34 @@ std::string Policy::Text() const {
   return absl::StrCat(selector_->Text(), "+", store_->Text());
 }
 
+std::vector<LowPassSegment> PolicyNeeds::Segments(const PromptView& prompt) const {
+  std::vector<LowPassSegment> segments;
+  if (!low_pass) return segments;
+  for (int32_t first = 0, end; first < prompt.tokens(); first = end) {
+    end = first + 1;
+    while (end < prompt.tokens() &&
+           (!low_pass_by_image || prompt.vision[end] == prompt.vision[first])) {
+      ++end;
+    }
+    const int32_t tokens = end - first;
+    const auto cut_off = static_cast<int32_t>(gamma * tokens);
+    segments.push_back({first, tokens, std::min(tokens, cut_off + 1)});
+  }
+  return segments;
+}
+
 PolicyNeeds Policy::needs() const {
-  const PolicyNeeds a = selector_ ? selector_->needs() : PolicyNeeds();
-  const PolicyNeeds b = store_ ? store_->needs() : PolicyNeeds();
-  return {a.residual_peaks || b.residual_peaks, a.deviation || b.deviation,
-          a.attention_columns || b.attention_columns};
+  PolicyNeeds all = selector_ ? selector_->needs() : PolicyNeeds();
+  const PolicyNeeds store = store_ ? store_->needs() : PolicyNeeds();
+  TESSERA_CHECK(!store.low_pass);  // one of the two may have segments
+  all.residual_peaks = std::max(all.residual_peaks, store.residual_peaks);
+  all.residual_medians |= store.residual_medians;
+  return all;
+}
+
+std::shared_ptr<const Policy> Policy::ForModel(absl::string_view family) const {
+  std::shared_ptr<const Store> store = store_ ? store_->ForModel(family) : nullptr;
+  return std::make_shared<const Policy>(selector_, store ? std::move(store) : store_);
 }
 
 Selection Policy::Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
@@ -129,11 +152,20 @@ Selection Policy::Select(const PromptView& prompt, absl::Span<const LayerStats> 
   return Selection(geometry.layers, all);
 }
 
+Selection Policy::Pivots(const Selection& kept, absl::Span<const LayerStats> stats) const {
+  Selection pivots(kept.size());
+  for (int layer = 0; layer < static_cast<int>(kept.size()); ++layer) {
+    if (MaxPivots(layer) > 0) pivots[layer] = store_->Pivots(layer, kept[layer], stats[layer]);
+  }
+  return pivots;
+}
+
 uint32_t Policy::FormatMask(const KvGeometry& geometry) const {
   uint32_t mask = 1u << static_cast<int>(Format::kRaw16);
   for (int layer = 0; layer < geometry.layers; ++layer) {
     const LayerStorage storage = Layer(layer);
     mask |= 1u << static_cast<int>(storage.text) | 1u << static_cast<int>(storage.vision);
+    if (HasHeader(storage.vision)) mask |= 1u << static_cast<int>(Format::kHeader);
   }
   return mask;
 }

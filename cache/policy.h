@@ -17,31 +17,13 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "cache/policy_stats.h"
 #include "cache/storage.h"
 #include "kernels/page_layout.h"
 
 namespace tessera {
 
-// What a method reads of the forward pass, to be computed only when asked for.
-struct PolicyNeeds {
-  bool residual_peaks = false;     // largest |h| of each token at each layer's input
-  bool deviation = false;          // of K and V from their low-frequency part
-  bool attention_columns = false;  // sums of attention weights over query rows
-};
-
-// One layer's answers to PolicyNeeds, [prompt tokens] each; empty where not needed.
-struct LayerStats {
-  absl::Span<const float> residual_peaks;
-  absl::Span<const float> deviation;
-  absl::Span<const float> attention_columns;
-};
-
-struct PromptView {
-  absl::Span<const uint8_t> vision;  // [prompt tokens]; not 0: part of an image
-  int tokens() const { return static_cast<int>(vision.size()); }
-};
-
-// [layer] -> the kept tokens' indices, ascending.
+// [layer] -> tokens' indices, ascending.
 using Selection = std::vector<std::vector<int32_t>>;
 
 // Which tokens of a prompt stay. A pure function of its arguments.
@@ -54,10 +36,9 @@ class Selector {
   // is never evicted.
   virtual Selection Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
                            const KvGeometry& geometry) const = 0;
-  // Before anything was computed: a selection that takes at least as many bytes as any answer.
-  // The answer itself where no statistics are needed.
-  virtual Selection Costliest(const PromptView& prompt, const KvGeometry& geometry) const {
-    return Select(prompt, {}, geometry);
+  // The most tokens that an answer keeps, over all layers; for costs, before statistics are there.
+  virtual int64_t MaxTokens(const PromptView& prompt, const KvGeometry& geometry) const {
+    return int64_t{geometry.layers} * prompt.tokens();
   }
 };
 
@@ -70,6 +51,13 @@ class Store {
   // Walsh-Hadamard on q, k and v of every layer; the tokens at 16 bit are rotated too.
   virtual bool rotated() const { return false; }
   virtual LayerStorage Layer(int layer) const = 0;  // always Valid()
+  // Tokens of `kept` that stay at 16 bit whatever their age: at most MaxPivots(layer), ascending.
+  virtual std::vector<int32_t> Pivots(int, absl::Span<const int32_t>, const LayerStats&) const {
+    return {};
+  }
+  virtual int MaxPivots(int) const { return 0; }
+  // The store for a model of `family` ("llama", "mistral", "qwen2"); null: this one.
+  virtual std::shared_ptr<const Store> ForModel(absl::string_view) const { return nullptr; }
 };
 
 class Policy {
@@ -81,11 +69,16 @@ class Policy {
   // policy.
   std::string Text() const;
   PolicyNeeds needs() const;
+  // The same policy with what it derives from the kind of model.
+  std::shared_ptr<const Policy> ForModel(absl::string_view family) const;
   bool compresses() const { return selector_ != nullptr || store_ != nullptr; }
   bool selects() const { return selector_ != nullptr; }
   bool rotated() const { return store_ != nullptr && store_->rotated(); }
   Selection Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
                    const KvGeometry& geometry) const;
+  // Tokens of `kept` that stay at 16 bit whatever their age.
+  Selection Pivots(const Selection& kept, absl::Span<const LayerStats> stats) const;
+  int MaxPivots(int layer) const { return store_ ? store_->MaxPivots(layer) : 0; }
   LayerStorage Layer(int layer) const { return store_ ? store_->Layer(layer) : LayerStorage(); }
   // Bit f: pages of Format f may be allocated.
   uint32_t FormatMask(const KvGeometry& geometry) const;
@@ -93,8 +86,10 @@ class Policy {
   absl::Status CheckGeometry(const KvGeometry& geometry) const;
 
   // --- costs, in bytes of pages (policy_costs.cc) ---
-  // Held once the prompt is committed and `output_tokens` more are stored. Exact where needs() is
-  // empty, otherwise a bound.
+  // Held once the prompt is committed and `output_tokens` more are stored. Exact where nothing
+  // depends on statistics. With pivots a bound, and above what
+  // is held by at most their pages and one of the layer's format in each layer; a selector with
+  // needs: a bound, above it by at most a page a run in each layer where nothing else is unknown.
   int64_t SteadyBytes(const PromptView& prompt, int64_t output_tokens,
                       const KvGeometry& geometry) const;
   // The most that is held at any time until then, and SlabHeadroom: the prompt at 16 bit while it

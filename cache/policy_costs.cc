@@ -15,22 +15,42 @@ int64_t RunBytes(Format format, int64_t tokens, const KvGeometry& geometry) {
   return CeilDiv<int64_t>(tokens, PageTokens(format)) * PageBytes(format, geometry);
 }
 
+// Of up to `most` tokens so many in RAW16 pages take most bytes: one in each page they can begin,
+// since each other leaves a page of another format.
+int64_t DearestPivots(int64_t most) {
+  constexpr int64_t kTokens = PageTokens(Format::kRaw16);
+  return most == 0 ? 0 : (most - 1) / kTokens * kTokens + 1;
+}
+
 // What one layer holds as a function of the tokens stored after the prompt.
 class LayerCost {
  public:
-  LayerCost(const LayerStorage& storage, absl::Span<const int32_t> kept, const PromptView& prompt,
-            const KvGeometry& geometry)
-      : storage_(storage), geometry_(geometry) {
+  LayerCost(const LayerStorage& storage, int max_pivots, absl::Span<const int32_t> kept,
+            const PromptView& prompt, const KvGeometry& geometry)
+      : storage_(storage), max_pivots_(max_pivots), geometry_(geometry) {
     const auto tokens = static_cast<int64_t>(kept.size());
-    int64_t older = storage.raw() ? 0 : std::max<int64_t>(0, tokens - storage.window);
+    int64_t older = std::max<int64_t>(0, tokens - storage.window);
     if (FillsWholePages(storage.text)) older -= older % PageTokens(storage.text);
-    for (int64_t i = 0; i < older; ++i) Count(kept[i], prompt, &closed_);
-    for (int64_t i = older; i < tokens; ++i) {
-      Counts next = open_.empty() ? Counts() : open_.back();
-      Count(kept[i], prompt, &next);
-      open_.push_back(next);
+    const std::vector<int32_t> segments = SegmentsOf(prompt.vision);
+    std::vector<int64_t> of_segment(segments.empty() ? 0 : segments.back() + 1);
+    for (int64_t i = 0; i < tokens; ++i) {
+      const Format format = storage.FormatOf(ClassAt(prompt.vision, kept[i]));
+      if (storage.exits() ? i >= older : format == Format::kRaw16) {
+        Counts next = open_.empty() ? Counts() : open_.back();
+        Count(kept[i], prompt, &next);
+        open_.push_back(next);
+      } else if (HasHeader(format)) {
+        ++of_segment[segments[kept[i]]];
+      } else {
+        Count(kept[i], prompt, &closed_);
+      }
     }
-    open_tokens_ = tokens - older;
+    for (const int64_t n : of_segment) {
+      if (n == 0) continue;
+      segment_bytes_ +=
+          RunBytes(storage.vision, n, geometry) + PageBytes(Format::kHeader, geometry);
+    }
+    open_tokens_ = static_cast<int64_t>(open_.size());
     moves_ = open_tokens_ != prompt.tokens();
   }
 
@@ -51,7 +71,7 @@ class LayerCost {
     ++(ClassAt(prompt.vision, token) == TokenClass::kText ? counts->text : counts->vision);
   }
   int64_t Exits(int64_t outputs) const {
-    return storage_.raw()
+    return !storage_.exits()
                ? 0
                : std::max<int64_t>(0, open_tokens_ + outputs - storage_.window) / kExitTokens;
   }
@@ -66,10 +86,13 @@ class LayerCost {
       closed.vision += open_[of_prompt - 1].vision;
     }
     closed.text += left - of_prompt;
-    int64_t bytes = RawBytes(outputs, exits);
+    int64_t bytes = RawBytes(outputs, exits) + segment_bytes_;
+    const int64_t outside = closed.text + closed.vision;
+    const int64_t pivots = DearestPivots(std::min<int64_t>(max_pivots_, outside));
+    bytes += RunBytes(Format::kRaw16, pivots, geometry_);
     if (storage_.text == storage_.vision) {
-      bytes += RunBytes(storage_.text, closed.text + closed.vision, geometry_);
-    } else {
+      bytes += RunBytes(storage_.text, outside - pivots, geometry_);
+    } else {  // of either class: a bound
       bytes += RunBytes(storage_.text, closed.text, geometry_) +
                RunBytes(storage_.vision, closed.vision, geometry_);
     }
@@ -77,18 +100,68 @@ class LayerCost {
   }
 
   LayerStorage storage_;
+  int max_pivots_;
   KvGeometry geometry_;
   Counts closed_;             // out of the window at commit
   std::vector<Counts> open_;  // [i]: among the first i + 1 tokens of the open run
   int64_t open_tokens_ = 0;
+  int64_t segment_bytes_ = 0;  // of runs with headers: filled at commit, never after
   bool moves_ = false;
 };
 
-std::vector<LayerCost> LayerCosts(const Policy& policy, const Selection& selection,
-                                  const PromptView& prompt, const KvGeometry& geometry) {
+// The same where only the number of kept tokens is known: a layer's tokens at their dearest.
+struct Share {
+  Format format;
+  int64_t tokens;  // at most
+};
+std::vector<Share> DearestShares(const LayerStorage& storage, int64_t tokens,
+                                 const KvGeometry& geometry) {
+  if (storage.raw()) return {{Format::kRaw16, tokens}};
+  const int64_t open = std::min<int64_t>(tokens, storage.window + kExitTokens - 1);
+  const auto bytes = [&](Format f) { return PageBytes(f, geometry) / PageTokens(f); };
+  const bool text = bytes(storage.text) > bytes(storage.vision);
+  return {{Format::kRaw16, open}, {text ? storage.text : storage.vision, tokens - open}};
+}
+
+// What a layer holds beside its tokens' share of full pages: one page a run, and pivots.
+int64_t PartPages(const LayerStorage& storage, int max_pivots, const KvGeometry& geometry) {
+  int64_t bytes =
+      PageBytes(Format::kRaw16, geometry) + RunBytes(Format::kRaw16, max_pivots, geometry);
+  if (!storage.raw()) bytes += PageBytes(storage.text, geometry);
+  if (storage.text != storage.vision) bytes += PageBytes(storage.vision, geometry);
+  return bytes;
+}
+
+// `tokens` over all layers and at most `per_layer` in one, wherever they take most bytes.
+int64_t DearestBytes(const Policy& policy, int64_t tokens, int64_t per_layer,
+                     const KvGeometry& geometry) {
+  std::vector<Share> shares;
+  int64_t bytes = 0;
+  for (int layer = 0; layer < geometry.layers; ++layer) {
+    const LayerStorage storage = policy.Layer(layer);
+    bytes += PartPages(storage, policy.MaxPivots(layer), geometry);
+    for (const Share& s : DearestShares(storage, per_layer, geometry)) shares.push_back(s);
+  }
+  const auto bytes_of = [&](const Share& s) {
+    return CeilDiv(PageBytes(s.format, geometry), int64_t{PageTokens(s.format)});
+  };
+  std::stable_sort(shares.begin(), shares.end(),
+                   [&](const Share& a, const Share& b) { return bytes_of(a) > bytes_of(b); });
+  for (const Share& share : shares) {
+    const int64_t taken = std::min(tokens, share.tokens);
+    bytes += taken * bytes_of(share);
+    tokens -= taken;
+  }
+  return bytes;
+}
+
+std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt,
+                                  const KvGeometry& geometry) {
+  const Selection selection = policy.Select(prompt, {}, geometry);
   std::vector<LayerCost> layers;
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    layers.emplace_back(policy.Layer(layer), selection[layer], prompt, geometry);
+    layers.emplace_back(policy.Layer(layer), policy.MaxPivots(layer), selection[layer], prompt,
+                        geometry);
   }
   return layers;
 }
@@ -97,10 +170,13 @@ std::vector<LayerCost> LayerCosts(const Policy& policy, const Selection& selecti
 
 int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
                             const KvGeometry& geometry) const {
-  const Selection selection =
-      selector_ ? selector_->Costliest(prompt, geometry) : Select(prompt, {}, geometry);
+  if (selector_ != nullptr && selector_->needs().any()) {
+    return DearestBytes(*this,
+                        selector_->MaxTokens(prompt, geometry) + output_tokens * geometry.layers,
+                        prompt.tokens() + output_tokens, geometry);
+  }
   int64_t bytes = 0;
-  for (const LayerCost& layer : LayerCosts(*this, selection, prompt, geometry)) {
+  for (const LayerCost& layer : LayerCosts(*this, prompt, geometry)) {
     bytes += layer.Bytes(output_tokens);
   }
   return bytes;
@@ -108,11 +184,25 @@ int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
 
 int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
                           const KvGeometry& geometry) const {
-  const Selection selection =
-      selector_ ? selector_->Costliest(prompt, geometry) : Select(prompt, {}, geometry);
-  const std::vector<LayerCost> layers = LayerCosts(*this, selection, prompt, geometry);
   const int64_t raw_layer = RunBytes(Format::kRaw16, prompt.tokens(), geometry);
   int64_t held = raw_layer * geometry.layers, peak = held;
+  if (selector_ != nullptr && selector_->needs().any()) {
+    // Layer by layer, each at its dearest beside the pages of all; then what an exit reads.
+    int64_t largest = 0;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      const LayerStorage storage = Layer(layer);
+      int64_t bytes = PartPages(storage, MaxPivots(layer), geometry);
+      for (const auto& [format, tokens] : DearestShares(storage, prompt.tokens(), geometry)) {
+        bytes += RunBytes(format, tokens, geometry);
+      }
+      largest = std::max(largest, bytes);
+      held += std::max<int64_t>(0, bytes - raw_layer);
+    }
+    const int64_t exit = geometry.layers * RunBytes(Format::kRaw16, kExitTokens, geometry);
+    return std::max(held + largest, SteadyBytes(prompt, output_tokens, geometry) + exit) +
+           SlabHeadroom(geometry);
+  }
+  const std::vector<LayerCost> layers = LayerCosts(*this, prompt, geometry);
   for (const LayerCost& layer : layers) {
     if (!layer.moves()) continue;
     peak = std::max(peak, held + layer.Bytes(0));

@@ -3,9 +3,10 @@
 // The newest tokens of a layer are in its *open* run: RAW16, always the last one, absent only while
 // it would be empty; Extend and Shrink move its end. Until its commit a layer has no other run.
 // Commit moves, layer by layer, what a policy keeps into *closed* runs, one a format in the order
-// of formats, and the window into fresh pages, so that its front stays on a page border; later
-// ExitWindow moves the oldest 32 tokens at a time. Layers need not be alike: each holds its own
-// tokens, in ascending order inside a run, with their logical positions.
+// of formats (where a format has headers: one an image), and the window into fresh pages, so that
+// its front stays on a page border; later ExitWindow moves the oldest 32 tokens at a time. Layers
+// need not be alike: each holds its own tokens, in ascending order inside a run, with their logical
+// positions.
 //
 // Commit and ExitWindow do bookkeeping only. They name the moves of the bytes, and keep the pages
 // that were read ("retired") until FinishMoves: MoveTokens must have been issued before it. Shared
@@ -31,7 +32,18 @@ struct Run {
   std::vector<PageId> pages;
   int32_t tokens = 0;
   bool open = false;
-  std::vector<int32_t> positions;  // [tokens] logical, ascending
+  // Logical positions, ascending: the first tokens' are listed, the others follow one another from
+  // `tail`. A closed run lists all.
+  std::vector<int32_t> listed;
+  int32_t tail = 0;
+  PageId header = kNoPage;  // HasHeader(format): the segment's scales
+  LogitMap map;             // how attention reads it
+
+  int32_t Position(int32_t index) const {
+    const auto n = static_cast<int32_t>(listed.size());
+    return index < n ? listed[index] : tail + index - n;
+  }
+  std::vector<int32_t> Positions() const;  // [tokens]
 };
 
 struct EvictedTokens {
@@ -60,11 +72,13 @@ class SequenceCache {
   void Release();  // afterwards it is empty and may be used again
 
   // Stores `layer` as a policy decided: of all tokens those in `kept` (ascending) stay, the last
-  // storage.window of them at 16 bit, the others by class. `vision`: the prompt's flags, as for
-  // ClassAt. Adds to `moves`. REQUIRES: the layer was not committed and did not exit. Nothing moves
-  // when all tokens stay at 16 bit.
+  // storage.window of them at 16 bit, `pivots` (ascending, some of `kept`) at 16 bit too, even when
+  // they leave the window later, the others by class. `vision`: the prompt's flags, as for ClassAt.
+  // Adds to `moves`. REQUIRES: the layer was not committed and did not exit; no pivots with formats
+  // that fill whole pages. Nothing moves when all tokens stay in the window.
   bool Commit(int layer, absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision,
-              const LayerStorage& storage, std::vector<MoveBatch>* moves);
+              const LayerStorage& storage, std::vector<MoveBatch>* moves,
+              absl::Span<const int32_t> pivots = {});
   // Moves the layer's oldest open tokens, kExitTokens at a time, while that leaves a window.
   bool ExitWindow(int layer, absl::Span<const uint8_t> vision, const LayerStorage& storage,
                   std::vector<MoveBatch>* moves);
@@ -74,12 +88,12 @@ class SequenceCache {
   void FinishMoves();  // gives the retired pages back
 
   int length() const { return length_; }  // tokens stored or reserved, logical
-  const std::vector<Run>& runs(int layer) const { return layers_[layer]; }
+  const std::vector<Run>& runs(int layer) const { return Synced(layer); }
   int layers() const { return static_cast<int>(layers_.size()); }
   // Where logical token `token` lies. REQUIRES: it is in the layer's open run.
   KvSlot SlotOf(int layer, int token) const;
-  int64_t pages() const;  // held, over all layers, retired ones included
-  int64_t bytes() const;  // of the held pages
+  int64_t pages() const { return pages_; }  // held, over all layers, retired ones included
+  int64_t bytes() const { return bytes_; }  // of the held pages
   const std::vector<PageId>& retired() const { return retired_; }
   // Not stored any more, summed over layers: divided by layers(), the mean number of tokens.
   const EvictedTokens& evicted() const { return evicted_; }
@@ -94,15 +108,28 @@ class SequenceCache {
   static int32_t TokensInOpenRun(const std::vector<Run>& runs) {
     return !runs.empty() && runs.back().open ? runs.back().tokens : 0;
   }
+  // The layer's runs, after its open run has taken up what Extend added since it was last looked
+  // at. Extend itself touches no layer while every open page has room: a step of many sequences
+  // would else spend its planning on cache misses.
+  std::vector<Run>& Synced(int layer) const;
   static int DueExits(const std::vector<Run>& runs, const LayerStorage& storage);
   // Adds `count` pages of `format` to `pages`; false: the arena is full (some may be added).
   bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
   void UnrefAll(const std::vector<PageId>& pages);
+  void ReleaseRun(const Run& run);
+  // Where a token goes that is older than the window.
+  Format FormatOf(int layer, int32_t position, absl::Span<const uint8_t> vision,
+                  const LayerStorage& storage) const;
   absl::Status CheckLayer(int layer) const;
 
   Arena* arena_ = nullptr;
   int length_ = 0;
-  std::vector<std::vector<Run>> layers_;
+  int64_t pages_ = 0;
+  int64_t bytes_ = 0;
+  int spare_ = 0;  // tokens for which every layer's open run surely has slots
+  mutable std::vector<std::vector<Run>> layers_;
+  mutable std::vector<int32_t> known_;  // [layers] the length that the layer's open run knows of
+  std::vector<std::vector<int32_t>> pivots_;  // [layer], as Commit was told
   std::vector<PageId> retired_;
   EvictedTokens evicted_;
   std::vector<int64_t> evicted_by_layer_;  // text and vision

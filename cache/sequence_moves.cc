@@ -26,6 +26,13 @@ constexpr QuantRule kCopy;  // of RAW16 to RAW16
 // Indices of tokens in the open run, by the format they leave it for.
 using ByFormat = std::array<std::vector<int32_t>, kNumFormats>;
 
+// Tokens that a commit moves into one run.
+struct Leaving {
+  Format format;
+  int32_t segment;                // 0 where the format has no headers
+  std::vector<int32_t> tokens{};  // indices in the open run
+};
+
 KvSlot SlotIn(const std::vector<PageId>& pages, int32_t index, int page_tokens) {
   return {pages[index / page_tokens], static_cast<uint32_t>(index % page_tokens)};
 }
@@ -34,8 +41,8 @@ KvSlot SlotIn(const std::vector<PageId>& pages, int32_t index, int page_tokens) 
 void Append(const Run& open, const std::vector<int32_t>& indices, Run* to, MoveBatch* batch) {
   for (const int32_t index : indices) {
     batch->moves.push_back({SlotIn(open.pages, index, kRawTokens),
-                            SlotIn(to->pages, to->tokens, PageTokens(to->format))});
-    to->positions.push_back(open.positions[index]);
+                            SlotIn(to->pages, to->tokens, PageTokens(to->format)), to->header});
+    to->listed.push_back(open.Position(index));
     ++to->tokens;
   }
 }
@@ -47,12 +54,23 @@ bool SequenceCache::AllocatePages(Format format, int64_t count, std::vector<Page
     const PageId page = arena_->Allocate(format);
     if (page == kNoPage) return false;
     pages->push_back(page);
+    ++pages_;
+    bytes_ += arena_->page_bytes(format);
   }
   return true;
 }
 
 void SequenceCache::UnrefAll(const std::vector<PageId>& pages) {
-  for (auto page = pages.rbegin(); page != pages.rend(); ++page) arena_->Unref(*page);
+  for (auto page = pages.rbegin(); page != pages.rend(); ++page) {
+    --pages_;
+    bytes_ -= arena_->page_bytes(arena_->FormatOf(*page));
+    arena_->Unref(*page);
+  }
+}
+
+void SequenceCache::ReleaseRun(const Run& run) {
+  UnrefAll(run.pages);
+  if (run.header != kNoPage) UnrefAll({run.header});
 }
 
 void SequenceCache::FinishMoves() {
@@ -60,11 +78,21 @@ void SequenceCache::FinishMoves() {
   retired_.clear();
 }
 
+Format SequenceCache::FormatOf(int layer, int32_t position, absl::Span<const uint8_t> vision,
+                               const LayerStorage& storage) const {
+  const std::vector<int32_t>& pivots = pivots_[layer];
+  if (std::binary_search(pivots.begin(), pivots.end(), position)) return Format::kRaw16;
+  return storage.FormatOf(ClassAt(vision, position));
+}
+
 bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
                            absl::Span<const uint8_t> vision, const LayerStorage& storage,
-                           std::vector<MoveBatch>* moves) {
-  std::vector<Run>& runs = layers_[layer];
+                           std::vector<MoveBatch>* moves, absl::Span<const int32_t> pivots) {
+  std::vector<Run>& runs = Synced(layer);
   TESSERA_CHECK(storage.Valid());
+  TESSERA_CHECK(pivots.empty() || !FillsWholePages(storage.text));
+  TESSERA_CHECK(std::includes(kept.begin(), kept.end(), pivots.begin(), pivots.end()));
+  pivots_[layer].assign(pivots.begin(), pivots.end());
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
   const auto kept_tokens = static_cast<int32_t>(kept.size());
   for (int32_t i = 0; i < kept_tokens; ++i) {
@@ -72,43 +100,64 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   }
 
   // The open run holds all tokens, so a token's index in it is its position.
-  const int32_t older = storage.raw() ? 0 : std::max(0, kept_tokens - storage.window);
-  ByFormat by_format;
-  for (int32_t i = 0; i < older; ++i) {
-    by_format[static_cast<int>(storage.FormatOf(ClassAt(vision, kept[i])))].push_back(kept[i]);
+  const int32_t older = std::max(0, kept_tokens - storage.window);
+  const std::vector<int32_t> segments = SegmentsOf(vision);
+  std::vector<Leaving> leaving;
+  std::vector<int32_t> window;
+  for (int32_t i = 0; i < kept_tokens; ++i) {
+    const Format format = FormatOf(layer, kept[i], vision, storage);
+    if (storage.exits() ? i >= older : format == kOpen) {
+      window.push_back(kept[i]);
+      continue;
+    }
+    const int32_t segment = HasHeader(format) ? segments[kept[i]] : 0;
+    auto to = std::find_if(leaving.rbegin(), leaving.rend(), [&](const Leaving& l) {
+      return l.format == format && l.segment == segment;
+    });
+    if (to == leaving.rend()) {
+      leaving.push_back({format, segment});
+      to = leaving.rbegin();
+    }
+    to->tokens.push_back(kept[i]);
   }
-  std::vector<int32_t> window(kept.begin() + older, kept.end());
-  for (int f = 0; f < kNumFormats; ++f) {
-    const Format format = static_cast<Format>(f);
-    if (!FillsWholePages(format)) continue;
-    std::vector<int32_t>& tokens = by_format[f];  // the only format of the layer, if not empty
-    const size_t left = tokens.size() % PageTokens(format);
+  if (FillsWholePages(storage.text) && !leaving.empty()) {  // the only format of the layer
+    std::vector<int32_t>& tokens = leaving[0].tokens;
+    const size_t left = tokens.size() % PageTokens(storage.text);
     window.insert(window.begin(), tokens.end() - static_cast<int64_t>(left), tokens.end());
     tokens.resize(tokens.size() - left);
+    if (tokens.empty()) leaving.clear();
   }
   if (window.size() == static_cast<size_t>(length_)) return true;
+  std::stable_sort(leaving.begin(), leaving.end(),
+                   [](const Leaving& a, const Leaving& b) { return a.format < b.format; });
 
   std::vector<Run> fresh;
   bool room = true;
   const auto add_run = [&](Format format, const std::vector<int32_t>& tokens, bool open) {
     if (tokens.empty() || !room) return;
-    fresh.push_back({.format = format, .open = open});
+    fresh.push_back({.format = format, .open = open, .tail = length_});
     room = AllocatePages(format, CeilDiv<int64_t>(tokens.size(), PageTokens(format)),
                          &fresh.back().pages);
+    if (!room || !HasHeader(format)) return;
+    std::vector<PageId> header;
+    room = AllocatePages(Format::kHeader, 1, &header);
+    if (room) fresh.back().header = header.front();
   };
-  for (int f = 0; f < kNumFormats; ++f) add_run(static_cast<Format>(f), by_format[f], false);
+  for (const Leaving& l : leaving) add_run(l.format, l.tokens, false);
   add_run(kOpen, window, true);
   if (!room) {
-    for (const Run& run : fresh) UnrefAll(run.pages);
+    for (const Run& run : fresh) ReleaseRun(run);
     return false;
   }
   Run old = std::move(runs.back());
-  for (Run& run : fresh) {
+  for (size_t r = 0; r < fresh.size(); ++r) {
+    Run& run = fresh[r];
     const QuantRule& rule = run.format == kOpen ? kCopy : storage.RuleOf(run.format);
-    Append(old, run.open ? window : by_format[static_cast<int>(run.format)], &run,
-           &BatchFor(*moves, run.format, rule));
+    if (run.format == storage.vision && !run.open) run.map = storage.vision_map;
+    Append(old, run.open ? window : leaving[r].tokens, &run, &BatchFor(*moves, run.format, rule));
   }
   runs = std::move(fresh);
+  spare_ = 0;
   retired_.insert(retired_.end(), old.pages.begin(), old.pages.end());
 
   int32_t next = 0;
@@ -124,27 +173,28 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
 }
 
 int SequenceCache::DueExits(const std::vector<Run>& runs, const LayerStorage& storage) {
-  if (storage.raw()) return 0;
+  if (!storage.exits()) return 0;
   return std::max(0, TokensInOpenRun(runs) - storage.window) / kExitTokens;
 }
 
 int SequenceCache::TokensToExit(int layer, const LayerStorage& storage) const {
-  if (storage.raw()) return std::numeric_limits<int>::max();
-  return std::max(0, storage.window + kExitTokens - TokensInOpenRun(layers_[layer]));
+  if (!storage.exits()) return std::numeric_limits<int>::max();
+  return std::max(0, storage.window + kExitTokens - TokensInOpenRun(Synced(layer)));
 }
 
 bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
                                const LayerStorage& storage, std::vector<MoveBatch>* moves) {
   TESSERA_CHECK(storage.Valid());
-  std::vector<Run>& runs = layers_[layer];
+  std::vector<Run>& runs = Synced(layer);
   const int32_t leaving = DueExits(runs, storage) * kExitTokens;
   if (leaving == 0) return true;
 
   Run open = std::move(runs.back());
   runs.pop_back();
+  spare_ = 0;
   ByFormat by_format;
   for (int32_t i = 0; i < leaving; ++i) {
-    const Format format = storage.FormatOf(ClassAt(vision, open.positions[i]));
+    const Format format = FormatOf(layer, open.Position(i), vision, storage);
     by_format[static_cast<int>(format)].push_back(i);
   }
   const auto run_of = [&runs](Format format) {  // the closed run, or where it belongs
@@ -179,7 +229,9 @@ bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
   const auto pages_end = open.pages.begin() + leaving / kRawTokens;
   retired_.insert(retired_.end(), open.pages.begin(), pages_end);
   open.pages.erase(open.pages.begin(), pages_end);
-  open.positions.erase(open.positions.begin(), open.positions.begin() + leaving);
+  const auto listed = std::min(leaving, static_cast<int32_t>(open.listed.size()));
+  open.listed.erase(open.listed.begin(), open.listed.begin() + listed);
+  open.tail += leaving - listed;
   open.tokens -= leaving;
   if (open.tokens > 0) runs.push_back(std::move(open));
   return true;

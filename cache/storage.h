@@ -17,8 +17,8 @@ namespace tessera {
 
 enum class TokenClass : uint8_t { kText, kVision };
 
-// The class of the token at `position`; `vision` [prompt tokens] is not 0 for vision tokens.
-// Generated tokens are text.
+// The class of the token at `position`; `vision` [prompt tokens] is not 0 for vision tokens, and
+// differs between neighbouring images (SegmentsOf). Generated tokens are text.
 inline TokenClass ClassAt(absl::Span<const uint8_t> vision, int64_t position) {
   return position < static_cast<int64_t>(vision.size()) && vision[position] != 0
              ? TokenClass::kVision
@@ -29,6 +29,10 @@ inline TokenClass ClassAt(absl::Span<const uint8_t> vision, int64_t position) {
 // be filled at once, and empty whole RAW16 pages.
 constexpr int kExitTokens = 32;
 
+// [prompt tokens] A number for each image, ascending from 0, at each of its tokens; text has that
+// of the image before it, or -1.
+std::vector<int32_t> SegmentsOf(absl::Span<const uint8_t> vision);
+
 // How one layer stores tokens that are older than its window.
 struct LayerStorage {
   Format text = Format::kRaw16;
@@ -36,13 +40,18 @@ struct LayerStorage {
   QuantRule text_rule;  // equal to vision_rule where the formats are equal
   QuantRule vision_rule;
   int window = 0;
+  LogitMap vision_map;  // how attention reads the runs that hold vision alone
 
   Format FormatOf(TokenClass c) const { return c == TokenClass::kText ? text : vision; }
   const QuantRule& RuleOf(Format f) const { return f == text ? text_rule : vision_rule; }
   // Everything stays in the open run.
   bool raw() const { return text == Format::kRaw16 && vision == Format::kRaw16; }
+  // Where text is stored at 16 bit nothing leaves the open run after the commit, at which vision
+  // leaves it whatever its age: generated tokens are text.
+  bool exits() const { return text != Format::kRaw16; }
   // A format that fills whole pages must be that of both classes: its tokens leave in order, and
-  // those that do not fill a page stay the oldest of the open run.
+  // those that do not fill a page stay the oldest of the open run. One with a header can be that of
+  // vision alone, beside text at 16 bit: a segment is stored at once.
   bool Valid() const;
 };
 

@@ -9,7 +9,9 @@ BUILD_PACKAGES=(
   libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev nlohmann-json3-dev
   libjpeg-dev libpng-dev libwebp-dev
 )
-TEST_PACKAGES=(libgtest-dev libgmock-dev)
+# promtool (prometheus) and kubectl are used where they are; the first comes with a service that
+# nobody asked for.
+TEST_PACKAGES=(libgtest-dev libgmock-dev python3-yaml)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 
 if [[ -t 1 ]]; then

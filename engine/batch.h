@@ -34,6 +34,10 @@ struct Batch {
   std::vector<uint8_t> transform_rows;       // [rows], or empty: none
   std::vector<uint8_t> transform_sequences;  // [sequences], or empty: none
   std::vector<int32_t> logit_rows;           // rows whose logits are wanted, ascending
+  // Rows whose largest |h| at every layer's input are wanted, `peaks` of them each.
+  std::vector<int32_t> peak_rows;
+  int peaks = 0;
+  bool medians = false;  // and the median
   std::vector<Splice> splices;
   std::vector<Layer> layers;
 

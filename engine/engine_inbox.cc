@@ -16,6 +16,7 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
         absl::StrCat("stopping.max_tokens: prompt of ", prompt, " tokens + max_tokens ",
                      request.stop.max_tokens, " exceed the context of ", rules_.context_tokens));
   const KvGeometry& geometry = arena_.geometry();
+  request.policy = request.policy->ForModel(model_->config().text.family);
   if (const absl::Status fits = request.policy->CheckGeometry(geometry); !fits.ok())
     return absl::FailedPreconditionError(absl::StrCat("kv_policy: ", fits.message()));
   for (int f = 0; f < kNumFormats; ++f) {

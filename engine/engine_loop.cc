@@ -97,6 +97,7 @@ bool Engine::Loop::TakeInbox() {
     Sequence& sequence = generation->sequence();
     const Request& request = generation->request();
     if (request.commit_tokens > 0) sequence.commit_tokens = request.commit_tokens;
+    sequence.keep_scores = request.explain;
     sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
     if (sequence.use_prefix) {
       // Transformed pages hold other numbers for the same tokens.
@@ -148,6 +149,7 @@ bool Engine::Loop::Step() {
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
   const float* logits = model_->Forward(batch, arena_memory_.get());
+  CollectPeaks(plan, batch);
   const absl::Time computed = absl::Now();
   for (const StepPlan::Item& item : plan.items) {
     (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
@@ -216,6 +218,7 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
   const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
+  const int hidden = model_->config().text.hidden;
   Batch batch;
   bool any_rotated = false;
   batch.query_begin.push_back(0);
@@ -236,6 +239,14 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.transform_rows.insert(batch.transform_rows.end(), item.count, rotated);
     batch.transform_sequences.push_back(rotated);
 
+    if (!s.committed && s.needs.residual_peaks > 0) {
+      for (int i = item.first; i < std::min(last, s.view().tokens()); ++i) {
+        batch.peak_rows.push_back(row + i - item.first);
+      }
+      batch.peaks = std::max(batch.peaks, std::min(s.needs.residual_peaks, hidden));
+      batch.medians |= s.needs.residual_medians;
+    }
+
     Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
     for (size_t i = 0; i < spans.size(); ++i) {
@@ -250,7 +261,8 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       Batch::Layer& layer = batch.layers[l];
       for (int i = item.first; i < last; ++i) layer.slots.push_back(s.cache.SlotOf(l, i));
       for (const Run& run : s.cache.runs(l)) {
-        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens});
+        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens,
+                              run.header, run.map});
         layer.pages.insert(layer.pages.end(), run.pages.begin(), run.pages.end());
       }
       layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
@@ -275,7 +287,9 @@ void Engine::Loop::Compress(const StepPlan& plan) {
   CompressReport report;
   move_time_ = absl::ZeroDuration();
   for (const StepPlan::Item& item : plan.items) {
-    const Compressed done = scheduler_.Compress(item.sequence, *this, &preempted);
+    Sequence& s = *item.sequence;
+    if (s.commit_due() && s.needs.low_pass) MeasureLowPass(s);
+    const Compressed done = scheduler_.Compress(&s, *this, &preempted);
     report.commits += done.committed ? 1 : 0;
     report.exited_tokens += done.exited_tokens;
   }

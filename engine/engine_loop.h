@@ -55,7 +55,10 @@ class Engine::Loop : private TokenMover {
   bool Step();                 // false: nothing to run
   void EncodeImages(const StepPlan& plan, StepReport* report);
   Batch MakeBatch(const StepPlan& plan);
-  void Compress(const StepPlan& plan);  // commits and window exits, after the forward
+  // What policies asked for of the step's prompt tokens, after the forward.
+  void CollectPeaks(const StepPlan& plan, const Batch& batch);
+  void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
+  void Compress(const StepPlan& plan);      // commits and window exits
   void Move(const std::vector<MoveBatch>& batches) override;
   void Emit(const StepPlan& plan, const float* logits);
   void Finish(Generation& generation, Event event, absl::Time now);

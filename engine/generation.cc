@@ -99,6 +99,7 @@ Usage Generation::MakeUsage() const {
   usage.prompt_tokens = sequence_.prompt_tokens;
   usage.image_tokens = request_.prompt.image_tokens;
   usage.cached_tokens = sequence_.cached_tokens;
+  usage.recomputed_tokens = sequence_.recomputed_tokens;
   usage.output_tokens = output_tokens_;
   usage.preemptions = sequence_.preemptions;
   usage.kv_bytes = sequence_.cache.bytes();

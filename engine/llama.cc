@@ -137,12 +137,30 @@ float* LlamaDecoder::Embed(const DeviceBatch& batch) {
   return F(hidden_);
 }
 
+void LlamaDecoder::ReservePeaks(const DeviceBatch& batch) {
+  const int64_t medians = config_.layers * batch.peak_rows, peaks = medians * batch.peaks;
+  if (peaks > peak_floats_) {
+    peak_floats_ = peaks;
+    peaks_ = ops_.Allocate(peaks * 4);
+  }
+  if (batch.medians && medians > median_floats_) {
+    median_floats_ = medians;
+    medians_ = ops_.Allocate(medians * 4);
+  }
+}
+
 const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
   const LlamaConfig& c = config_;
   const RopeTable rope{F(cos_), F(sin_)};
   float* x = F(hidden_);
+  ReservePeaks(batch);
   for (int i = 0; i < c.layers; ++i) {
     const Layer& layer = layers_[i];
+    if (batch.peak_rows > 0) {
+      const int64_t row = i * batch.peak_rows;
+      ops_.RowPeaks(x, batch.peak_row, batch.peak_rows, c.hidden, batch.peaks,
+                    F(peaks_) + row * batch.peaks, batch.medians ? F(medians_) + row : nullptr);
+    }
     ops_.RmsNorm(x, F(layer.attention_norm), batch.rows, c.hidden, c.rms_eps, F(normed_));
     ops_.MatMul(layer.qkv, F(normed_), batch.rows, F(qkv_));
     ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[i], batch.transform_rows, batch.rows,

@@ -24,6 +24,9 @@ struct DeviceBatch {
   const int32_t* positions = nullptr;
   const int32_t* query_begin = nullptr;
   const int32_t* logit_row = nullptr;
+  int64_t peak_rows = 0, peaks = 0;
+  bool medians = false;
+  const int32_t* peak_row = nullptr;
   const uint8_t* transform_rows = nullptr;       // null: none
   const uint8_t* transform_sequences = nullptr;  // null: none
   std::vector<const KvSlot*> slots;              // [layers]
@@ -41,6 +44,9 @@ class LlamaDecoder {
   float* Embed(const DeviceBatch& batch);  // [rows, hidden]
   // All layers over the hidden state, storing K and V; returns device logits [logit_rows, vocab].
   const float* Forward(const DeviceBatch& batch);
+  // What Forward measured: [layers, peak_rows, peaks] and [layers, peak_rows].
+  const float* peaks() const { return reinterpret_cast<const float*>(peaks_.get()); }
+  const float* medians() const { return reinterpret_cast<const float*>(medians_.get()); }
 
  private:
   struct Layer {
@@ -50,6 +56,7 @@ class LlamaDecoder {
   LlamaDecoder(const LlamaConfig& config, Ops& ops) : config_(config), ops_(ops) {}
   absl::Status LoadLayer(int index, TensorSource& source);
   void AllocateActivations(int max_rows);
+  void ReservePeaks(const DeviceBatch& batch);
   void BuildRopeTable();
 
   LlamaConfig config_;
@@ -64,6 +71,8 @@ class LlamaDecoder {
   Buffer hidden_, normed_, qkv_, attention_, gate_up_, mlp_;  // [max_rows, ...]
   Buffer logits_;
   int64_t logits_rows_ = 0;
+  Buffer peaks_, medians_;
+  int64_t peak_floats_ = 0, median_floats_ = 0;
 };
 
 }  // namespace tessera

@@ -124,10 +124,33 @@ class Llava final : public LlavaModel {
       ops_->ScatterRows(rows, staging_.At<int32_t>(splice_rows_[i]), s.rows, width, embeddings);
     }
     const float* logits = decoder_->Forward(device);
+    const int64_t rows = config_.text.layers * device.peak_rows;
+    FetchFloats(decoder_->peaks(), rows * device.peaks, &peaks_.peaks);
+    FetchFloats(decoder_->medians(), device.medians ? rows : 0, &peaks_.medians);
     if (logits == nullptr) return nullptr;
     host_logits_.resize(device.logit_rows * config_.text.vocab);
     ops_->CopyToHost(host_logits_.data(), logits, static_cast<int64_t>(host_logits_.size()) * 4);
     return host_logits_.data();
+  }
+
+  const Peaks& peaks() const override { return peaks_; }
+
+  void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                        const LowPassSegment& segment, float* out) override {
+    const KvGeometry geometry = config_.text.kv_geometry();
+    const int64_t bytes = int64_t{geometry.layers} * segment.tokens * 4 * 4;
+    if (bytes > residual_bytes_) {
+      residual_bytes_ = bytes;
+      residuals_ = ops_->Allocate(bytes);
+    }
+    staging_.Clear();
+    const int64_t list = staging_.Add(pages);
+    staging_.Upload();
+    auto* device = reinterpret_cast<float*>(residuals_.get());
+    ops_->LowPassResiduals(arena, geometry, staging_.At<PageId>(list),
+                           static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
+                           segment.tokens, segment.kept, device);
+    ops_->CopyToHost(out, device, bytes);
   }
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
@@ -146,6 +169,11 @@ class Llava final : public LlavaModel {
   int max_rows() const override { return max_rows_; }
 
  private:
+  void FetchFloats(const float* device, int64_t n, std::vector<float>* host) {
+    host->resize(n);
+    if (n > 0) ops_->CopyToHost(host->data(), device, n * 4);
+  }
+
   DeviceBatch Stage(const Batch& batch, uint8_t* arena) {
     struct LayerOffsets {
       int64_t slots, pages, runs, run_begin;
@@ -155,6 +183,7 @@ class Llava final : public LlavaModel {
     const int64_t ids = staging_.Add(batch.ids), positions = staging_.Add(batch.positions);
     const int64_t query_begin = staging_.Add(batch.query_begin);
     const int64_t logit_rows = staging_.Add(batch.logit_rows);
+    const int64_t peak_rows = staging_.Add(batch.peak_rows);
     const int64_t transform_rows = staging_.Add(batch.transform_rows);
     const int64_t transform_sequences = staging_.Add(batch.transform_sequences);
     for (const Batch::Splice& s : batch.splices) {
@@ -176,6 +205,10 @@ class Llava final : public LlavaModel {
     device.positions = staging_.At<int32_t>(positions);
     device.query_begin = staging_.At<int32_t>(query_begin);
     device.logit_row = staging_.At<int32_t>(logit_rows);
+    device.peak_rows = static_cast<int64_t>(batch.peak_rows.size());
+    device.peaks = batch.peaks;
+    device.medians = batch.medians;
+    device.peak_row = staging_.At<int32_t>(peak_rows);
     if (!batch.transform_rows.empty()) {
       device.transform_rows = staging_.At<uint8_t>(transform_rows);
       device.transform_sequences = staging_.At<uint8_t>(transform_sequences);
@@ -196,7 +229,9 @@ class Llava final : public LlavaModel {
   std::unique_ptr<ClipTower> tower_;
   Projector projector_;
   std::unique_ptr<LlamaDecoder> decoder_;
-  Buffer pixels_, vision_out_;
+  Buffer pixels_, vision_out_, residuals_;
+  int64_t residual_bytes_ = 0;
+  Peaks peaks_;
   std::vector<int64_t> splice_rows_;  // staging offsets
   std::vector<float> host_logits_;
 };

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cache/policy_stats.h"
 #include "cache/storage.h"
 #include "engine/batch.h"
 #include "engine/model_config.h"
@@ -35,6 +36,17 @@ class LlavaModel {
   // Runs the decoder over the batch; new K/V go into the arena. Returns the host logits
   // [batch.logit_rows.size(), vocab], valid until the next call.
   virtual const float* Forward(const Batch& batch, uint8_t* arena) = 0;
+  // What the last Forward measured of batch.peak_rows, on the host.
+  struct Peaks {
+    std::vector<float> peaks;    // [layers, peak_rows, batch.peaks]
+    std::vector<float> medians;  // [layers, peak_rows], where wanted
+  };
+  virtual const Peaks& peaks() const = 0;
+
+  // Ops::LowPassResiduals of one segment: pages [layers, layer_pages], host out [layers, tokens,
+  // 4].
+  virtual void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                const LowPassSegment& segment, float* out) = 0;
 
   // Brings tokens into other pages, as a policy's commit or window exit asks.
   virtual void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) = 0;

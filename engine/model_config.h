@@ -20,7 +20,8 @@
 
 namespace tessera {
 
-struct LlamaConfig {  // defaults: transformers' LlamaConfig
+struct LlamaConfig {             // defaults: transformers' LlamaConfig
+  std::string family = "llama";  // model_type: llama, mistral or qwen2
   int vocab = 32000;
   int hidden = 4096;
   int intermediate = 11008;

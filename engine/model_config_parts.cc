@@ -110,6 +110,7 @@ absl::Status ReadTextConfig(const Json& json, absl::string_view where, LlamaConf
     return Unsupported(where, absl::StrCat("model_type \"", model_type, "\""));
   }
   *text = family->defaults;
+  text->family = family->model_type;
   RETURN_IF_ERROR(GetInt(json, where, "vocab_size", 1, kMaxVocab, &text->vocab));
   RETURN_IF_ERROR(GetInt(json, where, "hidden_size", 1, kMaxWidth, &text->hidden));
   RETURN_IF_ERROR(GetInt(json, where, "intermediate_size", 1, kMaxInner, &text->intermediate));

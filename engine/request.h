@@ -89,6 +89,8 @@ enum class FinishReason { kNone, kStop, kLength };
 
 struct Usage {
   int prompt_tokens = 0, image_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0;
+  int recomputed_tokens =
+      0;  // found in the prefix index, but run again for the policy's statistics
   int64_t kv_bytes = 0, kv_bytes_peak = 0;
   double kv_mean_bits = 0;                      // per stored value, metadata included
   double evicted_text = 0, evicted_vision = 0;  // tokens, mean over layers

@@ -49,6 +49,7 @@ void Scheduler::Preempt(Sequence* sequence, StepPlan* plan) {
   sequence->cache.Release();
   sequence->computed = 0;
   sequence->committed = false;
+  sequence->stats.Clear();
   sequence->registered_blocks = 0;
   ++sequence->preemptions;
   InsertByRank(waiting_, sequence);
@@ -74,13 +75,17 @@ bool Scheduler::MakeRoom(Sequence* sequence, int tokens, StepPlan* plan) {
 }
 
 bool Scheduler::TryAdmit(Sequence* sequence) {
-  int hit_blocks = 0;
+  int hit_blocks = 0, unused_blocks = 0;
   if (sequence->use_prefix) {
     // At least one token must run, or there would be no logits.
     // What follows a commit is not looked up: it is computed over compressed pages.
+    // A hit skips the layers, so it ends where the policy's statistics begin.
+    const int first_to_run = sequence->needs.FirstToRun(sequence->view());
     const int max_blocks = (sequence->plain_tokens() - 1) / kBlockTokens;
-    const PrefixIndex::Match match = prefix_->Find(sequence->BlockKeys(), max_blocks);
+    const PrefixIndex::Match match =
+        prefix_->Find(sequence->BlockKeys(), std::min(max_blocks, first_to_run / kBlockTokens));
     hit_blocks = match.blocks;
+    unused_blocks = prefix_->Peek(sequence->BlockKeys(), max_blocks) - hit_blocks;
     if (hit_blocks > 0) sequence->cache.AdoptPrefix(match.pages, hit_blocks * kBlockTokens);
   }
   if (!running_.empty()) {
@@ -100,7 +105,10 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
   const int hit = hit_blocks * kBlockTokens;
   sequence->computed = hit;
   sequence->registered_blocks = hit_blocks;
-  if (!sequence->was_admitted) sequence->cached_tokens = std::min(hit, sequence->prompt_tokens);
+  if (!sequence->was_admitted) {
+    sequence->cached_tokens = std::min(hit, sequence->prompt_tokens);
+    sequence->recomputed_tokens = unused_blocks * kBlockTokens;
+  }
   sequence->was_admitted = true;
   sequence->running = true;
   InsertByRank(running_, sequence);
@@ -163,17 +171,23 @@ void Scheduler::Complete(const StepPlan::Item& item) {
 }
 
 Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
-  if (!s->running || !s->policy->compresses() || s->computed < s->commit_tokens) return {};
-  const bool commit = !s->committed;
+  const bool commit = s->commit_due();
+  if (!commit && !(s->running && s->committed)) return {};
   int64_t exited = 0;
   StepPlan plan;  // collects the preempted only
-  Selection kept;
-  if (commit) kept = s->policy->Select(s->view(), {}, arena_->geometry());
+  Selection kept, pivots;
+  if (commit) {
+    const std::vector<LayerStats> stats = s->stats.Layers();
+    kept = s->policy->Select(s->view(), stats, arena_->geometry());
+    pivots = s->policy->Pivots(kept, stats);
+    if (s->keep_scores) s->scores = s->stats.Scores();
+    s->stats.Clear();
+  }
   // Layer by layer: beside the old pages of one layer stand only its own new ones.
   for (int layer = 0; s->running && layer < s->cache.layers(); ++layer) {
     const LayerStorage storage = s->policy->Layer(layer);
     std::vector<MoveBatch> moves;
-    while (!(commit ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves)
+    while (!(commit ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves, pivots[layer])
                     : s->cache.ExitWindow(layer, s->vision, storage, &moves))) {
       if (FreeSome(s, 1, &plan)) continue;
       Preempt(s, &plan);  // even alone there is no room now: it starts again later

@@ -6,9 +6,11 @@ namespace tessera {
 
 std::vector<uint8_t> VisionFlags(const Prompt& prompt) {
   std::vector<uint8_t> flags(prompt.ids.size());
+  uint8_t flag = 1;
   for (const Prompt::ImageSpan& span : prompt.images) {
     const int64_t rows = prompt.image_tokens / static_cast<int64_t>(prompt.images.size());
-    std::fill_n(flags.begin() + span.begin, rows, uint8_t{1});
+    std::fill_n(flags.begin() + span.begin, rows, flag);
+    flag = flag == 1 ? 2 : 1;
   }
   return flags;
 }
@@ -32,6 +34,7 @@ Sequence::Sequence(Arena* arena, const Prompt& prompt, const Policy& policy, int
                    int64_t arrival)
     : prompt(&prompt),
       policy(&policy),
+      needs(policy.needs()),
       vision(VisionFlags(prompt)),
       priority(priority),
       arrival(arrival),

@@ -15,6 +15,7 @@
 #include "cache/policy.h"
 #include "cache/prefix_index.h"
 #include "cache/sequence_cache.h"
+#include "engine/prompt_stats.h"
 #include "engine/request.h"
 
 namespace tessera {
@@ -31,6 +32,10 @@ struct Sequence {
   int NextChunk() const;
   // What the policy decides about at the commit.
   PromptView view() const { return {absl::MakeConstSpan(vision).first(commit_tokens)}; }
+  // The prompt is computed up to the commit and waits for the policy's answer.
+  bool commit_due() const {
+    return running && policy->compresses() && !committed && computed >= commit_tokens;
+  }
 
   int to_compute() const { return static_cast<int>(tokens.size()) - computed; }
   // Keys of all full blocks of `tokens`; extended as tokens are appended.
@@ -38,7 +43,8 @@ struct Sequence {
 
   const Prompt* prompt;         // not owned
   const Policy* policy;         // not owned
-  std::vector<uint8_t> vision;  // [prompt_tokens] 1: an image's token
+  PolicyNeeds needs;            // the policy's
+  std::vector<uint8_t> vision;  // [prompt_tokens] VisionFlags
   int priority;
   int64_t arrival;              // unique; order of submission
   std::vector<int32_t> tokens;  // prompt, then output
@@ -52,7 +58,11 @@ struct Sequence {
   Digest prefix_root{};  // when use_prefix
 
   SequenceCache cache;
-  int cached_tokens = 0;  // of the prompt, found in the prefix index at the first admission
+  PromptStats stats;          // until the commit
+  bool keep_scores = false;   // for an explanation
+  TokenScores scores;         // when keep_scores, from the commit on
+  int cached_tokens = 0;      // of the prompt, found in the prefix index at the first admission
+  int recomputed_tokens = 0;  // likewise, but run again because the policy needs their statistics
   bool was_admitted = false;
   int preemptions = 0;
   int registered_blocks = 0;  // full blocks already offered to the prefix index
@@ -62,7 +72,7 @@ struct Sequence {
   std::vector<Digest> block_keys_;
 };
 
-// [prompt tokens] 1 where an image's token stands.
+// [prompt tokens] 1 and 2, in turn by image, where an image's token stands; else 0.
 std::vector<uint8_t> VisionFlags(const Prompt& prompt);
 
 // Tokens that `prompt` (its image spans) and later output give as prefix tokens [first, last).

@@ -16,6 +16,7 @@
 
 #include "kernels/base.h"
 #include "kernels/page_layout.h"
+#include "kernels/statistics_ops.h"
 
 namespace tessera {
 
@@ -58,13 +59,14 @@ struct KvLayerView {
 struct TokenMove {
   KvSlot from;  // in a RAW16 page
   KvSlot to;
+  PageId header = kNoPage;  // where the format has one: the segment's, written with it
 };
 
 enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
 
-class Ops {
+// What only KV policies ask for is in the base class.
+class Ops : public StatisticsOps {
  public:
-  virtual ~Ops() = default;
   virtual const char* name() const = 0;
 
   // --- memory ---------------------------------------------------------------------------------
@@ -126,20 +128,23 @@ class Ops {
                             const RopeTable& rope, const KvLayerView& kv) = 0;
   // out[rows, heads, head_dim] = softmax(q k^T / sqrt(head_dim)) v for the rows of sequence s,
   // query_begin[s] .. query_begin[s+1], over the sequence's runs, which may be of any formats in
-  // any order. Causality needs no positions: n > 1 query rows are themselves the last n stored
-  // tokens, in order, of the last run, which is RAW16; row j of n sees everything but the last
-  // n - 1 - j tokens. q is the first `heads` of qkv's rows, with row stride
-  // (heads + 2 kv_heads) * head_dim. heads is a multiple of kv_heads (GQA). Where
-  // transformed[sequence] is not 0, what is stored was multiplied by H, and so is every head of
-  // out: it is as if nothing had been. `transformed` is null: none.
+  // any order; where a run says so, its logits are mapped before softmax (LogitMap). Causality
+  // needs no positions: n > 1 query rows are themselves the last n stored tokens, in order, of the
+  // last run, which is RAW16; row j of n sees everything but the last n - 1 - j tokens. q is the
+  // first `heads` of qkv's rows, with row stride (heads + 2 kv_heads) * head_dim. heads is a
+  // multiple of kv_heads (GQA). Where transformed[sequence] is not 0, what is stored was multiplied
+  // by H, and so is every head of out: it is as if nothing had been. `transformed` is null: none.
   virtual void PagedAttention(const float* qkv, const int32_t* query_begin,
                               const uint8_t* transformed, int64_t num_sequences, int64_t heads,
                               const KvLayerView& kv, float* out) = 0;
+  // Rows x heads, since the start, whose LogitMap had its slope held at 0.
+  virtual int64_t held_slopes() const = 0;
   // Copies n tokens, K and V of all KV heads, from RAW16 pages into slots of pages of format `to`,
   // quantized by `rule` (quantize.h); RAW16 to RAW16 copies. Codes depend on the token alone, or,
   // where FillsWholePages(to), on the page's tokens: moves then come in groups that fill one page's
-  // slots 0, 1, 2, ... A page is not both source and destination of one call; a slot is written
-  // once. Pages of all layers may mix. REQUIRES: Supports(to).
+  // slots 0, 1, 2, ... Where HasHeader(to), neighbouring moves of one header are a whole segment,
+  // whose ranges are written to the header. A page is not both source and destination of one call;
+  // a slot is written once. Pages of all layers may mix. REQUIRES: Supports(to).
   virtual void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to,
                           const QuantRule& rule, const TokenMove* moves, int64_t n) = 0;
 };

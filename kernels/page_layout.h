@@ -12,65 +12,22 @@
 // Below: unsigned codes c packed along head_dim, the first in a byte's lowest bits. A row is whole
 // bytes, so tokens of one page may be written at the same time.
 // Meta: half scales s, then half offsets m; a value is s * c + m, rounded once to float (s * c
-// needs at most 19 bits, so a fused multiply-add gives the same). Axis kToken: one pair per slot;
-// kChannel: one pair per channel, for all slots of the page, which is therefore filled at once.
+// needs at most 19 bits, so a fused multiply-add gives the same). Axis kToken: one pair per slot
+// and group of channels, group by group (the last group may be short); kChannel: one pair per
+// channel, for all slots of the page, which is therefore filled at once; kSegment: none here. A
+// page of format kHeader is such meta and nothing else: K scales, K offsets, V scales, V offsets.
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <string_view>  // this header must compile in .cu files, so not Abseil's
 
 #include "kernels/base.h"
+#include "kernels/formats.h"
 
 namespace tessera {
 
 using PageId = uint32_t;
 constexpr int64_t kPageUnitBytes = 64;
 constexpr PageId kNoPage = 0xffffffffu;
-
-// What a page stores. Values index kFormatTable and are part of the kernels' interface: append
-// only, at most 12 (kernels are instantiated for each).
-enum class Format : uint8_t { kRaw16, kToken8, kToken4, kToken2, kToken1, kKivi4, kKivi2, kKivi1 };
-
-enum class Axis : uint8_t { kNone, kToken, kChannel };  // what one scale and offset serve
-struct Codec {
-  int bits;
-  Axis axis;
-};
-struct FormatSpec {
-  const char* name;
-  // 32 keeps a scale per channel at one bit a value and 1-bit units at 16 bytes. 16 where a page
-  // would otherwise exceed a RAW16 page: the largest page of all decides the arena's slabs.
-  int page_tokens;
-  Codec k, v;
-};
-inline constexpr FormatSpec kFormatTable[] = {
-    {"raw16", 16, {16, Axis::kNone}, {16, Axis::kNone}},
-    {"token8", 16, {8, Axis::kToken}, {8, Axis::kToken}},
-    {"token4", 32, {4, Axis::kToken}, {4, Axis::kToken}},
-    {"token2", 32, {2, Axis::kToken}, {2, Axis::kToken}},
-    {"token1", 32, {1, Axis::kToken}, {1, Axis::kToken}},
-    {"kivi4", 32, {4, Axis::kChannel}, {4, Axis::kToken}},
-    {"kivi2", 32, {2, Axis::kChannel}, {2, Axis::kToken}},
-    {"kivi1", 32, {1, Axis::kChannel}, {1, Axis::kToken}},
-};
-constexpr int kNumFormats = sizeof(kFormatTable) / sizeof(kFormatTable[0]);
-static_assert(kNumFormats <= 12);
-
-constexpr const FormatSpec& SpecOf(Format f) { return kFormatTable[static_cast<int>(f)]; }
-constexpr const Codec& CodecOf(Format f, bool value) { return value ? SpecOf(f).v : SpecOf(f).k; }
-constexpr const char* FormatName(Format f) { return SpecOf(f).name; }
-constexpr int PageTokens(Format f) { return SpecOf(f).page_tokens; }
-// True where a page must be filled by one MoveTokens with all its tokens.
-constexpr bool FillsWholePages(Format f) {
-  return SpecOf(f).k.axis == Axis::kChannel || SpecOf(f).v.axis == Axis::kChannel;
-}
-constexpr std::optional<Format> FormatFromName(std::string_view name) {
-  for (int i = 0; i < kNumFormats; ++i) {
-    if (name == kFormatTable[i].name) return static_cast<Format>(i);
-  }
-  return std::nullopt;
-}
 
 // The shape of the cache of one model.
 struct KvGeometry {
@@ -84,10 +41,15 @@ constexpr int64_t RowBytes(const Codec& c, int head_dim) { return int64_t{head_d
 constexpr int64_t CodesBytes(Format f, int head_dim, bool value) {
   return PageTokens(f) * RowBytes(CodecOf(f, value), head_dim);
 }
+// Channels that share a token's scale.
+constexpr int GroupChannels(const Codec& c, int head_dim) {
+  return c.group > 0 && c.group < head_dim ? c.group : head_dim;
+}
 // Scales of a part; it has as many offsets.
 constexpr int64_t Scales(Format f, int head_dim, bool value) {
-  const Axis axis = CodecOf(f, value).axis;
-  return axis == Axis::kNone ? 0 : axis == Axis::kToken ? PageTokens(f) : head_dim;
+  const Codec& c = CodecOf(f, value);
+  if (c.axis == Axis::kChannel) return head_dim;
+  return c.axis == Axis::kToken ? PageTokens(f) * CeilDiv(head_dim, GroupChannels(c, head_dim)) : 0;
 }
 constexpr int64_t MetaBytes(Format f, int head_dim, bool value) {
   return Scales(f, head_dim, value) * 4;
@@ -114,9 +76,12 @@ constexpr int64_t RowOffset(Format f, int head_dim, int head, bool value, int sl
 }
 constexpr int64_t CodeByte(int bits, int channel) { return int64_t{channel} * bits / 8; }
 constexpr int CodeShift(int bits, int channel) { return channel * bits % 8; }
-// The half scale and offset that serve (slot, channel); axis is not kNone.
+// The half scale and offset that serve (slot, channel); axis is kToken or kChannel.
 constexpr int64_t ScaleOffset(Format f, int head_dim, int head, bool value, int slot, int channel) {
-  const int index = CodecOf(f, value).axis == Axis::kToken ? slot : channel;
+  const Codec& c = CodecOf(f, value);
+  const int index = c.axis == Axis::kToken
+                        ? channel / GroupChannels(c, head_dim) * PageTokens(f) + slot
+                        : channel;
   return MetaOffset(f, head_dim, head, value) + 2 * int64_t{index};
 }
 constexpr int64_t OffsetOffset(Format f, int head_dim, int head, bool value, int slot,
@@ -139,11 +104,22 @@ struct KvSlot {
   uint32_t slot;  // token index inside the page
 };
 
+// What attention does to a run's logits (q k^T / sqrt(head_dim)) before softmax: for each query the
+// affine map that sends [min, max] over all tokens of the sequence's runs with a map to
+// [min + raise, max - lower], its slope never below 0 (CalibQuant, arXiv 2502.14882, tau_1, tau_2).
+struct LogitMap {
+  float raise = 0;
+  float lower = 0;
+  constexpr bool identity() const { return raise == 0 && lower == 0; }
+};
+
 // One run: the pages of one format that one (sequence, layer) holds, oldest token first.
 struct KvRun {
   Format format;
-  int32_t first_page;  // index into the layer's page array
-  int32_t tokens;      // > 0; the last page may be part-filled
+  int32_t first_page;       // index into the layer's page array
+  int32_t tokens;           // > 0; the last page may be part-filled
+  PageId header = kNoPage;  // HasHeader(format): where the scales are
+  LogitMap map;             // identity, or equal to that of the sequence's other runs with a map
 };
 
 }  // namespace tessera

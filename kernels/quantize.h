@@ -9,6 +9,9 @@
 // nearest on the grid that is stored, not on the one before rounding. With an integer offset that
 // is AKVQ's c = clamp(round(x / s) + z), m = -s z, but for the rounding of m and for ties (AKVQ-VL,
 // arXiv 2501.15021; a real offset is KIVI's rule, arXiv 2402.02750).
+// min and max are those of the vector after the `quantile` share of its n values was set aside at
+// either end: order statistics, Trimmed(n, quantile) from the smallest and from the largest, so
+// that nothing is interpolated (the quantile range of CalibQuant's first version). 0: min and max.
 // A vector whose s is zero in half (hi = lo first of all) stores s = 1, m = min unclipped, codes 0.
 // Minus zero counts as zero. With a NaN among the values the vector's bits are unspecified.
 //
@@ -27,12 +30,18 @@ struct QuantRule {
   float clip_k = 1;
   float clip_v = 1;
   bool integer_offset = false;
+  float quantile = 0;  // in [0, 0.5)
 };
 
 struct Affine {  // half bits, as stored
   uint16_t scale;
   uint16_t offset;
 };
+
+// Values set aside at either end of n.
+constexpr int64_t Trimmed(int64_t n, float quantile) {
+  return static_cast<int64_t>(double{quantile} * static_cast<double>(n - 1));
+}
 
 constexpr int MaxCode(int bits) { return (1 << bits) - 1; }
 
@@ -62,18 +71,19 @@ constexpr uint16_t LoadHalfBits(const uint8_t* p) {
   return static_cast<uint16_t>(p[0] | (p[1] << 8));
 }
 
-// One element of a page in any format.
+// One element of a page in any format; `header` is that of its segment, where there is one.
 constexpr float PageElement(const uint8_t* page, Format f, int head_dim, int head, bool value,
-                            int slot, int channel) {
+                            int slot, int channel, const uint8_t* header = nullptr) {
   const Codec& codec = CodecOf(f, value);
   const uint8_t* code =
       page + RowOffset(f, head_dim, head, value, slot) + CodeByte(codec.bits, channel);
   if (codec.axis == Axis::kNone) return HalfToFloat(LoadHalfBits(code));
   const int c = (*code >> CodeShift(codec.bits, channel)) & MaxCode(codec.bits);
-  const float s =
-      HalfToFloat(LoadHalfBits(page + ScaleOffset(f, head_dim, head, value, slot, channel)));
-  const float m =
-      HalfToFloat(LoadHalfBits(page + OffsetOffset(f, head_dim, head, value, slot, channel)));
+  const uint8_t* meta = HasHeader(f) ? header : page;
+  const Format of = HasHeader(f) ? Format::kHeader : f;
+  const auto half = [meta](int64_t at) { return HalfToFloat(LoadHalfBits(meta + at)); };
+  const float s = half(ScaleOffset(of, head_dim, head, value, slot, channel));
+  const float m = half(OffsetOffset(of, head_dim, head, value, slot, channel));
   return s * static_cast<float>(c) + m;
 }
 

@@ -8,6 +8,8 @@
 #include "kernels/host_memory.h"
 #include "kernels/quantize.h"
 #include "kernels/reference_cache.h"
+#include "kernels/reference_statistics.h"
+#include "kernels/runs.h"
 #include "kernels/tensor.h"
 
 namespace tessera {
@@ -226,29 +228,30 @@ class ReferenceOps final : public Ops {
     const double scale = 1 / std::sqrt(static_cast<double>(dim));
     struct Stored {
       const uint8_t* page;
+      const uint8_t* header;
       Format format;
       int slot;
+      bool mapped;
     };
     for (int64_t s = 0; s < num_sequences; ++s) {
       const int64_t rows = query_begin[s + 1] - query_begin[s];
       if (rows == 0) continue;
       std::vector<Stored> tokens;  // of the sequence, in the order of its runs
+      const LogitMap map = CheckRuns(kv, s, rows);
+      const auto at = [&kv](PageId page) { return kv.arena + page * kPageUnitBytes; };
       for (int32_t i = kv.run_begin[s]; i < kv.run_begin[s + 1]; ++i) {
         const KvRun& run = kv.runs[i];
         const int per_page = PageTokens(run.format);
+        const uint8_t* header = HasHeader(run.format) ? at(run.header) : nullptr;
         for (int32_t t = 0; t < run.tokens; ++t) {
-          const PageId page = kv.pages[run.first_page + t / per_page];
-          tokens.push_back({kv.arena + page * kPageUnitBytes, run.format, t % per_page});
+          tokens.push_back({at(kv.pages[run.first_page + t / per_page]), header, run.format,
+                            t % per_page, !run.map.identity()});
         }
-      }
-      if (rows > 1) {
-        const KvRun& last = kv.runs[kv.run_begin[s + 1] - 1];
-        TESSERA_CHECK(last.format == Format::kRaw16 && last.tokens >= rows);
       }
       const auto element = [&](int64_t token, int64_t head, bool value, int64_t i) {
         const Stored& t = tokens[token];
         return PageElement(t.page, t.format, static_cast<int>(dim), static_cast<int>(head), value,
-                           t.slot, static_cast<int>(i));
+                           t.slot, static_cast<int>(i), t.header);
       };
       for (int64_t row = query_begin[s]; row < query_begin[s + 1]; ++row) {
         const int64_t visible =
@@ -264,6 +267,13 @@ class ReferenceOps final : public Ops {
               scores[t] += double{q[i]} * element(t, kv_head, false, i);
             scores[t] *= scale;
           }
+          if (!map.identity()) {
+            std::vector<double*> mapped;
+            for (int64_t t = 0; t < visible; ++t) {
+              if (tokens[t].mapped) mapped.push_back(&scores[t]);
+            }
+            held_slopes_ += ReferenceMapLogits(map, mapped) ? 1 : 0;
+          }
           WeighValues(
               scores, dim, [&](int64_t t, int64_t i) { return element(t, kv_head, true, i); }, to);
           if (transformed && transformed[s]) ReferenceHadamard(to, dim);
@@ -272,10 +282,30 @@ class ReferenceOps final : public Ops {
     }
   }
 
+  int64_t held_slopes() const override { return held_slopes_; }
+
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     ReferenceMoveTokens(arena, geometry, to, rule, moves, n);
   }
+
+  void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,
+                float* peaks, float* medians) override {
+    ReferenceRowPeaks(x, from_row, rows, cols, top, peaks, medians);
+  }
+  void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
+                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        float* out) override {
+    ReferenceLowPassResiduals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
+  }
+  void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
+                        int64_t num_jobs, int64_t heads, const KvLayerView& kv,
+                        float* columns) override {
+    ReferenceAttentionColumns(qkv, query_begin, jobs, num_jobs, heads, kv, columns);
+  }
+
+ private:
+  int64_t held_slopes_ = 0;
 };
 
 }  // namespace

@@ -1,8 +1,8 @@
 // `akvq`: AKVQ-VL, bits by what attention looks at, after a Walsh-Hadamard rotation.
 //
 // arXiv 2501.15021. Every layer: the last `window` tokens at 16 bit; q, k, v rotated, also what is
-// at 16 bit. Text-salient layers (0 .. tsa-1; Table I: the first two of LLaVA-1.5 and v1.6-vicuna,
-// none of v1.6-mistral, so `tsa=0` there): older text at `text` bits, vision at `low`. The other,
+// at 16 bit. Text-salient layers (0 .. tsa-1; Table I: the first two of LLaVA-1.5, v1.6-vicuna and
+// Qwen2-VL, none of v1.6-mistral): older text at `text` bits, vision at `low`. The other,
 // pivot-salient layers: everything older at `low`. Per token and head, asymmetric, integer zero
 // point, range clipped to 0.8 at 2 bit and not at 4.
 //
@@ -11,10 +11,11 @@
 // tokens: window .. window + 31, never fewer than published), 8 bit is not clipped, 1 bit shrinks
 // the range to 0.3 with a real offset (a min/max range at 1 bit errs by more than the signal).
 //
-// Pivots, the tokens with massive activations that the paper keeps at 16 bit in pivot-salient
-// layers, come with the statistics of the residual stream. Until those are collected `pivots` must
-// be 0, so that nobody takes these answers for the full method's.
-#include "absl/strings/str_cat.h"
+// Pivots (pivots.h), published as 15 tokens found by massive activations with neither test nor
+// tensor named: in pivot-salient layers only (in text-salient ones there are no massive activations
+// yet), among the prompt's tokens that a selector left, the window's included, by the layer's own
+// input. They stay at 16 bit; generated tokens never become pivots.
+#include "cache/policies/pivots.h"
 #include "cache/policies/policies.h"
 
 namespace tessera {
@@ -26,9 +27,12 @@ constexpr ParameterSpec kParameters[] = {
     {"low", ParameterSpec::Kind::kChoice, 2, 0, 0, kTokenBits, "bits of older tokens"},
     {"text", ParameterSpec::Kind::kChoice, 1, 0, 0, kTokenBits,
      "bits of older text in text-salient layers"},
-    {"tsa", ParameterSpec::Kind::kInteger, 2, 0, 1024, "", "text-salient layers, from the first"},
-    {"pivots", ParameterSpec::Kind::kInteger, 0, 0, 4096, "",
+    {"tsa", ParameterSpec::Kind::kInteger, -1, -1, 1024, "",
+     "text-salient layers, from the first (-1: as published for the model's family)"},
+    {"group", ParameterSpec::Kind::kChoice, 0, 0, 0, kGroups, "channels that share a scale"},
+    {"pivots", ParameterSpec::Kind::kInteger, 15, 0, kMaxPivots, "",
      "tokens with massive activations held at 16 bit"},
+    {"pivot_rule", ParameterSpec::Kind::kChoice, 0, 0, 0, kPivotRules, "which tokens these are"},
 };
 
 QuantRule RuleFor(int64_t bits) {
@@ -36,36 +40,60 @@ QuantRule RuleFor(int64_t bits) {
   return {.clip_k = clip, .clip_v = clip, .integer_offset = bits > 1};
 }
 
+PivotRule RuleOf(const PolicyArguments& arguments) {
+  const absl::string_view rule = arguments.Choice("pivot_rule");
+  return rule == "topk"           ? PivotRule::kTopK
+         : rule == "topk_entries" ? PivotRule::kTopKEntries
+                                  : PivotRule::kThreshold;
+}
+
 class Akvq final : public Store {
  public:
   explicit Akvq(const PolicyArguments& arguments)
       : text_form_(arguments.Canonical("akvq")),
         window_(static_cast<int>(arguments.Integer("window"))),
-        low_(BitsOf(arguments, "low")),
-        text_(BitsOf(arguments, "text")),
-        tsa_(arguments.Integer("tsa")) {}
+        low_(ChosenNumber(arguments, "low")),
+        text_(ChosenNumber(arguments, "text")),
+        group_(ChosenNumber(arguments, "group")),
+        tsa_(arguments.Integer("tsa")),
+        pivots_(static_cast<int>(arguments.Integer("pivots"))),
+        pivot_rule_(RuleOf(arguments)) {}
 
   std::string Text() const override { return text_form_; }
+  PolicyNeeds needs() const override { return PivotNeeds(pivot_rule_, pivots_); }
   bool rotated() const override { return true; }
   LayerStorage Layer(int layer) const override {
-    const int64_t text = layer < tsa_ ? text_ : low_;
-    return {TokenFormat(text), TokenFormat(low_), RuleFor(text), RuleFor(low_), window_};
+    const int64_t text = TextSalient(layer) ? text_ : low_;
+    return {TokenFormat(text, group_), TokenFormat(low_, group_), RuleFor(text), RuleFor(low_),
+            window_};
+  }
+  int MaxPivots(int layer) const override { return TextSalient(layer) ? 0 : pivots_; }
+  std::vector<int32_t> Pivots(int layer, absl::Span<const int32_t> kept,
+                              const LayerStats& stats) const override {
+    return FindPivots(pivot_rule_, MaxPivots(layer), kept, stats);
+  }
+  std::shared_ptr<const Store> ForModel(absl::string_view family) const override {
+    if (tsa_ >= 0) return nullptr;
+    auto store = std::make_shared<Akvq>(*this);
+    store->tsa_ = family == "mistral" ? 0 : kTextSalient;
+    return store;
   }
 
  private:
+  static constexpr int64_t kTextSalient = 2;  // of all published models but Mistral's
+  bool TextSalient(int layer) const { return layer < (tsa_ < 0 ? kTextSalient : tsa_); }
+
   std::string text_form_;
   int window_;
   int64_t low_;
   int64_t text_;
+  int64_t group_;
   int64_t tsa_;
+  int pivots_;
+  PivotRule pivot_rule_;
 };
 
 absl::StatusOr<std::shared_ptr<const Store>> MakeAkvq(const PolicyArguments& arguments) {
-  if (const int64_t pivots = arguments.Integer("pivots"); pivots != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "kv policy 'akvq': pivots=", pivots,
-        " needs statistics of the residual stream, which are not collected yet; only 0 works"));
-  }
   return std::make_shared<Akvq>(arguments);
 }
 

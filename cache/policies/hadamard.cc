@@ -5,7 +5,8 @@
 // ablation row "+WHT" (arXiv 2501.15021).
 // Ours: no clipping at 2 bit and above (QuaRot's 0.95 gains little beyond 4 bit, and so the effect
 // of the rotation alone shows); at 1 bit, where a min/max range means an error above the signal,
-// the range shrinks to 0.3 and the offset is real. The zero point is otherwise an integer.
+// the range shrinks to 0.3 and the offset is real. The zero point is otherwise an integer. The
+// rotation spans the head whatever `group` shares a scale.
 #include "cache/policies/policies.h"
 
 namespace tessera {
@@ -14,13 +15,14 @@ namespace {
 constexpr ParameterSpec kParameters[] = {
     {"bits", ParameterSpec::Kind::kChoice, 2, 0, 0, kTokenBits, "bits of a stored value"},
     {"window", ParameterSpec::Kind::kInteger, 0, 0, kMaxTokens, "", "newest tokens held at 16 bit"},
+    {"group", ParameterSpec::Kind::kChoice, 0, 0, 0, kGroups, "channels that share a scale"},
 };
 
 absl::StatusOr<std::shared_ptr<const Store>> MakeHadamard(const PolicyArguments& arguments) {
-  const int64_t bits = BitsOf(arguments, "bits");
+  const int64_t bits = ChosenNumber(arguments, "bits");
   const float clip = bits == 1 ? 0.3f : 1.0f;
   const QuantRule rule = {.clip_k = clip, .clip_v = clip, .integer_offset = bits > 1};
-  const Format format = TokenFormat(bits);
+  const Format format = TokenFormat(bits, ChosenNumber(arguments, "group"));
   return std::make_shared<UniformStore>(
       arguments.Canonical("hadamard"), /*rotated=*/true,
       LayerStorage{format, format, rule, rule, static_cast<int>(arguments.Integer("window"))});

@@ -1,11 +1,11 @@
 // `kivi`: keys per channel, values per token, the newest tokens at 16 bit.
 //
 // KIVI (arXiv 2402.02750): keys have outlier channels that stay the same over tokens, values do
-// not. K takes one real range per channel over a group of 32 tokens (the published default G), V
-// one per token and head; min/max, no clipping; prefill attention reads 16 bit.
+// not. K takes one real range per channel over a group of 32 tokens, V one per token over `group`
+// channels (both 32 as published); min/max, no clipping; prefill attention reads 16 bit.
 // Ours: one window for K and V (published: K leaves `residual` tokens at once, V one by one), which
 // leaves in groups of 32: `residual` to `residual` + 31 tokens are at 16 bit, never fewer than
-// published. V's group is the whole head (published: 32 channels).
+// published. K's group stays 32 tokens, a page, when V's is larger.
 #include "cache/policies/policies.h"
 
 namespace tessera {
@@ -15,11 +15,14 @@ constexpr ParameterSpec kParameters[] = {
     {"bits", ParameterSpec::Kind::kChoice, 1, 0, 0, "4|2|1", "bits of a stored value"},
     {"residual", ParameterSpec::Kind::kInteger, 128, 0, kMaxTokens, "",
      "newest tokens held at 16 bit"},
+    {"group", ParameterSpec::Kind::kChoice, 2, 0, 0, kGroups,
+     "channels of a value that share a scale"},
 };
 
 absl::StatusOr<std::shared_ptr<const Store>> MakeKivi(const PolicyArguments& arguments) {
-  const int64_t bits = BitsOf(arguments, "bits");
-  const Format format = bits == 4 ? Format::kKivi4 : bits == 2 ? Format::kKivi2 : Format::kKivi1;
+  const int bits = static_cast<int>(ChosenNumber(arguments, "bits"));
+  const int group = static_cast<int>(ChosenNumber(arguments, "group"));
+  const Format format = FormatOf({bits, Axis::kChannel}, {bits, Axis::kToken, group});
   const QuantRule rule = {.clip_k = 1, .clip_v = 1, .integer_offset = false};
   return std::make_shared<UniformStore>(
       arguments.Canonical("kivi"), /*rotated=*/false,

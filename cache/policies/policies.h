@@ -25,22 +25,27 @@ PolicyEntry NonePolicy();
 // Selectors.
 PolicyEntry WindowPolicy();
 PolicyEntry RandomPolicy();
+PolicyEntry FlashCachePolicy();
 // Stores.
 PolicyEntry RtnPolicy();
 PolicyEntry HadamardPolicy();
 PolicyEntry KiviPolicy();
 PolicyEntry AkvqPolicy();
+PolicyEntry CalibQuantPolicy();
 
-// The per-token format of `bits` (8, 4, 2 or 1).
-Format TokenFormat(int64_t bits);
+// The format of these codecs; CHECKs that the table has it.
+Format FormatOf(const Codec& k, const Codec& v);
+// The per-token format of `bits` (8, 4, 2 or 1) with scales of `group` channels (0: the head).
+Format TokenFormat(int64_t bits, int64_t group);
 constexpr const char* kTokenBits = "8|4|2|1";
-// The value of a kChoice parameter with choices such as kTokenBits.
-int64_t BitsOf(const PolicyArguments& arguments, absl::string_view name);
+constexpr const char* kGroups = "head|64|32";
+// The value of a kChoice parameter with choices such as kTokenBits or kGroups; "head" is 0.
+int64_t ChosenNumber(const PolicyArguments& arguments, absl::string_view name);
 
 // The largest `window`, `recent`, ...: beyond every context, and sums stay in range.
 constexpr double kMaxTokens = 1 << 24;
 
-// A store that keeps every layer and both classes in one format.
+// A store that treats every layer alike.
 class UniformStore : public Store {
  public:
   UniformStore(std::string text, bool rotated, const LayerStorage& layer)

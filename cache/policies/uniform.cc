@@ -5,24 +5,26 @@
 
 namespace tessera {
 
-Format TokenFormat(int64_t bits) {
-  switch (bits) {
-    case 8:
-      return Format::kToken8;
-    case 4:
-      return Format::kToken4;
-    case 2:
-      return Format::kToken2;
-    default:
-      TESSERA_CHECK(bits == 1);
-      return Format::kToken1;
+Format FormatOf(const Codec& k, const Codec& v) {
+  const auto same = [](const Codec& a, const Codec& b) {
+    return a.bits == b.bits && a.axis == b.axis && a.group == b.group;
+  };
+  for (int f = 0; f < kNumFormats; ++f) {
+    if (same(kFormatTable[f].k, k) && same(kFormatTable[f].v, v)) return static_cast<Format>(f);
   }
+  TESSERA_CHECK(false);
 }
 
-int64_t BitsOf(const PolicyArguments& arguments, absl::string_view name) {
-  int64_t bits = 0;
-  TESSERA_CHECK(absl::SimpleAtoi(arguments.Choice(name), &bits));
-  return bits;
+Format TokenFormat(int64_t bits, int64_t group) {
+  const Codec codec = {static_cast<int>(bits), Axis::kToken, static_cast<int>(group)};
+  return FormatOf(codec, codec);
+}
+
+int64_t ChosenNumber(const PolicyArguments& arguments, absl::string_view name) {
+  const absl::string_view chosen = arguments.Choice(name);
+  int64_t number = 0;
+  TESSERA_CHECK(chosen == "head" || absl::SimpleAtoi(chosen, &number));
+  return number;
 }
 
 }  // namespace tessera

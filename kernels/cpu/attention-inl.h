@@ -57,11 +57,19 @@ struct Attention {
     }
   }
 
+  static V Logits(const AttendPage& a, const V* sums) {
+    return V::Mul(V::ReduceSums(sums), V::Set(a.scale));
+  }
+
   // Online softmax of one query: rescales what it has when the maximum grows, returns the page's
   // weights in p.
   static void Soften(const AttendPage& a, int query, int visible, const V* sums, float* p) {
-    const V scores = V::SelectFirst(visible, V::Mul(V::ReduceSums(sums), V::Set(a.scale)),
-                                    V::Set(kMinusInfinity));
+    V logits = Logits(a, sums);
+    if (a.slope) {
+      logits = V::Fma(V::Set(a.slope[query]), V::Sub(logits, V::Set(a.low[query])),
+                      V::Set(a.base[query]));
+    }
+    const V scores = V::SelectFirst(visible, logits, V::Set(kMinusInfinity));
     const float page_max = V::ReduceMax(scores), old_max = a.max[query];
     const float max = page_max > old_max ? page_max : old_max;
     float* sum = a.sum + query * kLanes;
@@ -141,6 +149,40 @@ struct Attention {
     int query = 0;
     for (; query + kMaxTile <= a.queries; query += kMaxTile) Tile<kMaxTile>(a, query, k, v);
     for (; query < a.queries; ++query) Tile<1>(a, query, k, v);
+  }
+
+  template <int Q, class T>
+  static void RangeTile(const AttendPage& a, int query, const T* k, float* low, float* high) {
+    alignas(64) V sums[Q][kTokens];
+    Dots<Q>(a, query, k, sums);
+    const V infinity = V::Set(-kMinusInfinity), zero = V::Set(0);
+    for (int i = query; i < query + Q; ++i) {
+      if (a.visible[i] == 0) continue;
+      const V logits = Logits(a, sums[i - query]);
+      // The minimum is minus the maximum of what was negated.
+      const V negated = V::Sub(zero, V::SelectFirst(a.visible[i], logits, infinity));
+      const float min = -V::ReduceMax(negated);
+      const float max = V::ReduceMax(V::SelectFirst(a.visible[i], logits, V::Set(kMinusInfinity)));
+      low[i] = min < low[i] ? min : low[i];
+      high[i] = max > high[i] ? max : high[i];
+    }
+  }
+
+  template <class T>
+  static void Ranges(const AttendPage& a, const T* k, float* low, float* high) {
+    int query = 0;
+    for (; query + kMaxTile <= a.queries; query += kMaxTile) {
+      RangeTile<kMaxTile>(a, query, k, low, high);
+    }
+    for (; query < a.queries; ++query) RangeTile<1>(a, query, k, low, high);
+  }
+
+  static void Range(const AttendPage& a, float* low, float* high) {
+    if (a.k_half) {
+      Ranges(a, a.k_half, low, high);
+    } else {
+      Ranges(a, a.k_float, low, high);
+    }
   }
 
   static void Page(const AttendPage& a) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/host_memory.h"
+#include "kernels/runs.h"
 
 namespace tessera {
 namespace {
@@ -26,6 +27,16 @@ float Scale(int64_t dim) { return 1.0f / std::sqrt(static_cast<float>(dim)); }
 
 float HadamardScale(int64_t n) { return static_cast<float>(1 / std::sqrt(static_cast<double>(n))); }
 
+// 16 tokens of a run or what is left of it.
+struct AttentionRunner::Unit {
+  const KvRun* run;
+  const uint8_t* page;
+  const uint8_t* header;  // of the run's segment, or null
+  int slot;               // of the first token in the page
+  int stored;
+  const uint8_t* next;  // the run's next page, if this is the last unit of one
+};
+
 struct AttentionRunner::Scratch {
   float q[kBlockFloats];
   float out[kBlockFloats];
@@ -34,6 +45,8 @@ struct AttentionRunner::Scratch {
   float v[kTokens * kMaxHeadDim];
   float max[kMaxQueries];
   int32_t visible[kMaxQueries];
+  float low[kMaxQueries], high[kMaxQueries];    // of the logits that are mapped
+  float slope[kMaxQueries], base[kMaxQueries];  // of the map
 
   void Begin(int64_t queries, int64_t stride) {
     std::fill_n(q, queries * stride, 0.0f);
@@ -89,15 +102,8 @@ void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin,
     const int64_t rows = query_begin[s + 1] - query_begin[s];
     if (rows == 0) continue;
     int64_t tokens = 0;
-    for (int32_t r = kv.run_begin[s]; r < kv.run_begin[s + 1]; ++r) {
-      TESSERA_CHECK(kv.runs[r].tokens > 0);
-      tokens += kv.runs[r].tokens;
-    }
-    TESSERA_CHECK(tokens >= rows);
-    if (rows > 1) {
-      const KvRun& last = kv.runs[kv.run_begin[s + 1] - 1];
-      TESSERA_CHECK(last.format == Format::kRaw16 && last.tokens >= rows);
-    }
+    const LogitMap map = CheckRuns(kv, s, rows);
+    for (int32_t r = kv.run_begin[s]; r < kv.run_begin[s + 1]; ++r) tokens += kv.runs[r].tokens;
     const bool transform = transformed && transformed[s];
     TESSERA_CHECK(!transform || std::has_single_bit(static_cast<uint64_t>(dim)));
     multiply_adds += 2 * rows * heads * tokens * dim;
@@ -105,7 +111,7 @@ void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin,
       const auto begin = static_cast<int32_t>(q - step);
       const auto end = static_cast<int32_t>(std::min(rows * group, q));
       for (int32_t h = 0; h < kv_heads; ++h) {
-        tasks_.push_back({s, h, begin, end, tokens, transform});
+        tasks_.push_back({s, h, begin, end, tokens, transform, map});
       }
     }
   }
@@ -116,7 +122,7 @@ void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin,
 
 void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_t* query_begin,
                                 int64_t heads, const KvLayerView& kv, float* out,
-                                Scratch& scratch) const {
+                                Scratch& scratch) {
   const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
   const int64_t group = heads / kv_heads, stride = RoundUp<int64_t>(dim, kLanes);
   const int64_t queries = task.end - task.begin;
@@ -132,30 +138,27 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
   }
   AttendPage page = scratch.Page(queries, stride, dim);
   const bool convert = stride != dim || queries >= kernels_.attend_converted;
+  if (!task.map.identity()) MapLogits(task, kv, dim, convert, scratch, page);
 
-  int64_t before = 0;                                                   // tokens before this page
+  int64_t before = 0;                                                   // tokens before this unit
   const int64_t seen = task.tokens - (rows - 1 - row_of(queries - 1));  // by the last query
-  for (int32_t r = kv.run_begin[task.sequence]; r < kv.run_begin[task.sequence + 1]; ++r) {
-    const KvRun& run = kv.runs[r];
-    const int32_t per_page = PageTokens(run.format);
-    page.next_bytes = HeadBytes(run.format, static_cast<int>(dim));
-    for (int32_t t = 0; t < run.tokens && before < seen; t += kTokens) {
-      const int64_t stored = std::min<int64_t>(kTokens, run.tokens - t);
-      for (int64_t i = 0; i < queries; ++i) {
-        const int64_t visible = task.tokens - (rows - 1 - row_of(i)) - before;
-        scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, stored));
-      }
-      const int32_t after = t + kTokens;
-      page.next = after < run.tokens && after % per_page == 0
-                      ? kv.arena + kv.pages[run.first_page + after / per_page] * kPageUnitBytes +
-                            CodesOffset(run.format, static_cast<int>(dim), task.kv_head, false)
-                      : nullptr;
-      LoadPage(kv.arena + kv.pages[run.first_page + t / per_page] * kPageUnitBytes, run.format, dim,
-               task.kv_head, t % per_page, stored, convert, scratch, page);
-      kernels_.attend_page(page);
-      before += stored;
+  ForUnits(task, kv, dim, [&](const Unit& unit) {
+    if (before >= seen) return;
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t visible = task.tokens - (rows - 1 - row_of(i)) - before;
+      scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, unit.stored));
     }
-  }
+    page.next = unit.next;
+    page.next_bytes = HeadBytes(unit.run->format, static_cast<int>(dim));
+    const bool mapped = !unit.run->map.identity();
+    page.slope = mapped ? scratch.slope : nullptr;
+    page.low = mapped ? scratch.low : nullptr;
+    page.base = mapped ? scratch.base : nullptr;
+    LoadRows(unit, dim, task.kv_head, /*value=*/false, convert, scratch, page);
+    LoadRows(unit, dim, task.kv_head, /*value=*/true, convert, scratch, page);
+    kernels_.attend_page(page);
+    before += unit.stored;
+  });
   for (int64_t i = 0; i < queries; ++i) {
     float* to = out + ((first_row + row_of(i)) * heads + head_of(i)) * dim;
     kernels_.attend_finish(scratch.out + i * stride, scratch.sum + i * kLanes, dim, to);
@@ -163,45 +166,90 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
   }
 }
 
-void AttentionRunner::LoadPage(const uint8_t* base, Format format, int64_t dim, int head, int slot,
-                               int64_t stored, bool convert, Scratch& scratch,
-                               AttendPage& page) const {
+template <class Body>
+void AttentionRunner::ForUnits(const Task& task, const KvLayerView& kv, int64_t dim,
+                               const Body& body) {
+  const auto at = [&kv](PageId page) { return kv.arena + page * kPageUnitBytes; };
+  for (int32_t r = kv.run_begin[task.sequence]; r < kv.run_begin[task.sequence + 1]; ++r) {
+    const KvRun& run = kv.runs[r];
+    const PageId* pages = kv.pages + run.first_page;
+    const int32_t per_page = PageTokens(run.format);
+    const uint8_t* header = HasHeader(run.format) ? at(run.header) : nullptr;
+    for (int32_t t = 0; t < run.tokens; t += kTokens) {
+      const int32_t after = t + kTokens;
+      const uint8_t* next = nullptr;
+      if (after < run.tokens && after % per_page == 0) {
+        next = at(pages[after / per_page]) +
+               CodesOffset(run.format, static_cast<int>(dim), task.kv_head, false);
+      }
+      body(Unit{&run, at(pages[t / per_page]), header, t % per_page,
+                std::min(kTokens, run.tokens - t), next});
+    }
+  }
+}
+
+void AttentionRunner::MapLogits(const Task& task, const KvLayerView& kv, int64_t dim, bool convert,
+                                Scratch& scratch, AttendPage& page) {
+  const int queries = page.queries;
+  std::fill_n(scratch.low, queries, -kMinusInfinity);
+  std::fill_n(scratch.high, queries, kMinusInfinity);
+  page.next = nullptr;
+  ForUnits(task, kv, dim, [&](const Unit& unit) {
+    if (unit.run->map.identity()) return;
+    std::fill_n(scratch.visible, queries, unit.stored);  // no new row is in such a run
+    LoadRows(unit, dim, task.kv_head, /*value=*/false, convert, scratch, page);
+    kernels_.logit_range(page, scratch.low, scratch.high);
+  });
+  int64_t held = 0;
+  for (int i = 0; i < queries; ++i) {
+    const float range = scratch.high[i] - scratch.low[i];
+    const float target = range - task.map.raise - task.map.lower;
+    scratch.slope[i] = target > 0 ? target / range : 0;
+    scratch.base[i] = scratch.low[i] + task.map.raise;
+    held += target < 0 ? 1 : 0;
+  }
+  held_slopes_.fetch_add(held, std::memory_order_relaxed);
+}
+
+void AttentionRunner::LoadRows(const Unit& unit, int64_t dim, int head, bool value, bool convert,
+                               Scratch& scratch, AttendPage& page) const {
+  const Format format = unit.run->format;
   const int64_t stride = page.stride;
   const auto width = static_cast<int>(dim);
-  const bool direct = format == Format::kRaw16 && !convert;
-  page.k_float = direct ? nullptr : scratch.k;
-  page.v_float = direct ? nullptr : scratch.v;
-  page.k_half = page.v_half = nullptr;
-  for (bool value : {false, true}) {
-    const Codec& codec = CodecOf(format, value);
-    const uint8_t* codes = base + RowOffset(format, width, head, value, slot);
-    float* to = value ? scratch.v : scratch.k;
-    if (codec.axis != Axis::kNone) {
-      const auto meta = [&](int64_t offset) {
-        return reinterpret_cast<const uint16_t*>(base + offset);
-      };
-      kernels_.dequantize({.codes = codes,
-                           .row_bytes = RowBytes(codec, width),
-                           .bits = codec.bits,
-                           .per_channel = codec.axis == Axis::kChannel,
-                           .scales = meta(ScaleOffset(format, width, head, value, slot, 0)),
-                           .offsets = meta(OffsetOffset(format, width, head, value, slot, 0)),
-                           .dim = dim,
-                           .tokens = static_cast<int>(stored),
-                           .out = to,
-                           .stride = stride});
-      continue;
+  const Codec& codec = CodecOf(format, value);
+  const uint8_t* codes = unit.page + RowOffset(format, width, head, value, unit.slot);
+  const uint16_t*& halves = value ? page.v_half : page.k_half;
+  const float*& floats = value ? page.v_float : page.k_float;
+  if (codec.axis == Axis::kNone && !convert) {
+    halves = reinterpret_cast<const uint16_t*>(codes);
+    floats = nullptr;
+    return;
+  }
+  float* to = value ? scratch.v : scratch.k;
+  halves = nullptr;
+  floats = to;
+  if (codec.axis == Axis::kNone) {
+    for (int i = 0; i < unit.stored; ++i) {
+      kernels_.load_half(reinterpret_cast<const uint16_t*>(codes) + i * dim, dim, to + i * stride);
     }
-    const auto* halves = reinterpret_cast<const uint16_t*>(codes);
-    if (direct) {
-      (value ? page.v_half : page.k_half) = halves;
-    } else if (stride == dim) {
-      kernels_.load_half(halves, stored * dim, to);
-    } else {
-      for (int64_t i = 0; i < stored; ++i) {
-        kernels_.load_half(halves + i * dim, dim, to + i * stride);
-      }
-    }
+    return;
+  }
+  const Format of = unit.header ? Format::kHeader : format;
+  const auto meta = [&](int64_t offset) {
+    return reinterpret_cast<const uint16_t*>((unit.header ? unit.header : unit.page) + offset);
+  };
+  const int group = codec.axis == Axis::kToken ? GroupChannels(codec, width) : width;
+  for (int c = 0; c < width; c += group) {
+    kernels_.dequantize({.codes = codes + CodeByte(codec.bits, c),
+                         .row_bytes = RowBytes(codec, width),
+                         .bits = codec.bits,
+                         .per_channel = codec.axis != Axis::kToken,
+                         .scales = meta(ScaleOffset(of, width, head, value, unit.slot, c)),
+                         .offsets = meta(OffsetOffset(of, width, head, value, unit.slot, c)),
+                         .dim = std::min(group, width - c),
+                         .tokens = unit.stored,
+                         .out = to + c,
+                         .stride = stride});
   }
 }
 

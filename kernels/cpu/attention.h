@@ -5,6 +5,7 @@
 // Threads: one thread at a time (the pool's caller).
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
@@ -24,22 +25,31 @@ class AttentionRunner {
              int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
   void Vit(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
            float* out);
+  int64_t held_slopes() const { return held_slopes_; }
 
  private:
   struct Scratch;  // one worker's query block and converted page
+  struct Unit;
   struct Task {
     int32_t sequence;
     int32_t kv_head;
     int32_t begin, end;  // queries: row * group + head within the group
     int64_t tokens;      // stored, of the sequence
     bool transformed;
+    LogitMap map;
   };
 
-  // Points `page` at K and V of tokens [slot, slot + stored) of one page.
-  void LoadPage(const uint8_t* base, Format format, int64_t dim, int head, int slot, int64_t stored,
-                bool convert, Scratch& scratch, AttendPage& page) const;
+  // Calls body(unit) for all stored tokens of the task's sequence, 16 of one page at a time.
+  template <class Body>
+  static void ForUnits(const Task& task, const KvLayerView& kv, int64_t dim, const Body& body);
+  // Points `page` at K or V of the unit's tokens.
+  void LoadRows(const Unit& unit, int64_t dim, int head, bool value, bool convert, Scratch& scratch,
+                AttendPage& page) const;
+  // The first of two phases: reads the mapped runs' K, finds each query's map.
+  void MapLogits(const Task& task, const KvLayerView& kv, int64_t dim, bool convert,
+                 Scratch& scratch, AttendPage& page);
   void PagedTask(const Task& task, const float* qkv, const int32_t* query_begin, int64_t heads,
-                 const KvLayerView& kv, float* out, Scratch& scratch) const;
+                 const KvLayerView& kv, float* out, Scratch& scratch);
   void VitTask(const float* qkv, int64_t tokens, int64_t heads, int64_t dim, int64_t head,
                int64_t begin, int64_t end, float* out, Scratch& scratch) const;
   template <class Body>
@@ -49,6 +59,7 @@ class AttentionRunner {
   ThreadPool& pool_;
   std::vector<Buffer> scratch_;  // per worker
   std::vector<Task> tasks_;
+  std::atomic<int64_t> held_slopes_{0};
 };
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/dense.h"
+#include "kernels/cpu/statistics.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_mover.h"
 #include "kernels/host_memory.h"
@@ -23,7 +24,8 @@ class CpuOps final : public Ops {
         pool_(threads),
         dense_(kernels, pool_),
         attention_(kernels, pool_),
-        mover_(kernels, pool_) {}
+        mover_(kernels, pool_),
+        statistics_(kernels, pool_) {}
 
   const char* name() const override { return "cpu"; }
 
@@ -152,9 +154,26 @@ class CpuOps final : public Ops {
     attention_.Paged(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
 
+  int64_t held_slopes() const override { return attention_.held_slopes(); }
+
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     mover_.Move(arena, geometry, to, rule, moves, n);
+  }
+
+  void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,
+                float* peaks, float* medians) override {
+    statistics_.RowPeaks(x, from_row, rows, cols, top, peaks, medians);
+  }
+  void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
+                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        float* out) override {
+    statistics_.LowPass(arena, geometry, pages, layer_pages, first, tokens, kept, out);
+  }
+  void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
+                        int64_t num_jobs, int64_t heads, const KvLayerView& kv,
+                        float* columns) override {
+    statistics_.Columns(qkv, query_begin, jobs, num_jobs, heads, kv, columns);
   }
 
  private:
@@ -172,6 +191,7 @@ class CpuOps final : public Ops {
   DenseRunner dense_;
   AttentionRunner attention_;
   TokenMover mover_;
+  StatisticsRunner statistics_;
 };
 
 }  // namespace

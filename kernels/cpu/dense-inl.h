@@ -23,7 +23,10 @@ struct Panel {  // weights of one panel: element (k, lane) at k * 16 + lane
 
 template <class V>
 struct Dense {
-  static constexpr int kDirectRows = V::kTileRows < 6 ? V::kTileRows : 6;
+  // With 32 registers 16 rows of one panel fit beside its weights.
+  static constexpr int kDirectRows = V::kTilePanels > 1 ? kLanes
+                                     : V::kTileRows < 6 ? V::kTileRows
+                                                        : 6;
   // How far ahead of use a panel is fetched: the hardware stops at each 4 KiB page.
   static constexpr int64_t kPrefetchBytes = 1024;
 
@@ -118,33 +121,23 @@ struct Dense {
     for (; p < end; ++p) DirectTile<D, R, 1>(call, row, p);
   }
 
-  template <DType D>
-  static void DirectDispatch(const DenseCall& call, int64_t begin, int64_t end) {
-    static_assert(kDirectRows <= 6);
-    switch (call.rows) {
-      case 1:
-        return DirectRows<D, 1>(call, 0, begin, end);
-      case 2:
-        return DirectRows<D, 2>(call, 0, begin, end);
-      case 3:
-        return DirectRows<D, 3>(call, 0, begin, end);
-      case 4:
-        return DirectRows<D, 4>(call, 0, begin, end);
-      case 5:
-        return DirectRows<D, 5>(call, 0, begin, end);
-      case 6:
-        return DirectRows<D, 6>(call, 0, begin, end);
-    }
+  template <DType D, int... R>
+  static void DirectDispatch(const DenseCall& call, int64_t begin, int64_t end,
+                             std::integer_sequence<int, R...>) {
+    using RowsFn = void (*)(const DenseCall&, int64_t, int64_t, int64_t);
+    static constexpr RowsFn kTable[] = {DirectRows<D, R + 1>...};
+    kTable[call.rows - 1](call, 0, begin, end);
   }
 
   static void Direct(const DenseCall& call, int64_t begin, int64_t end) {
+    constexpr auto kRows = std::make_integer_sequence<int, kDirectRows>();
     switch (call.dtype) {
       case DType::kF32:
-        return DirectDispatch<DType::kF32>(call, begin, end);
+        return DirectDispatch<DType::kF32>(call, begin, end, kRows);
       case DType::kF16:
-        return DirectDispatch<DType::kF16>(call, begin, end);
+        return DirectDispatch<DType::kF16>(call, begin, end, kRows);
       case DType::kBF16:
-        return DirectDispatch<DType::kBF16>(call, begin, end);
+        return DirectDispatch<DType::kBF16>(call, begin, end, kRows);
     }
   }
 

@@ -65,6 +65,10 @@ struct AttendPage {
   // so the hardware does not foresee them. Or null.
   const uint8_t* next;
   int64_t next_bytes;
+  // [queries] each, or null: a logit u becomes slope * (u - low) + base.
+  const float* slope;
+  const float* low;
+  const float* base;
 };
 
 // K or V of up to 16 tokens of one page and head, from codes to floats s * c + m.
@@ -130,6 +134,9 @@ struct CpuKernels {
   // --- attention ---
   int attend_converted;  // from so many queries on, converting a page first is faster
   void (*attend_page)(const AttendPage&);
+  // Widens [low, high], [queries] each, by the logits of the tokens that a query sees. Reads K
+  // only; the logits are attend_page's, bit for bit.
+  void (*logit_range)(const AttendPage&, float* low, float* high);
   // out[i] = sums[i] / (sum of the 16 lanes), i < n.
   void (*attend_finish)(const float* sums, const float* lanes, int64_t n, float* out);
 
@@ -139,6 +146,17 @@ struct CpuKernels {
   // Smallest and largest of x[rows][cols] in each column, or of each row.
   void (*column_ranges)(const float* x, int64_t rows, int64_t cols, float* min, float* max);
   void (*row_ranges)(const float* x, int64_t rows, int64_t cols, float* min, float* max);
+
+  // --- statistics ---
+  // 16 circular convolutions of n complex numbers each at once, in place: z [n][re, im][16] becomes
+  // the inverse transform of (its transform times `spectrum`), not divided by n. n: a power of two.
+  // twiddles [n][re, im]: entry h + j is e^(-2 pi i j / 2h), for h = 1, 2, 4, ... n / 2 and j < h;
+  // spectrum [n][re, im] in bit-reversed order.
+  void (*convolve)(float* z, int64_t n, const float* twiddles, const float* spectrum);
+  float (*squared_distance)(const float* a, const float* b, int64_t n);  // lanes as in q . k
+  // out[t] = scale * (q . k[t, :]) for t < tokens, lanes as in q . k.
+  void (*scores)(const float* q, const uint16_t* k, int64_t tokens, int64_t dim, float scale,
+                 float* out);
 };
 
 const CpuKernels& ScalarKernels();

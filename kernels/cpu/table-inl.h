@@ -6,6 +6,7 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/pages-inl.h"
 #include "kernels/cpu/rows-inl.h"
+#include "kernels/cpu/statistics-inl.h"
 
 namespace tessera {
 
@@ -32,11 +33,15 @@ constexpr CpuKernels MakeKernels(const char* isa) {
       .erf = Rows<V>::Erf,
       .attend_converted = V::kAttendQueries,
       .attend_page = Attention<V>::Page,
+      .logit_range = Attention<V>::Range,
       .attend_finish = Attention<V>::Finish,
       .dequantize = Pages<V>::Dequantize,
       .quantize = Pages<V>::Quantize,
       .column_ranges = Pages<V>::ColumnRanges,
       .row_ranges = Pages<V>::RowRanges,
+      .convolve = Statistics<V>::Convolve,
+      .squared_distance = Statistics<V>::SquaredDistance,
+      .scores = Statistics<V>::Scores,
   };
 }
 

@@ -1,4 +1,5 @@
-// Ops::MoveTokens of the CPU backend: tasks of one page of moves or less, all heads.
+// Ops::MoveTokens of the CPU backend: tasks of one head of one page of moves or less, or, where
+// tokens share scales beyond a page, of one segment.
 //
 // Threads: one thread at a time (the pool's caller).
 #pragma once
@@ -17,12 +18,16 @@ class TokenMover {
 
  private:
   struct Part;  // K or V of one head, of the tokens of one task
+  struct Range {
+    float min, max;
+  };
 
   void MovePart(const Part& part) const;
   void QuantizeTokens(const Part& part, const float* x) const;
   void QuantizeChannels(const Part& part, const float* x) const;
-  void StoreRow(const Part& part, int64_t move, const float* x, bool per_channel,
-                const float* scales, const float* offsets) const;
+  // Codes of x[n], one a byte.
+  void Quantize(const Part& part, const float* x, int n, bool per_channel, const float* scales,
+                const float* offsets, uint8_t* codes) const;
 
   const CpuKernels& kernels_;
   ThreadPool& pool_;

@@ -3,6 +3,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/statistics.h"
 
 namespace tessera {
 namespace {
@@ -98,15 +99,33 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CHECK(transformed == nullptr);
     attention_.Run(qkv, query_begin, num_sequences, heads, kv, out);
   }
+  int64_t held_slopes() const override { return 0; }  // no format here is read through a map
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule&,
                   const TokenMove* moves, int64_t n) override {
     TESSERA_CHECK(Supports(to));
     cuda::CopyTokens(stream, arena, geometry, moves, n);
   }
 
+  void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,
+                float* peaks, float* medians) override {
+    cuda::RowPeaks(stream, x, from_row, rows, cols, top, peaks, medians);
+  }
+  void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
+                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        float* out) override {
+    cuda::LowPassResiduals(stream, low_pass_, arena, geometry, pages, layer_pages, first, tokens,
+                           kept, out);
+  }
+  void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
+                        int64_t num_jobs, int64_t heads, const KvLayerView& kv,
+                        float* columns) override {
+    cuda::AttentionColumns(stream, qkv, query_begin, jobs, num_jobs, heads, kv, columns);
+  }
+
  private:
   CudaDense dense_;
   cuda::PagedAttention attention_;
+  Workspace low_pass_;
 };
 
 __global__ void ProbeKernel() {}

@@ -20,6 +20,7 @@ constexpr Command kCommands[] = {
     {"explain", "draw what a KV policy did to one question", RunExplain},
     {"bench", "measure latency, throughput and goodput under load", RunBench},
     {"info", "show a server's state, model, load and cache", RunInfo},
+    {"health", "ask whether a server takes requests, or wait until it does", RunHealth},
     {"tokenize", "show the token ids and pieces of a text", RunTokenize},
     {"stress", "write a checkpoint that is harder to compress; needs no server", RunStress},
 };

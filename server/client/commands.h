@@ -20,6 +20,7 @@ int RunGenerate(const Args& args, const Io& io);
 int RunEval(const Args& args, const Io& io);
 int RunBench(const Args& args, const Io& io);
 int RunInfo(const Args& args, const Io& io);
+int RunHealth(const Args& args, const Io& io);
 int RunTokenize(const Args& args, const Io& io);
 int RunExplain(const Args& args, const Io& io);
 int RunStress(const Args& args, const Io& io);

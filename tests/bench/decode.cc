@@ -47,7 +47,7 @@ Command DecodeCommand() {
   std::vector<Flag> flags = EngineFlags();
   flags.push_back({"batch", "1,16", "sequences; the first is the base of the ratio"});
   flags.push_back({"context", "100,600", "prompt tokens of each"});
-  flags.push_back({"steps", "64", "tokens to decode"});
+  flags.push_back({"steps", "16", "tokens to decode"});
   return {"decode", "engine decode speed by batch and context", flags, Run};
 }
 

@@ -29,8 +29,15 @@ TEST(Arena, SizesFollowTheGeometry) {
 TEST(Arena, HoldsPagesOfEveryFormat) {
   // Pages of 32 heads of 128 in 2 MiB.
   const std::pair<Format, int> pages_per_slab[] = {
-      {Format::kRaw16, 8},   {Format::kToken8, 15}, {Format::kToken4, 15}, {Format::kToken2, 28},
-      {Format::kToken1, 51}, {Format::kKivi4, 13},  {Format::kKivi2, 24},  {Format::kKivi1, 39}};
+      {Format::kRaw16, 8},      {Format::kToken8, 15},    {Format::kToken4, 15},
+      {Format::kToken2, 28},    {Format::kToken1, 51},    {Format::kKivi4, 13},
+      {Format::kKivi2, 24},     {Format::kKivi1, 39},     {Format::kToken8G64, 15},
+      {Format::kToken8G32, 14}, {Format::kToken4G64, 14}, {Format::kToken4G32, 12},
+      {Format::kToken2G64, 25}, {Format::kToken2G32, 21}, {Format::kToken1G64, 42},
+      {Format::kToken1G32, 32}, {Format::kKivi4G64, 13},  {Format::kKivi4G32, 12},
+      {Format::kKivi2G64, 23},  {Format::kKivi2G32, 21},  {Format::kKivi1G64, 36},
+      {Format::kKivi1G32, 32},  {Format::kSegment4, 16},  {Format::kSegment2, 32},
+      {Format::kSegment1, 64},  {Format::kHeader, 64}};
   ASSERT_EQ(std::size(pages_per_slab), static_cast<size_t>(kNumFormats));
   Arena arena(kNumFormats * kSlabBytes, kLlava7B);
   EXPECT_EQ(arena.slab_bytes(), kSlabBytes);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "cache/sequence_cache.h"
@@ -30,9 +31,17 @@ class FakeMemory {
       ASSERT_FALSE(batch.moves.empty());
       ASSERT_TRUE(!FillsWholePages(batch.to) || batch.moves.size() % page_tokens == 0);
       std::unordered_map<PageId, bool> written;
+      std::unordered_set<PageId> segments;
       for (const TokenMove& move : batch.moves) written[move.to.page] = true;
       for (size_t i = 0; i < batch.moves.size(); ++i) {
-        const auto& [from, to] = batch.moves[i];
+        const auto& [from, to, header] = batch.moves[i];
+        ASSERT_EQ(header != kNoPage, HasHeader(batch.to));
+        if (header != kNoPage) {
+          ASSERT_EQ(arena.FormatOf(header), Format::kHeader);
+          ASSERT_EQ(arena.RefCount(header), 1);
+          const bool begins = i == 0 || batch.moves[i - 1].header != header;
+          ASSERT_EQ(begins, segments.insert(header).second) << "a segment in two parts";
+        }
         ASSERT_EQ(arena.FormatOf(from.page), Format::kRaw16);
         ASSERT_EQ(arena.FormatOf(to.page), batch.to);
         ASSERT_EQ(arena.RefCount(to.page), 1);
@@ -60,7 +69,7 @@ class FakeMemory {
           const auto slot = slots_.find(
               Key({run.pages[i / page_tokens], static_cast<uint32_t>(i % page_tokens)}));
           ASSERT_NE(slot, slots_.end());
-          ASSERT_EQ(slot->second, Content(id, layer, run.positions[i]))
+          ASSERT_EQ(slot->second, Content(id, layer, run.Position(i)))
               << "layer " << layer << " " << FormatName(run.format) << " token " << i;
         }
       }

@@ -50,8 +50,8 @@ TEST(Policy, TheTableIsComplete) {
     ASSERT_TRUE(policy.ok()) << policy.status();  // the defaults, written out, mean the default
     EXPECT_EQ((*policy)->Text(), info.name);
   }
-  EXPECT_THAT(names,
-              testing::ElementsAre("none", "window", "random", "rtn", "hadamard", "kivi", "akvq"));
+  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "rtn",
+                                          "hadamard", "kivi", "akvq", "calibquant"));
 }
 
 TEST(Policy, CompositionsAreSelectThenStore) {
@@ -91,17 +91,73 @@ TEST(Policy, MethodsAreWhatTheirPapersSay) {
   EXPECT_EQ(psa.vision, Format::kToken2);
   EXPECT_EQ(psa.text_rule.clip_k, 0.8f);
   EXPECT_EQ(layer("akvq(tsa=0)", 0).text, Format::kToken2);
+  EXPECT_EQ((*ParsePolicy("akvq"))->MaxPivots(1), 0);
+  EXPECT_EQ((*ParsePolicy("akvq"))->MaxPivots(2), 15);
+  // Table I: no text-salient layers in Mistral; an explicit number stands.
+  const auto mistral = [](absl::string_view text) {
+    return (*ParsePolicy(text))->ForModel("mistral");
+  };
+  EXPECT_EQ(mistral("akvq")->Layer(0).text, Format::kToken2);
+  EXPECT_EQ(mistral("akvq")->MaxPivots(0), 15);
+  EXPECT_EQ(mistral("akvq")->Text(), "akvq");
+  EXPECT_EQ(mistral("akvq(tsa=1)")->Layer(0).text, Format::kToken4);
+  EXPECT_EQ(mistral("window+akvq")->Text(), "window+akvq");
+  EXPECT_EQ((*ParsePolicy("akvq"))->ForModel("llama")->Layer(1).text, Format::kToken4);
   EXPECT_TRUE((*ParsePolicy("akvq"))->rotated());
   EXPECT_TRUE((*ParsePolicy("hadamard"))->rotated());
   EXPECT_FALSE((*ParsePolicy("rtn(bits=2)"))->rotated());
   EXPECT_EQ(layer("hadamard", 0).text, Format::kToken2);
   EXPECT_EQ(layer("rtn(bits=2)", 0).text_rule.clip_k, 1.0f);
   const LayerStorage kivi = layer("kivi", 5);
-  EXPECT_EQ(kivi.text, Format::kKivi2);
+  EXPECT_EQ(kivi.text, Format::kKivi2G32);
+  EXPECT_EQ(layer("kivi(group=head)", 0).text, Format::kKivi2);
+  EXPECT_EQ(layer("kivi(bits=4, group=64)", 0).vision, Format::kKivi4G64);
   EXPECT_EQ(kivi.window, 128);
   EXPECT_FALSE(kivi.text_rule.integer_offset);
+  EXPECT_EQ(layer("rtn(bits=8, group=32)", 0).text, Format::kToken8G32);
+  EXPECT_EQ(layer("hadamard(group=64)", 0).text, Format::kToken2G64);
+  EXPECT_EQ(layer("akvq(group=32)", 0).text, Format::kToken4G32);
+  EXPECT_EQ(layer("akvq(group=32)", 2).text, Format::kToken2G32);
   EXPECT_FALSE((*ParsePolicy("none"))->compresses());
   EXPECT_TRUE((*ParsePolicy("window"))->compresses());
+}
+
+TEST(Policy, CalibQuantsDefaultsFollowItsBits) {
+  struct Row {
+    const char* text;
+    Format vision;
+    float beta_k, beta_v, raise, lower, quantile;
+  };
+  const Row rows[] = {
+      {"calibquant", Format::kSegment1, 0.5f, 0.3f, 0, 3, 0},
+      {"calibquant(bits=2)", Format::kSegment2, 1, 1, 0, 3, 0},
+      {"calibquant(bits=4)", Format::kSegment4, 1, 1, 0, 0, 0},
+      {"calibquant(bits=4, tau=3)", Format::kSegment4, 1, 1, 0, 3, 0},
+      {"calibquant(tau=0, tau_low=1.5)", Format::kSegment1, 0.5f, 0.3f, 1.5f, 0, 0},
+      {"calibquant(beta_k=1, beta_v=0.25, quantile=0.125)", Format::kSegment1, 1, 0.25f, 0, 3,
+       0.125f},
+  };
+  for (const Row& row : rows) {
+    const auto policy = ParsePolicy(row.text);
+    ASSERT_TRUE(policy.ok()) << policy.status();
+    EXPECT_EQ((*policy)->Text(), row.text);
+    EXPECT_FALSE((*policy)->rotated());
+    const LayerStorage layer = (*policy)->Layer(3);
+    EXPECT_EQ(layer.text, Format::kRaw16);
+    EXPECT_EQ(layer.vision, row.vision) << row.text;
+    EXPECT_EQ(layer.vision_rule.clip_k, row.beta_k) << row.text;
+    EXPECT_EQ(layer.vision_rule.clip_v, row.beta_v) << row.text;
+    EXPECT_EQ(layer.vision_rule.quantile, row.quantile) << row.text;
+    EXPECT_FALSE(layer.vision_rule.integer_offset);
+    EXPECT_EQ(layer.vision_map.raise, row.raise) << row.text;
+    EXPECT_EQ(layer.vision_map.lower, row.lower) << row.text;
+    EXPECT_FALSE(layer.exits());
+  }
+  EXPECT_EQ(ErrorOf("calibquant(tau=-0.5)"),
+            "kv policy 'calibquant': tau=-0.5 is neither -1 nor at least 0");
+  EXPECT_EQ(ErrorOf("calibquant(beta_v=1e-9)"),
+            "kv policy 'calibquant': beta_v=1e-09 is neither 0 nor at least 0.001");
+  EXPECT_EQ(ErrorOf("kivi(group=16)"), ErrorOf("kivi( group = 16 )"));
 }
 
 TEST(Policy, SelectorsKeepWhatTheyShould) {
@@ -139,16 +195,16 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
 }
 
 TEST(Policy, ErrorsAreExact) {
-  const std::string known = "none, window, random, rtn, hadamard, kivi, akvq";
+  const std::string known =
+      "none, window, random, flashcache, rtn, hadamard, kivi, akvq, calibquant";
   EXPECT_EQ(ErrorOf("nnone"), "unknown kv policy 'nnone'; did you mean 'none'? known: " + known);
   EXPECT_EQ(ErrorOf("zzzzzzzz(a=64)"), "unknown kv policy 'zzzzzzzz'; known: " + known);
   EXPECT_EQ(ErrorOf("none(bits=4)"), "kv policy 'none': unknown parameter 'bits'; there are none");
   EXPECT_EQ(ErrorOf("akvq(windw=64)"),
             "kv policy 'akvq': unknown parameter 'windw'; did you mean 'window'? known: window, "
-            "low, text, tsa, pivots");
-  EXPECT_EQ(ErrorOf("akvq(pivots=15)"),
-            "kv policy 'akvq': pivots=15 needs statistics of the residual stream, which are not "
-            "collected yet; only 0 works");
+            "low, text, tsa, group, pivots, pivot_rule");
+  EXPECT_EQ(ErrorOf("flashcache(keep=0.5, tokens=9)"),
+            "kv policy 'flashcache': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("random(keep=0.5, tokens=9)"),
             "kv policy 'random': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("none+none"),

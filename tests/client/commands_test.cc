@@ -12,8 +12,8 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-constexpr const char* kNames[] = {"chat",  "generate", "eval",     "explain",
-                                  "bench", "info",     "tokenize", "stress"};
+constexpr const char* kNames[] = {"chat", "generate", "eval",     "explain", "bench",
+                                  "info", "health",   "tokenize", "stress"};
 
 TEST(ClientCommands, HelpNamesEveryCommand) {
   const Outcome outcome = RunCommand({"--help"});

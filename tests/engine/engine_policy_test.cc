@@ -2,7 +2,9 @@
 // accounting, and memory that comes back.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <random>
 
@@ -27,7 +29,14 @@ constexpr const char* kPolicies[] = {
     "rtn(bits=2, window=32)",
     "hadamard(bits=4, window=16)",
     "kivi(bits=4, residual=32)",
+    "kivi(bits=2, group=head, residual=16)",
+    "hadamard(bits=2, group=32)",
+    "calibquant",
+    "random(keep=0.7, scope=visual)+calibquant(bits=2)",
     "akvq(window=32)",
+    "akvq(window=16, pivots=20, pivot_rule=topk_entries, tsa=1)",
+    "flashcache(keep=0.4)",
+    "flashcache(keep=0.3, scope=visual, segment=image)+akvq(window=16, pivot_rule=threshold)",
     "window(sinks=4, recent=64)",
     "random(keep=0.5, seed=3)",
     "random(keep=0.7, scope=visual)+rtn(bits=4)",
@@ -252,6 +261,50 @@ TEST(EnginePolicyTest, AWindowWiderThanTheAnswerMakesAkvqRotatedSixteenBit) {
   EXPECT_EQ(akvq.last.usage.kv_mean_bits, 16);
 }
 
+TEST(EnginePolicyTest, FlashCacheThatKeepsAllIsNone) {
+  const Questions questions;
+  const auto ask = [&](const char* policy) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    Request r = MakeRequest("a", questions.At(c, 61), 24);
+    r.stop.ignore_eos = true;
+    r.top_logprobs = 0;
+    r.policy = PolicyOf(policy);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    return testing::Ask(engine, std::move(r));
+  };
+  const Answer none = ask("none"), all = ask("flashcache(keep=1)");
+  EXPECT_EQ(all.ids, none.ids);
+  EXPECT_EQ(all.logprobs, none.logprobs);
+  EXPECT_EQ(all.last.usage.kv_bytes, none.last.usage.kv_bytes);
+}
+
+// A prefix that is found has no statistics of the steps that made it: policies that read them run
+// it again and say so; what is measured of stored K and V works with a hit.
+TEST(EnginePolicyTest, PrefixHitsEndWhereStatisticsBegin) {
+  const Questions questions;
+  for (const char* policy : {"akvq(window=32)", "akvq(window=32, pivots=0)", "flashcache(keep=0.4)",
+                             "flashcache(keep=0.5)+akvq(window=16)"}) {
+    Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
+    const Prompt prompt = questions.At(c, 60);
+    Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
+    const auto ask = [&](const char* id) {
+      Request r = MakeRequest(id, prompt, 12);
+      r.stop.ignore_eos = true;
+      r.top_logprobs = 0;
+      r.policy = PolicyOf(policy);
+      return testing::Ask(engine, std::move(r));
+    };
+    const Answer first = ask("first"), second = ask("second");
+    EXPECT_EQ(first.ids, second.ids) << policy;
+    EXPECT_EQ(first.logprobs, second.logprobs) << policy;
+    EXPECT_EQ(first.last.usage.cached_tokens + first.last.usage.recomputed_tokens, 0) << policy;
+    const bool runs_again = PolicyOf(policy)->needs().residual_peaks > 0;
+    const int found = (static_cast<int>(prompt.ids.size()) - 1) / 16 * 16;
+    EXPECT_EQ(second.last.usage.cached_tokens, runs_again ? 0 : found) << policy;
+    EXPECT_EQ(second.last.usage.recomputed_tokens, runs_again ? found : 0) << policy;
+  }
+}
+
 TEST(EnginePolicyTest, EightBitsAnswerLikeSixteen) {
   const Questions questions;
   Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
@@ -287,7 +340,25 @@ TEST(EnginePolicyTest, AnExplanationTellsWhereEachTokenIs) {
   };
   EXPECT_EQ(ask("none", false).explanation, nullptr);
   EXPECT_EQ(ask("none", true).explanation->commit_tokens, 0);
-  const Event last = ask("random(keep=0.5, scope=visual)+akvq(window=16)", true);
+  const Event flash = ask("flashcache(keep=0.5)", true);
+  EXPECT_EQ(flash.explanation->score_name, "deviation from the low-pass base");
+  bool any_evicted = false;
+  for (const Explanation::Layer& layer : flash.explanation->layers) {
+    // Who stays has at least the score of who goes.
+    ASSERT_EQ(static_cast<int>(layer.scores.size()), flash.explanation->commit_tokens);
+    float least_kept = INFINITY, most_evicted = 0;
+    for (size_t i = 0; i < layer.scores.size(); ++i) {
+      if (layer.stored[i] == Explanation::kEvicted) {
+        most_evicted = std::max(most_evicted, layer.scores[i]);
+      } else {
+        least_kept = std::min(least_kept, layer.scores[i]);
+      }
+    }
+    EXPECT_GE(least_kept, most_evicted);
+    any_evicted |= most_evicted > 0;
+  }
+  EXPECT_TRUE(any_evicted);
+  const Event last = ask("random(keep=0.5, scope=visual)+akvq(window=16, pivots=0)", true);
   ASSERT_NE(last.explanation, nullptr);
   const Explanation& e = *last.explanation;
   EXPECT_EQ(e.prompt_tokens, static_cast<int>(prompt.ids.size()));

@@ -55,7 +55,11 @@ void ExpectAllFree(Engine& engine) {
   engine.FlushCaches();
   for (int i = 0; i < 200; ++i) {
     const EngineLoad load = engine.Load();
-    if (load.prefix_blocks == 0 && load.kv_bytes_used + load.kv_bytes_reclaimable == 0) break;
+    // The load is published after the step that a reader saw the end of.
+    if (load.prefix_blocks == 0 && load.kv_bytes_used + load.kv_bytes_reclaimable == 0 &&
+        load.running + load.waiting == 0) {
+      break;
+    }
     absl::SleepFor(absl::Milliseconds(10));
   }
   const EngineLoad load = engine.Load();

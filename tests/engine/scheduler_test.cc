@@ -253,7 +253,8 @@ TEST(SchedulerTest, OutputBlocksServeTheNextTurn) {
   auto job = std::make_unique<FakeEngine::Job>();
   job->prompt.ids = known;  // the conversation so far as the next prompt
   job->output = 1;
-  job->sequence = std::make_unique<Sequence>(&engine.arena_, job->prompt, *kNone, 0, engine.arrivals_++);
+  job->sequence =
+      std::make_unique<Sequence>(&engine.arena_, job->prompt, *kNone, 0, engine.arrivals_++);
   Sequence* next = job->sequence.get();
   next->use_prefix = true;
   next->prefix_root = PrefixRoot("model", "");

@@ -23,10 +23,33 @@ TEST(FormatsTest, BytesOfOneHeadOf128) {
     int64_t codes, meta;
   };
   const Row rows[] = {
-      {Format::kRaw16, 16, 8192, 0},    {Format::kToken8, 16, 4096, 128},
-      {Format::kToken4, 32, 4096, 256}, {Format::kToken2, 32, 2048, 256},
-      {Format::kToken1, 32, 1024, 256}, {Format::kKivi4, 32, 4096, 512 + 128},
-      {Format::kKivi2, 32, 2048, 640},  {Format::kKivi1, 32, 1024, 640},
+      {Format::kRaw16, 16, 8192, 0},
+      {Format::kToken8, 16, 4096, 128},
+      {Format::kToken4, 32, 4096, 256},
+      {Format::kToken2, 32, 2048, 256},
+      {Format::kToken1, 32, 1024, 256},
+      {Format::kKivi4, 32, 4096, 512 + 128},
+      {Format::kKivi2, 32, 2048, 640},
+      {Format::kKivi1, 32, 1024, 640},
+      // Two and four groups a head: as many times the scales of a token.
+      {Format::kToken8G64, 16, 4096, 256},
+      {Format::kToken8G32, 16, 4096, 512},
+      {Format::kToken4G64, 32, 4096, 512},
+      {Format::kToken4G32, 32, 4096, 1024},
+      {Format::kToken2G64, 32, 2048, 512},
+      {Format::kToken2G32, 32, 2048, 1024},
+      {Format::kToken1G64, 32, 1024, 512},
+      {Format::kToken1G32, 32, 1024, 1024},
+      {Format::kKivi4G64, 32, 4096, 768},
+      {Format::kKivi4G32, 32, 4096, 1024},
+      {Format::kKivi2G64, 32, 2048, 768},
+      {Format::kKivi2G32, 32, 2048, 1024},
+      {Format::kKivi1G64, 32, 1024, 768},
+      {Format::kKivi1G32, 32, 1024, 1024},
+      {Format::kSegment4, 32, 4096, 0},
+      {Format::kSegment2, 32, 2048, 0},
+      {Format::kSegment1, 32, 1024, 0},
+      {Format::kHeader, 0, 0, 1024},
   };
   ASSERT_EQ(std::size(rows), static_cast<size_t>(kNumFormats));
   for (const Row& row : rows) {
@@ -50,6 +73,39 @@ TEST(FormatsTest, BytesPerTokenOfLlava7B) {
   }
   // KIVI with groups of 32 keys: 3 bits a key; values per token of 128: 2.25.
   EXPECT_EQ(8.0 * PageBytes(Format::kKivi2, llava) / (32 * 32 * 128 * 2), (3 + 2.25) / 2);
+  // As published, with groups of 32 channels for values as well: 3 bits both.
+  EXPECT_EQ(8.0 * PageBytes(Format::kKivi2G32, llava) / (32 * 32 * 128 * 2), 3);
+  // CalibQuant's 1 + 32 / n bits over an image of n = 576 tokens.
+  const int64_t image = 576 / 32 * PageBytes(Format::kSegment1, llava);
+  EXPECT_DOUBLE_EQ(8.0 * (image + PageBytes(Format::kHeader, llava)) / (576 * 32 * 128 * 2),
+                   1 + 32.0 / 576);
+}
+
+TEST(FormatsTest, TheBytesOfHeadWideFormatsAreFrozen) {
+  // Offsets that other backends were written against, at head 2 of 128 channels, as numbers.
+  constexpr int kDim = 128;
+  struct Row {
+    Format format;
+    int64_t k_row, v_row, k_scale, k_offset, v_scale, v_offset;  // of slot 5, channel 7
+  };
+  const Row rows[] = {
+      {Format::kToken8, 9088, 11136, 12554, 12586, 12618, 12650},
+      {Format::kToken4, 9024, 11072, 12810, 12874, 12938, 13002},
+      {Format::kToken2, 4768, 5792, 6666, 6730, 6794, 6858},
+      {Format::kToken1, 2640, 3152, 3594, 3658, 3722, 3786},
+      {Format::kKivi4, 9792, 11840, 13582, 13838, 14090, 14154},
+      {Format::kKivi2, 5536, 6560, 7438, 7694, 7946, 8010},
+      {Format::kKivi1, 3408, 3920, 4366, 4622, 4874, 4938},
+  };
+  for (const Row& row : rows) {
+    const Format f = row.format;
+    EXPECT_EQ(RowOffset(f, kDim, 2, false, 5), row.k_row) << FormatName(f);
+    EXPECT_EQ(RowOffset(f, kDim, 2, true, 5), row.v_row) << FormatName(f);
+    EXPECT_EQ(ScaleOffset(f, kDim, 2, false, 5, 7), row.k_scale) << FormatName(f);
+    EXPECT_EQ(OffsetOffset(f, kDim, 2, false, 5, 7), row.k_offset) << FormatName(f);
+    EXPECT_EQ(ScaleOffset(f, kDim, 2, true, 5, 7), row.v_scale) << FormatName(f);
+    EXPECT_EQ(OffsetOffset(f, kDim, 2, true, 5, 7), row.v_offset) << FormatName(f);
+  }
 }
 
 TEST(FormatsTest, NamesAreUniqueAndReadBack) {
@@ -79,8 +135,11 @@ TEST(FormatsTest, PartsTileThePage) {
             for (int64_t i = 0; i < RowBytes(codec, dim); ++i) ++owners.at(row + i);
           }
           for (int64_t i = 0; i < Scales(f, dim, value); ++i) {
-            const int slot = codec.axis == Axis::kToken ? static_cast<int>(i) : 5;
-            const int channel = codec.axis == Axis::kChannel ? static_cast<int>(i) : 5;
+            const bool token = codec.axis == Axis::kToken;
+            const int slot = token ? static_cast<int>(i) % PageTokens(f) : 5;
+            const int channel =
+                token ? static_cast<int>(i) / PageTokens(f) * GroupChannels(codec, dim)
+                      : static_cast<int>(i);
             for (int64_t at : {ScaleOffset(f, dim, head, value, slot, channel),
                                OffsetOffset(f, dim, head, value, slot, channel)}) {
               ++owners.at(at);
@@ -103,16 +162,21 @@ class PackTest : public BackendTest {};
 // known without asking the layout for codes.
 TEST_P(PackTest, EveryCodeAtEveryPosition) {
   for (Format f : AllFormats()) {
-    if (f == Format::kRaw16) continue;
-    for (int dim : {8, 24, 64, 128}) {
+    if (f == Format::kRaw16 || !HoldsTokens(f)) continue;
+    for (int dim : {8, 24, 40, 64, 128}) {
       const KvGeometry g = {.layers = 1, .kv_heads = 2, .head_dim = dim};
       const int tokens = PageTokens(f), raw = PageTokens(Format::kRaw16);
       const int64_t low_bytes = PageBytes(f, g), raw_bytes = PageBytes(Format::kRaw16, g);
-      const Buffer arena = ops_->Allocate(low_bytes + tokens / raw * raw_bytes);
+      const int64_t header_at = low_bytes + tokens / raw * raw_bytes;
+      const Buffer arena = ops_->Allocate(header_at + PageBytes(Format::kHeader, g));
+      const PageId header =
+          HasHeader(f) ? static_cast<PageId>(header_at / kPageUnitBytes) : kNoPage;
       const auto code = [&](int head, bool value, int slot, int channel) {
-        const int max = MaxCode(CodecOf(f, value).bits);
-        const bool per_token = CodecOf(f, value).axis == Axis::kToken;
-        const int along = per_token ? channel : slot;  // each vector has both 0 and the largest
+        const Codec& codec = CodecOf(f, value);
+        const int max = MaxCode(codec.bits);
+        const bool per_token = codec.axis == Axis::kToken;
+        // Each vector has both 0 and the largest.
+        const int along = per_token ? channel % GroupChannels(codec, dim) : slot;
         if (along < 2) return along == 0 ? 0 : max;
         return (7 * slot + 3 * channel + 11 * head + (value ? 5 : 0)) % (max + 1);
       };
@@ -127,7 +191,8 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
                           2 * channel,
                       &bits, 2);
         }
-        moves.push_back({{page, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}});
+        moves.push_back(
+            {{page, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}, header});
       }
       ops_->MoveTokens(arena.get(), g, f, {}, moves.data(), tokens);
       const uint8_t* p = arena.get();  // head 0 K, head 0 V, head 0 meta, head 1 ...
@@ -139,7 +204,8 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
             const int channel = static_cast<int>(bit / bits % dim);
             ASSERT_EQ((p[bit / 8] >> (bit % 8)) & MaxCode(bits), code(head, value, slot, channel))
                 << FormatName(f) << " dim " << dim << " slot " << slot << " channel " << channel;
-            ASSERT_EQ(PageElement(arena.get(), f, dim, head, value, slot, channel),
+            ASSERT_EQ(PageElement(arena.get(), f, dim, head, value, slot, channel,
+                                  arena.get() + header_at),
                       code(head, value, slot, channel));
           }
           p += int64_t{tokens} * dim * bits / 8;
@@ -150,6 +216,10 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
             ASSERT_EQ(HalfToFloat(LoadHalfBits(p)), i < n ? 1 : 0);
           }
         }
+      }
+      p = arena.get() + header_at;  // scales and offsets by turns: K's, V's, the next head's
+      for (int i = 0; HasHeader(f) && i < g.kv_heads * 4 * dim; ++i, p += 2) {
+        ASSERT_EQ(HalfToFloat(LoadHalfBits(p)), i / dim % 2 == 0 ? 1 : 0);
       }
     }
   }

@@ -35,6 +35,7 @@ class MixedAttentionTest : public BackendTest {};
 TEST_P(MixedAttentionTest, EveryFormatAloneAtEveryLength) {
   for (int f = 0; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
+    if (!HoldsTokens(format)) continue;
     const int page = PageTokens(format);
     for (int tokens : {1, page - 1, page, page + 1, 3 * page}) {
       if (FillsWholePages(format) && tokens % page != 0) continue;
@@ -48,8 +49,13 @@ TEST_P(MixedAttentionTest, HeadDimsAndGroups) {
   for (int dim : {8, 40, 128, 256}) {
     for (int group : {1, 3, 8}) {
       if (group != 3 && dim != 40) continue;
-      for (Format low : {Format::kToken8, Format::kToken4, Format::kToken2, Format::kToken1,
-                         Format::kKivi4, Format::kKivi2, Format::kKivi1}) {
+      for (Format low :
+           {Format::kToken8, Format::kToken4, Format::kToken2, Format::kToken1, Format::kKivi4,
+            Format::kKivi2, Format::kKivi1, Format::kToken8G32, Format::kToken4G64,
+            Format::kToken2G32, Format::kToken1G64, Format::kToken1G32, Format::kKivi2G32,
+            Format::kKivi4G64, Format::kSegment4, Format::kSegment2, Format::kSegment1}) {
+        if (low > Format::kKivi1 && dim != 40 && dim != 128) continue;
+        if (low > Format::kKivi1 && group != 3) continue;
         const int tokens = FillsWholePages(low) ? 64 : 50;
         Check(*ops_, *reference_,
               {.kv_heads = 2,
@@ -72,6 +78,11 @@ TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
                    {Format::kToken2, 114, 1},
                    {Format::kKivi4, 115, 32},
                    {Format::kToken4, 147, 31},
+                   {Format::kToken2G64, 3, 47},
+                   {Format::kKivi2G32, 50, 32},
+                   {Format::kSegment1, 90, 77},
+                   {Format::kSegment4, 20, 33, {0.25f, 1.5f}},
+                   {Format::kToken4G32, 80, 9, {0.25f, 1.5f}},
                    {Format::kRaw16, 178, 40}},
                   {{Format::kRaw16, 9, 15}, {Format::kToken2, 60, 64}},  // a window first: one row
                   {{Format::kToken4, 0, 5}, {Format::kRaw16, 77, 1}}}},
@@ -114,8 +125,10 @@ TEST(MixedInvarianceTest, BitsDependOnTheRowAlone) {
   const MixedCase shape{.kv_heads = 2,
                         .head_dim = dim,
                         .runs = {{{Format::kToken2, 0, 45},
+                                  {Format::kSegment1, 150, 50, {0, 3}},
                                   {Format::kKivi4, 45, 64},
-                                  {Format::kToken8, 109, 3},
+                                  {Format::kSegment1, 3, 33, {0, 3}},
+                                  {Format::kToken8G32, 109, 3},
                                   {Format::kRaw16, 112, n}}}};
   const int64_t row_floats = (heads + 4) * dim;
   const std::vector<float> qkv = Random(6).Normals(n * row_floats, 2);
@@ -151,7 +164,9 @@ TEST(MixedInvarianceTest, BitsDoNotDependOnOtherSequences) {
                         .head_dim = dim,
                         .runs = {{{Format::kToken2, 0, 45}, {Format::kRaw16, 45, 4}},
                                  {{Format::kRaw16, 60, 33}},
-                                 {{Format::kKivi1, 0, 32}, {Format::kToken4, 90, 7}}}};
+                                 {{Format::kKivi1, 0, 32},
+                                  {Format::kSegment2, 30, 40, {0.5f, 2}},
+                                  {Format::kToken4, 90, 7}}}};
   const std::vector<int32_t> begin = {0, 3, 4, 5};
   const uint8_t transformed[] = {1, 0, 1};
   const int64_t row_floats = (heads + 4) * dim;

@@ -14,8 +14,12 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
   run_begin_.push_back(0);
   for (const auto& sequence : shape.runs) {
     for (const MixedRun& run : sequence) {
-      runs_.push_back({run.format, static_cast<int32_t>(formats.size()), run.count});
+      runs_.push_back({.format = run.format,
+                       .first_page = static_cast<int32_t>(formats.size()),
+                       .tokens = run.count,
+                       .map = run.map});
       formats.resize(formats.size() + CeilDiv(run.count, PageTokens(run.format)), run.format);
+      if (HasHeader(run.format)) formats.push_back(Format::kHeader);  // behind the run's pages
     }
     run_begin_.push_back(static_cast<int32_t>(runs_.size()));
   }
@@ -52,13 +56,17 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
   for (const auto& sequence : shape.runs) {
     for (const MixedRun& run : sequence) {
       const int per_page = PageTokens(run.format);
+      if (HasHeader(run.format)) {
+        runs_[r].header = pages_[runs_[r].first_page + CeilDiv(run.count, per_page)];
+      }
       // A page that is filled whole takes tokens from the pool's start behind the run's last.
       const int moved = FillsWholePages(run.format) ? RoundUp(run.count, per_page) : run.count;
       std::vector<TokenMove> moves;
       for (int t = 0; t < moved; ++t) {
         const PageId page = pages_[runs_[r].first_page + t / per_page];
         moves.push_back({PoolSlot(t < run.count ? run.first + t : t - run.count),
-                         {page, static_cast<uint32_t>(t % per_page)}});
+                         {page, static_cast<uint32_t>(t % per_page)},
+                         runs_[r].header});
       }
       ops.MoveTokens(memory_.get(), geometry_, run.format, rule, moves.data(), moved);
       ++r;
@@ -86,8 +94,16 @@ float MixedCache::At(int s, int token, int head, bool value, int i) const {
   for (; token >= runs_[r].tokens; ++r) token -= runs_[r].tokens;
   const int per_page = PageTokens(runs_[r].format);
   const PageId page = pages_[runs_[r].first_page + token / per_page];
+  const uint8_t* header =
+      HasHeader(runs_[r].format) ? memory_.get() + runs_[r].header * kPageUnitBytes : nullptr;
   return PageElement(memory_.get() + page * kPageUnitBytes, runs_[r].format, shape_.head_dim, head,
-                     value, token % per_page, i);
+                     value, token % per_page, i, header);
+}
+
+const KvRun& MixedCache::RunOf(int s, int token) const {
+  int r = run_begin_[s];
+  for (; token >= runs_[r].tokens; ++r) token -= runs_[r].tokens;
+  return runs_[r];
 }
 
 std::vector<double> MixedBounds(const MixedCache& cache, const std::vector<float>& qkv, int heads,
@@ -103,6 +119,7 @@ std::vector<double> MixedBounds(const MixedCache& cache, const std::vector<float
       for (int h = 0; h < heads; ++h) {
         const int kv_head = h / (heads / kv_heads);
         double sizes = 0, low = INFINITY, high = -INFINITY, max_value = 0;
+        double mapped_low = INFINITY, mapped_high = -INFINITY, shift = 0;
         for (int t = 0; t < tokens - (query_begin[s + 1] - 1 - row); ++t) {
           double dot = 0, size = 0;
           for (int i = 0; i < dim; ++i) {
@@ -118,6 +135,19 @@ std::vector<double> MixedBounds(const MixedCache& cache, const std::vector<float
           sizes = std::max(sizes, size * scale);
           low = std::min(low, dot * scale);
           high = std::max(high, dot * scale);
+          const LogitMap& map = cache.RunOf(static_cast<int>(s), t).map;
+          if (map.identity()) continue;
+          mapped_low = std::min(mapped_low, dot * scale);
+          mapped_high = std::max(mapped_high, dot * scale);
+          shift = double{map.raise} + map.lower;
+        }
+        // A logit map a + raise + x (u - a) of [a, b] passes errors of u, a and b on with weights
+        // that sum to 1, and adds at most 6 roundings of numbers of this size, as many as the bound
+        // grants each score; it can widen the range of all scores by its shifts.
+        if (mapped_high >= mapped_low) {
+          sizes += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
+          high += shift;
+          low -= shift;
         }
         std::fill_n(bounds.begin() + (int64_t{row} * heads + h) * dim, dim,
                     AttentionBound(sizes, high - low, padded, max_value, dim));

@@ -13,6 +13,7 @@ namespace tessera::testing {
 struct MixedRun {
   Format format;
   int first, count;
+  LogitMap map = {};
 };
 
 struct MixedCase {
@@ -32,6 +33,7 @@ class MixedCache {
   KvSlot PoolSlot(int token) const;  // in RAW16
   // Of token `token` of sequence `s`, counted over its runs.
   float At(int s, int token, int head, bool value, int i) const;
+  const KvRun& RunOf(int s, int token) const;
   int Tokens(int s) const;
   // Cuts the last run of sequence s to n tokens.
   void TruncateLast(int s, int n) { runs_[run_begin_[s + 1] - 1].tokens = n; }

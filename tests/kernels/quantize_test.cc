@@ -113,14 +113,15 @@ TEST(QuantizeTest, NearestCodeAndAkvqFormula) {
   }
 }
 
-// The table of errors on N(0, 1), groups of 128, that the formats were chosen by: mean squared
-// error over variance.
+// The table of errors on N(0, 1), groups of 128 (or an image of 576 tokens), that the formats were
+// chosen by: mean squared error over variance.
 TEST(QuantizeTest, GaussianErrors) {
   struct Row {
     int bits;
     float clip;
     bool integer;
     double error, tolerance;
+    int values = 128;
   };
   // 3 percent of the table; its first entry has two digits, so half of the last comes on top. Its
   // 0.116 for 2 bits at clip 0.6 came with 0.115 for the best four levels at all, which are known
@@ -129,20 +130,36 @@ TEST(QuantizeTest, GaussianErrors) {
       {4, 1.0f, false, 0.010, 0.03 + 0.05}, {2, 0.8f, true, 0.170, 0.03},
       {2, 0.8f, false, 0.164, 0.03},        {2, 0.6f, false, 0.116 * 0.1175 / 0.115, 0.03},
       {2, 0.6f, true, 0.143, 0.03},         {2, 1.0f, true, 0.255, 0.03},
-      {2, 1.0f, false, 0.254, 0.03},        {1, 0.3f, false, 0.37, 0.03}};
+      {2, 1.0f, false, 0.254, 0.03},        {1, 0.3f, false, 0.37, 0.03},
+      {1, 0.3f, false, 0.38, 0.03, 576}};
   for (const Row& row : rows) {
     Random random(3);
     double error = 0;
     const int groups = 3000;
     for (int g = 0; g < groups; ++g) {
-      const std::vector<float> x = random.Normals(128);
+      const std::vector<float> x = random.Normals(row.values);
       const Quantized q = Quantize(x, row.bits, row.clip, row.integer);
-      for (int i = 0; i < 128; ++i) error += (x[i] - q.values[i]) * (x[i] - q.values[i]);
+      for (int i = 0; i < row.values; ++i) error += (x[i] - q.values[i]) * (x[i] - q.values[i]);
     }
-    error /= groups * 128;
+    error /= groups * row.values;
     EXPECT_NEAR(error / row.error, 1, row.tolerance)
         << row.bits << " bits, clip " << row.clip << ", integer " << row.integer;
   }
+}
+
+// A quantile range ignores the few largest and smallest; what it cuts off saturates.
+TEST(QuantizeTest, QuantilesAreOrderStatistics) {
+  for (int n : {1, 2, 3, 10, 32, 128, 577}) {
+    EXPECT_EQ(Trimmed(n, 0), 0);
+    for (float quantile : {0.001f, 0.02f, 0.25f, 0.49f}) {
+      const int64_t trimmed = Trimmed(n, quantile);
+      EXPECT_LE(trimmed, quantile * (n - 1));
+      EXPECT_GT(trimmed + 1, quantile * (n - 1));
+      EXPECT_LT(2 * trimmed, n) << "something must stay";
+    }
+  }
+  EXPECT_EQ(Trimmed(11, 0.1f), 1);
+  EXPECT_EQ(Trimmed(101, 0.25f), 25);
 }
 
 TEST(QuantizeTest, OneBitWithoutShrinkIsWorseThanNothing) {
@@ -161,7 +178,10 @@ class MoveTokensTest : public BackendTest {};
 
 const std::vector<QuantRule>& Rules() {
   static const std::vector<QuantRule> rules = {
-      {}, {.clip_k = 0.8f, .clip_v = 0.6f, .integer_offset = true}, {.clip_k = 0.3f}};
+      {},
+      {.clip_k = 0.8f, .clip_v = 0.6f, .integer_offset = true},
+      {.clip_k = 0.3f},
+      {.clip_v = 0.9f, .quantile = 0.05f}};
   return rules;
 }
 
@@ -174,14 +194,15 @@ TEST_P(MoveTokensTest, BytesEqualTheReference) {
   for (int f = 0; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
     EXPECT_TRUE(ops_->Supports(format));
-    for (int dim : {8, 72, 128, 256}) {
-      for (const QuantRule& rule : Rules()) {
-        const MixedCase shape = OneRun(format, dim, FillsWholePages(format) ? 64 : 50);
-        const MixedCache mine(*ops_, shape, rule, 80, 1, dim);
-        const MixedCache theirs(*reference_, shape, rule, 80, 1, dim);
-        EXPECT_EQ(mine.Bytes(), theirs.Bytes())
-            << FormatName(format) << " dim " << dim << " clip " << rule.clip_k;
-      }
+    if (!HoldsTokens(format)) continue;
+    size_t turn = f;
+    for (int dim : {8, 72, 128, 256}) {  // with each size another rule
+      const QuantRule& rule = Rules()[turn++ % Rules().size()];
+      const MixedCase shape = OneRun(format, dim, FillsWholePages(format) ? 64 : 50);
+      const MixedCache mine(*ops_, shape, rule, 80, 1, dim);
+      const MixedCache theirs(*reference_, shape, rule, 80, 1, dim);
+      EXPECT_EQ(mine.Bytes(), theirs.Bytes())
+          << FormatName(format) << " dim " << dim << " clip " << rule.clip_k;
     }
   }
 }
@@ -190,6 +211,7 @@ TEST_P(MoveTokensTest, BytesEqualTheReference) {
 TEST_P(MoveTokensTest, BytesDoNotDependOnBatching) {
   for (int f = 0; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
+    if (!HoldsTokens(format) || HasHeader(format)) continue;  // a segment is one call
     const int tokens = 64, per_page = PageTokens(format);
     const int unit = FillsWholePages(format) ? per_page : 1;
     MixedCache whole(*ops_, OneRun(format, 64, tokens), {.clip_k = 0.9f}, 80, 1, 5);
@@ -217,8 +239,10 @@ TEST_P(MoveTokensTest, EdgeVectorsEqualTheReference) {
                                        0xfbff, 0x3c00, 0x0400, 0x8400, 0x5640};
   for (int f = 1; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
+    if (!HoldsTokens(format)) continue;
+    size_t turn = f;
     for (int dim : {8, 24, 128}) {
-      for (const QuantRule& rule : Rules()) {
+      for (const QuantRule& rule : {Rules()[0], Rules()[1 + turn++ % (Rules().size() - 1)]}) {
         const MixedCase shape = OneRun(format, dim, 32);
         MixedCache mine(*ops_, shape, rule, 48, 1, 5), theirs(*reference_, shape, rule, 48, 1, 5);
         Random random(dim);
@@ -236,13 +260,42 @@ TEST_P(MoveTokensTest, EdgeVectorsEqualTheReference) {
             std::memcpy(mine.arena() + at, &bits, 2);
             std::memcpy(theirs.arena() + at, &bits, 2);
           }
-          moves.push_back(
-              {from, {mine.view().pages[t / per_page], static_cast<uint32_t>(t % per_page)}});
+          moves.push_back({from,
+                           {mine.view().pages[t / per_page], static_cast<uint32_t>(t % per_page)},
+                           mine.view().runs[0].header});
         }
         ops_->MoveTokens(mine.arena(), mine.geometry(), format, rule, moves.data(), 32);
         reference_->MoveTokens(theirs.arena(), theirs.geometry(), format, rule, moves.data(), 32);
         EXPECT_EQ(mine.Bytes(), theirs.Bytes()) << FormatName(format) << " dim " << dim;
       }
+    }
+  }
+}
+
+// Several segments, of one token to many pages, in one call: the bytes of one call each.
+TEST_P(MoveTokensTest, SegmentsDoNotSeeEachOther) {
+  for (Format format : {Format::kSegment4, Format::kSegment2, Format::kSegment1}) {
+    for (float quantile : {0.0f, 0.1f}) {
+      const QuantRule rule = {.clip_k = 0.5f, .clip_v = 0.3f, .quantile = quantile};
+      const MixedCase shape = {
+          .kv_heads = 2,
+          .head_dim = 40,
+          .runs = {{{format, 0, 100}, {format, 100, 1}, {format, 101, 33}, {format, 134, 64}}}};
+      const MixedCache alone(*ops_, shape, rule, 224, 1, 5);
+      MixedCache together(*ops_, shape, {}, 224, 1, 5);  // other codes first
+      std::vector<TokenMove> moves;
+      for (int r = 0; r < 4; ++r) {
+        const KvRun& run = together.view().runs[r];
+        for (int t = 0; t < run.tokens; ++t) {
+          moves.push_back(
+              {together.PoolSlot(shape.runs[0][r].first + t),
+               {together.view().pages[run.first_page + t / 32], static_cast<uint32_t>(t % 32)},
+               run.header});
+        }
+      }
+      ops_->MoveTokens(together.arena(), together.geometry(), format, rule, moves.data(),
+                       static_cast<int64_t>(moves.size()));
+      EXPECT_EQ(together.Bytes(), alone.Bytes()) << FormatName(format) << " " << quantile;
     }
   }
 }
@@ -261,6 +314,9 @@ TEST_P(MoveTokensDeathTest, MisuseIsACheck) {
   EXPECT_DEATH(move(Format::kKivi2, {}, 0, 31), "check failed");
   EXPECT_DEATH(move(Format::kToken2, {.clip_k = 1.5f}, 0, 1), "check failed");
   EXPECT_DEATH(move(Format::kToken2, {.clip_v = 0}, 0, 1), "check failed");
+  EXPECT_DEATH(move(Format::kToken2, {.quantile = 0.5f}, 0, 1), "check failed");
+  EXPECT_DEATH(move(Format::kSegment2, {}, 0, 1), "check failed");  // names no header
+  EXPECT_DEATH(move(Format::kHeader, {}, 0, 0), "check failed");
   EXPECT_DEATH(move(Format::kRaw16, {}, 31, 1), "check failed");  // slot 31 of 16
   EXPECT_DEATH(move(static_cast<Format>(kNumFormats), {}, 0, 1), "check failed");
   moves[0].to.page = moves[0].from.page;

@@ -150,6 +150,7 @@ class StagedOps final : public Ops {
       const KvRun& run = kv.runs[r];
       num_pages = std::max<int64_t>(num_pages,
                                     run.first_page + CeilDiv(run.tokens, PageTokens(run.format)));
+      if (run.header != kNoPage) arena_bytes = std::max(arena_bytes, End(kv, run.header));
     }
     for (int64_t p = 0; p < num_pages; ++p) {
       arena_bytes = std::max(arena_bytes, End(kv, kv.pages[p]));
@@ -167,11 +168,14 @@ class StagedOps final : public Ops {
     to.Back(out);
   }
 
+  int64_t held_slopes() const override { return d_.held_slopes(); }
+
   void MoveTokens(uint8_t* host_arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     int64_t arena_bytes = 0;
     for (int64_t i = 0; i < n; ++i) {
-      for (const PageId page : {moves[i].from.page, moves[i].to.page}) {
+      for (const PageId page : {moves[i].from.page, moves[i].to.page, moves[i].header}) {
+        if (page == kNoPage) continue;
         arena_bytes =
             std::max(arena_bytes, page * kPageUnitBytes + PageBytes(Format::kRaw16, geometry));
       }
@@ -180,6 +184,64 @@ class StagedOps final : public Ops {
     const Copy list(d_, moves, n);
     d_.MoveTokens(arena.get(), geometry, to, rule, list.get(), n);
     arena.Back(host_arena);
+  }
+
+  void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,
+                float* peaks, float* medians) override {
+    const Copy in(d_, x, (*std::max_element(from_row, from_row + rows) + 1) * cols);
+    const Copy which(d_, from_row, rows);
+    const Copy<float> largest(d_, peaks, rows * top), middle(d_, medians, rows);
+    d_.RowPeaks(in.get(), which.get(), rows, cols, top, largest.get(), middle.get());
+    largest.Back(peaks);
+    if (medians != nullptr) middle.Back(medians);
+  }
+  void LowPassResiduals(const uint8_t* host_arena, const KvGeometry& geometry, const PageId* pages,
+                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        float* out) override {
+    const int64_t n = geometry.layers * layer_pages;
+    const int64_t arena_bytes =
+        *std::max_element(pages, pages + n) * kPageUnitBytes + PageBytes(Format::kRaw16, geometry);
+    const Copy<uint8_t> arena(d_, host_arena, arena_bytes);
+    const Copy list(d_, pages, n);
+    const Copy<float> to(d_, out, geometry.layers * tokens * 4);
+    d_.LowPassResiduals(arena.get(), geometry, list.get(), layer_pages, first, tokens, kept,
+                        to.get());
+    to.Back(out);
+  }
+  void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
+                        int64_t num_jobs, int64_t heads, const KvLayerView& kv,
+                        float* columns) override {
+    int64_t sequences = 0, sums = 0;
+    for (const ColumnJob* job = jobs; job < jobs + num_jobs; ++job) {
+      sequences = std::max<int64_t>(sequences, job->sequence + 1);
+      int64_t tokens = 0;
+      for (int32_t r = kv.run_begin[job->sequence]; r < kv.run_begin[job->sequence + 1]; ++r) {
+        tokens += kv.runs[r].tokens;
+      }
+      sums = std::max(sums, job->columns + tokens);
+    }
+    const int32_t num_runs = kv.run_begin[sequences];
+    int64_t num_pages = 0, arena_bytes = 0;
+    for (const KvRun* run = kv.runs; run < kv.runs + num_runs; ++run) {
+      num_pages = std::max<int64_t>(
+          num_pages, run->first_page + CeilDiv(run->tokens, PageTokens(run->format)));
+    }
+    for (int64_t p = 0; p < num_pages; ++p) {
+      arena_bytes = std::max(arena_bytes, End(kv, kv.pages[p]));
+    }
+    const int64_t cols = (heads + 2 * kv.geometry.kv_heads) * kv.geometry.head_dim;
+    const Copy in(d_, qkv, query_begin[sequences] * cols);
+    const Copy begin(d_, query_begin, sequences + 1);
+    const Copy work(d_, jobs, num_jobs);
+    const Copy<uint8_t> arena(d_, kv.arena, arena_bytes);
+    const Copy pages(d_, kv.pages, num_pages);
+    const Copy runs(d_, kv.runs, num_runs);
+    const Copy run_begin(d_, kv.run_begin, sequences + 1);
+    const Copy<float> to(d_, columns, sums);
+    d_.AttentionColumns(in.get(), begin.get(), work.get(), num_jobs, heads,
+                        {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()},
+                        to.get());
+    to.Back(columns);
   }
 
  private:

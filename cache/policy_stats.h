@@ -1,0 +1,53 @@
+// What KV policies may read of the forward pass over a prompt: what they ask for, and what they
+// get.
+//
+// The engine computes only what is asked for, keeps it until the commit, and computes it again
+// after a preemption. Sources: pivots.h and flashcache.cc in policies/. Threads: plain values.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace tessera {
+
+struct PromptView {
+  // [prompt tokens]; not 0: part of an image. Images side by side have different values.
+  absl::Span<const uint8_t> vision;
+  int tokens() const { return static_cast<int>(vision.size()); }
+};
+
+// A stretch of the prompt with a DCT of its own, `kept` of whose coefficients make its base.
+struct LowPassSegment {
+  int32_t first, tokens, kept;
+};
+
+// What a method reads of the forward pass over the prompt; nothing else is computed.
+struct PolicyNeeds {
+  // So many of the largest |h| of each token at each layer's input, before the norm (the residual
+  // stream), and the median of |h|.
+  int residual_peaks = 0;
+  bool residual_medians = false;
+  // K and V against their low-frequency part: coefficients up to gamma times the segment's tokens.
+  bool low_pass = false;
+  double gamma = 0;
+  bool low_pass_by_image = false;  // a segment for each image and each text between, else one
+
+  bool any() const { return residual_peaks > 0 || low_pass; }
+  std::vector<LowPassSegment> Segments(const PromptView& prompt) const;
+  // Tokens from here on must be run, and not found in the prefix index, to have their statistics.
+  int FirstToRun(const PromptView& prompt) const {
+    return residual_peaks > 0 ? 0 : prompt.tokens();
+  }
+};
+
+// One layer's answers to PolicyNeeds; empty where not needed.
+struct LayerStats {
+  int peaks_per_token = 0;           // residual_peaks, or the hidden size if that is less
+  absl::Span<const float> peaks;     // [prompt tokens, peaks_per_token], descending
+  absl::Span<const float> medians;   // [prompt tokens]
+  absl::Span<const float> low_pass;  // [prompt tokens, 4], as Ops::LowPassResiduals
+};
+
+}  // namespace tessera

@@ -1,0 +1,31 @@
+# tesserad for CPUs. From the repository's root:
+#   docker build -f deploy/docker/cpu.Dockerfile -t tesserad:cpu .
+FROM debian:12 AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+WORKDIR /src
+# Only when the list of packages changes are they installed again.
+COPY cmake/prepare.sh cmake/
+RUN source cmake/prepare.sh && install_packages "${BUILD_PACKAGES[@]}"
+COPY . .
+RUN source cmake/prepare.sh && build_preset cpu tesserad tessera \
+    && cmake --install build/cpu --prefix /opt/tessera --strip
+
+FROM debian:12-slim
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="tesserad" \
+      org.opencontainers.image.description="Serves LLaVA-family vision-language models over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/tessera /usr/local
+# By number, so that Kubernetes can tell that it is not root. Nothing is written to the root file
+# system: run with --read-only.
+USER 10001:10001
+EXPOSE 8600 9090
+STOPSIGNAL SIGTERM
+# Ready to take requests? Kubernetes has probes of its own and does not look at this.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
+    CMD ["/usr/local/bin/tessera", "health", "--address=127.0.0.1:8600", "--timeout=3s"]
+# No listener beyond loopback unless the flags say so: there is no TLS yet.
+ENTRYPOINT ["/usr/local/bin/tesserad"]

@@ -1,0 +1,46 @@
+// A sequence's statistics of its prompt, from the steps that compute it until its commit.
+//
+// Host memory: layers * tokens * (residual_peaks + 1, or 4 for low-pass residuals) floats, for
+// sequences whose policy asks. Threads: one thread (the engine's).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cache/policy_stats.h"
+
+namespace tessera {
+
+// One number a token and layer, for people: what a policy judged by.
+struct TokenScores {
+  const char* name = "";                   // "": none
+  std::vector<std::vector<float>> layers;  // [layers][prompt tokens]
+};
+
+class PromptStats {
+ public:
+  // Room for what `needs` asks of `tokens` tokens, of which `width` peaks may be asked at most (the
+  // hidden size). Does nothing when it is there already.
+  void Begin(const PolicyNeeds& needs, int layers, int tokens, int width);
+  void Clear();  // gives the memory back
+
+  int tokens() const { return tokens_; }
+  int peaks_per_token() const { return peaks_per_token_; }
+  // What one token's row says of one layer: peaks_per_token() peaks, and the median where wanted.
+  void SetPeaks(int layer, int token, const float* peaks, const float* median);
+  // For Ops::LowPassResiduals of one segment: [layers, tokens of the segment, 4].
+  void SetLowPass(const LowPassSegment& segment, const float* residuals);
+
+  std::vector<LayerStats> Layers() const;  // valid until the next change
+  // The deviation of K and V from their base, which says who stays, else the largest |h|.
+  TokenScores Scores() const;
+  int64_t bytes() const;
+
+ private:
+  int layers_ = 0, tokens_ = 0, peaks_per_token_ = 0;
+  std::vector<float> peaks_;     // [layers, tokens, peaks_per_token]
+  std::vector<float> medians_;   // [layers, tokens]
+  std::vector<float> low_pass_;  // [layers, tokens, 4]
+};
+
+}  // namespace tessera

@@ -1,0 +1,180 @@
+// Policies that read statistics: which tokens they choose when the statistics are known.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "cache/policies/budget.h"
+#include "cache/policies/pivots.h"
+#include "cache/policy.h"
+
+namespace tessera {
+namespace {
+
+using testing::ElementsAre;
+
+std::vector<int32_t> AllOf(int n) {
+  std::vector<int32_t> all(n);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+TEST(Pivots, TopKTakesTheLargestTokensAndTheEarlierOfEqualOnes) {
+  const std::vector<float> peaks = {1, 9, 5, 9, 7, 5};
+  const LayerStats stats = {.peaks_per_token = 1, .peaks = peaks};
+  EXPECT_THAT(FindPivots(PivotRule::kTopK, 3, AllOf(6), stats), ElementsAre(1, 3, 4));
+  EXPECT_THAT(FindPivots(PivotRule::kTopK, 4, AllOf(6), stats), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(FindPivots(PivotRule::kTopK, 2, std::vector<int32_t>{0, 2, 5}, stats),
+              ElementsAre(2, 5));
+  EXPECT_EQ(FindPivots(PivotRule::kTopK, 64, AllOf(6), stats), AllOf(6));
+  EXPECT_TRUE(FindPivots(PivotRule::kTopK, 3, {}, stats).empty());
+}
+
+TEST(Pivots, EntriesOfOneTokenCountEach) {
+  const std::vector<float> peaks = {9, 8, 7, /**/ 6, 1, 0, /**/ 8, 2, 1, /**/ 5, 5, 5};
+  const LayerStats stats = {.peaks_per_token = 3, .peaks = peaks};
+  // 9 8 8 | 7 6 5: three entries lie on two tokens.
+  EXPECT_THAT(FindPivots(PivotRule::kTopKEntries, 3, AllOf(4), stats), ElementsAre(0, 2));
+  EXPECT_THAT(FindPivots(PivotRule::kTopK, 3, AllOf(4), stats), ElementsAre(0, 1, 2));
+  EXPECT_EQ(PivotNeeds(PivotRule::kTopKEntries, 15).residual_peaks, 15);
+}
+
+TEST(Pivots, ThresholdAsksForBoth) {
+  const std::vector<float> peaks = {100, 101, 5000, 101, 3000};
+  const std::vector<float> medians = {.01f, .2f, 4.9f, .1f, 3.0f};
+  const LayerStats stats = {.peaks_per_token = 1, .peaks = peaks, .medians = medians};
+  EXPECT_THAT(FindPivots(PivotRule::kThreshold, 9, AllOf(5), stats), ElementsAre(2, 3));
+  EXPECT_THAT(FindPivots(PivotRule::kThreshold, 1, AllOf(5), stats), ElementsAre(2));
+  EXPECT_TRUE(PivotNeeds(PivotRule::kThreshold, 15).residual_medians);
+  EXPECT_FALSE(PivotNeeds(PivotRule::kTopK, 0).any());
+}
+
+TEST(ShareOut, ProportionalClippedRedistributedAndWhole) {
+  EXPECT_THAT(ShareOut(100, {1, 3, 1}, 0, 100), ElementsAre(20, 60, 20));
+  EXPECT_THAT(ShareOut(10, {1, 1, 1}, 0, 10), ElementsAre(4, 3, 3));  // largest remainder
+  EXPECT_THAT(ShareOut(11, {2, 5, 4}, 0, 9), ElementsAre(2, 5, 4));
+  // 8 of 10 would be layer 1's: clipped to 5, and its 3 shared by the others in proportion.
+  EXPECT_THAT(ShareOut(10, {1, 16, 3}, 0, 5), ElementsAre(1, 5, 4));
+  // A floor is paid for by the others.
+  EXPECT_THAT(ShareOut(40, {0, 1, 3}, 4, 100), ElementsAre(4, 9, 27));
+  EXPECT_THAT(ShareOut(9, {0, 0, 0}, 0, 9), ElementsAre(3, 3, 3));
+  EXPECT_THAT(ShareOut(7, {0, 1, 0}, 0, 5), ElementsAre(1, 5, 1));
+  EXPECT_THAT(ShareOut(0, {1, 2}, 0, 0), ElementsAre(0, 0));
+}
+
+TEST(ShareOut, SumsUpAndNeverFavoursTheSmallerWeight) {
+  std::mt19937 rng(5);
+  for (int round = 0; round < 300; ++round) {
+    const int n = 1 + static_cast<int>(rng() % 40);
+    std::vector<double> weights;
+    for (int i = 0; i < n; ++i) weights.push_back(std::pow(10, static_cast<double>(rng() % 9)));
+    const int64_t min = rng() % 5, max = min + 1 + rng() % 500;
+    const int64_t total = n * min + static_cast<int64_t>(rng() % (n * (max - min) + 1));
+    const std::vector<int64_t> shares = ShareOut(total, weights, min, max);
+    EXPECT_EQ(std::accumulate(shares.begin(), shares.end(), int64_t{0}), total);
+    for (int i = 0; i < n; ++i) {
+      EXPECT_GE(shares[i], min);
+      EXPECT_LE(shares[i], max);
+      for (int j = 0; j < n; ++j) {
+        EXPECT_TRUE(weights[i] >= weights[j] || shares[i] <= shares[j] + 1) << i << " " << j;
+      }
+    }
+  }
+}
+
+// Statistics of two layers: token t deviates by `deviation[l][t]`, all energies are 1.
+struct LowPass {
+  explicit LowPass(const std::vector<std::vector<float>>& deviation) {
+    for (const auto& layer : deviation) {
+      auto& values = data.emplace_back();
+      for (const float d : layer) values.insert(values.end(), {d * .75f, d * .25f, 1, 1});
+    }
+    for (const auto& values : data) layers.push_back({.low_pass = values});
+  }
+  std::vector<std::vector<float>> data;
+  std::vector<LayerStats> layers;
+};
+
+Selection Choose(absl::string_view policy, const std::vector<uint8_t>& vision, const LowPass& s) {
+  return (*ParsePolicy(policy))
+      ->Select(PromptView{vision}, s.layers, {static_cast<int>(s.layers.size()), 1, 64});
+}
+
+TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
+  constexpr int kTokens = 200;
+  std::vector<std::vector<float>> deviation(2, std::vector<float>(kTokens));
+  for (int t = 0; t < kTokens; ++t) {
+    deviation[0][t] = static_cast<float>(t * 37 % kTokens + 1) * 1e-3f;
+  }
+  for (int t = 0; t < kTokens; ++t) deviation[1][t] = 3 * deviation[0][kTokens - 1 - t];
+  const std::vector<uint8_t> vision(kTokens, 1);
+  const LowPass stats(deviation);
+  // R is three times as large in layer 1: of 2 * 200 * .2 = 80 tokens it has 60.
+  const Selection kept = Choose("flashcache", vision, stats);
+  EXPECT_EQ(kept[0].size(), 20u);
+  EXPECT_EQ(kept[1].size(), 60u);
+  for (int layer = 0; layer < 2; ++layer) {
+    std::vector<float> sorted = deviation[layer];
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
+    const float least = sorted[kept[layer].size() - 1];
+    for (const int32_t t : kept[layer]) EXPECT_GE(deviation[layer][t], least);
+  }
+  const Selection uniform = Choose("flashcache(budget=uniform)", vision, stats);
+  EXPECT_EQ(uniform[0].size(), 40u);
+  EXPECT_EQ(uniform[1].size(), 40u);
+  // One block at least, the rest to the other; never more than there are.
+  EXPECT_EQ(Choose("flashcache(tokens=20)", vision, stats)[0].size(), 16u);
+  EXPECT_EQ(Choose("flashcache(tokens=20)", vision, stats)[1].size(), 24u);
+  EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, stats)[0].size(), 160u);
+  EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, stats)[1].size(), 200u);
+  EXPECT_EQ(Choose("flashcache(keep=1)", vision, stats), Selection(2, AllOf(kTokens)));
+}
+
+TEST(FlashCache, SinksRecentAndTextStay) {
+  std::vector<uint8_t> vision(100, 1);
+  std::fill(vision.begin(), vision.begin() + 10, 0);
+  std::fill(vision.begin() + 90, vision.end(), 0);
+  std::vector<std::vector<float>> deviation(2, std::vector<float>(100, .01f));
+  for (int t = 40; t < 60; ++t) deviation[0][t] = deviation[1][t] = .02f;
+  const LowPass stats(deviation);
+  const Selection forced = Choose("flashcache(tokens=20, sinks=3, recent=4)", vision, stats);
+  for (const int32_t t : {0, 1, 2, 96, 97, 98, 99}) {
+    EXPECT_THAT(forced[0], testing::Contains(t));
+  }
+  EXPECT_EQ(forced[0].size(), 20u);
+  EXPECT_THAT(forced[1], testing::Contains(40));
+  const Selection visual = Choose("flashcache(keep=0.25, scope=visual)", vision, stats);
+  EXPECT_EQ(visual[0].size(), 20u + 20u);
+  for (int t = 0; t < 100; ++t) {
+    const bool kept = std::binary_search(visual[1].begin(), visual[1].end(), t);
+    EXPECT_EQ(kept, t < 10 || t >= 90 || (t >= 40 && t < 60)) << t;
+  }
+  // What must stay is more than the budget.
+  EXPECT_EQ(Choose("flashcache(tokens=5, recent=30)", vision, stats)[0].size(), 30u);
+}
+
+TEST(FlashCache, SegmentsFollowImagesAndCutOffsFollowGamma) {
+  std::vector<uint8_t> vision(100);
+  std::fill(vision.begin() + 10, vision.begin() + 30, 1);
+  std::fill(vision.begin() + 30, vision.begin() + 50, 2);  // an image right after
+  const PromptView prompt = {vision};
+  const auto segments = [&](absl::string_view text) {
+    std::vector<std::tuple<int, int, int>> out;
+    for (const LowPassSegment& s : (*ParsePolicy(text))->needs().Segments(prompt)) {
+      out.emplace_back(s.first, s.tokens, s.kept);
+    }
+    return out;
+  };
+  EXPECT_THAT(segments("flashcache"), ElementsAre(std::tuple(0, 100, 21)));
+  EXPECT_THAT(segments("flashcache(gamma=0)"), ElementsAre(std::tuple(0, 100, 1)));
+  EXPECT_THAT(segments("flashcache(gamma=1)"), ElementsAre(std::tuple(0, 100, 100)));
+  EXPECT_THAT(segments("flashcache(segment=image, gamma=0.1)"),
+              ElementsAre(std::tuple(0, 10, 2), std::tuple(10, 20, 3), std::tuple(30, 20, 3),
+                          std::tuple(50, 50, 6)));
+  EXPECT_TRUE(segments("akvq").empty());
+}
+
+}  // namespace
+}  // namespace tessera

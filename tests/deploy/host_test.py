@@ -1,0 +1,134 @@
+"""The systemd unit, its flags and the Dockerfiles agree with the server and with each other."""
+import configparser
+import json
+import re
+import shutil
+import tempfile
+import unittest
+
+import deploy_testing as dt
+
+SYSTEMD = dt.DEPLOY / "systemd"
+SHUTDOWN_SECONDS = 2  # server/daemon.cc: two grace periods of one second each
+
+
+def unit(name):
+    """Section -> key -> last value."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",),
+                                       comment_prefixes=("#",))
+    parser.optionxform = str
+    parser.read(SYSTEMD / name)
+    return parser
+
+
+def check_health(test, command):
+    """The command, pointed at a server of ours, passes while there is one and fails without."""
+    with dt.Server() as server:
+        address = server.entry("listening")["listen"]
+        words = [word.replace("127.0.0.1:8600", address) for word in command[1:]]
+        test.assertNotEqual(words, command[1:])
+        done = dt.run(dt.binary("tessera"), *words)
+        test.assertEqual((done.returncode, done.stdout), (0, "SERVING\n"), done.stderr)
+    words = [word for word in words if not word.startswith("--wait=")]
+    test.assertEqual(dt.run(dt.binary("tessera"), *words).returncode, 1)
+
+
+class Unit(unittest.TestCase):
+    def setUp(self):
+        self.service = unit("tesserad.service")["Service"]
+        self.flags = dict(dt.read_flagfile((SYSTEMD / "tesserad.flags").read_text()))
+
+    def test_a_drain_ends_before_it_is_killed(self):
+        needed = (dt.seconds(self.flags["drain_delay"]) + dt.seconds(self.flags["drain_timeout"])
+                  + SHUTDOWN_SECONDS)
+        self.assertGreater(dt.seconds(self.service["TimeoutStopSec"]), needed)
+
+    def test_a_server_starts_with_its_flags(self):
+        self.assertLessEqual(set(self.flags), dt.server_flags())
+        with dt.Server(f"--flagfile={SYSTEMD}/tesserad.flags"):
+            pass
+
+    def test_it_has_started_when_the_server_is_ready(self):
+        command = self.service["ExecStartPost"].split()
+        self.assertEqual(command[:2], ["/usr/local/bin/tessera", "health"])
+        self.assertIn(f"--address={self.flags['listen']}", command)
+        check_health(self, command)
+        wait, = [word.removeprefix("--wait=") for word in command if word.startswith("--wait=")]
+        self.assertGreater(dt.seconds(self.service["TimeoutStartSec"]), dt.seconds(wait))
+
+    def test_type_is_what_the_server_does(self):
+        notifies = any("NOTIFY_SOCKET" in path.read_text()
+                       for path in (dt.ROOT / "server").glob("*.cc"))
+        self.assertEqual(self.service["Type"], "notify" if notifies else "exec")
+
+    def test_the_network_is_as_open_as_the_flags(self):
+        self.assertEqual(self.service["IPAddressAllow"], "localhost")
+        for flag in ("listen", "admin_listen", "metrics_listen"):
+            self.assertTrue(self.flags[flag].startswith("127.0.0.1:"), flag)
+        self.assertNotIn("insecure_listen_any", self.flags)
+        scraped = (dt.DEPLOY / "prometheus/prometheus.yaml").read_text()
+        self.assertIn(f"targets: [{self.flags['metrics_listen']}]", scraped)
+
+    @unittest.skipIf(shutil.which("systemd-analyze") is None, "systemd-analyze is not installed")
+    def test_systemd_accepts_it_and_calls_it_safe(self):
+        text = (SYSTEMD / "tesserad.service").read_text()
+        with tempfile.TemporaryDirectory() as folder:
+            # Verification looks for the program.
+            path = f"{folder}/tesserad.service"
+            for drop_in in (None, "gpu.conf"):
+                with open(path, "w") as file:
+                    file.write(text.replace("/usr/local/bin/tessera", dt.binary("tessera")))
+                if drop_in:
+                    shutil.copytree(SYSTEMD, f"{path}.d", ignore=shutil.ignore_patterns("tess*"))
+                done = dt.run("systemd-analyze", "verify", path)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertNotIn("tesserad.service", done.stderr)  # unknown keys are only warnings
+                # In tenths, and of the worst: 98 says nothing is protected.
+                done = dt.run("systemd-analyze", "security", "--offline=true", "--threshold=15",
+                              path)
+                self.assertEqual(done.returncode, 0, done.stdout[-200:])
+
+
+class Images(unittest.TestCase):
+    def setUp(self):
+        self.files = {name: (dt.DEPLOY / f"docker/{name}.Dockerfile").read_text()
+                      for name in ("cpu", "gpu")}
+
+    def test_they_build_by_the_repository_s_own_scripts(self):
+        script = (dt.ROOT / "cmake/prepare.sh").read_text()
+        presets = {p["name"] for p in
+                   json.loads((dt.ROOT / "CMakePresets.json").read_text())["configurePresets"]}
+        for name, text in self.files.items():
+            with self.subTest(name):
+                for function in ("install_packages", "build_preset"):
+                    self.assertIn(f"{function}() {{", script)
+                    self.assertIn(f"{function} ", text)
+                preset, = re.findall(r"build_preset (\w+) tesserad tessera", text)
+                self.assertIn(preset, presets)
+                self.assertIn(f"cmake --install build/{preset} --prefix /opt/tessera", text)
+
+    def test_they_run_as_a_number_that_is_not_root_with_a_check_that_works(self):
+        for name, text in self.files.items():
+            with self.subTest(name):
+                final = text[text.rindex("\nFROM "):]
+                uid, gid = re.findall(r"^USER (\d+):(\d+)$", final, re.M)[-1]
+                self.assertTrue(int(uid) and int(gid))
+                entry = json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", final, re.M)[0])
+                self.assertEqual(entry, ["/usr/local/bin/tesserad"])
+                check = json.loads(re.findall(r"^ +CMD (\[.*\])$", final, re.M)[0])
+                self.assertEqual(check[:2], ["/usr/local/bin/tessera", "health"])
+                check_health(self, check)
+
+    def test_version_is_the_project_s(self):
+        version, = re.findall(r"project\(tessera VERSION ([\d.]+)",
+                              (dt.ROOT / "CMakeLists.txt").read_text())
+        for text in self.files.values():
+            self.assertIn(f"ARG VERSION={version}\n", text)
+        for overlay in ("cpu", "gpu"):
+            folder = dt.DEPLOY / f"kustomize/overlays/{overlay}"
+            self.assertIn(f"newTag: {version}-{overlay}\n",
+                          (folder / "kustomization.yaml").read_text())
+
+
+if __name__ == "__main__":
+    dt.main()
