@@ -97,6 +97,7 @@ bool Engine::Loop::TakeInbox() {
     Sequence& sequence = generation->sequence();
     const Request& request = generation->request();
     if (request.commit_tokens > 0) sequence.commit_tokens = request.commit_tokens;
+    sequence.keep_scores = request.explain;
     sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
     if (sequence.use_prefix) {
       // Transformed pages hold other numbers for the same tokens.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "engine/sequence.h"
@@ -15,6 +16,7 @@ struct Explanation {
   struct Layer {
     std::vector<uint8_t> stored;  // [tokens] kEvicted, or 1 + the Format
     int64_t bytes = 0;            // of the layer's pages
+    std::vector<float> scores;    // [commit_tokens], or empty where the policy judges by none
   };
   std::vector<int32_t> tokens;  // ids: the prompt, then what of the answer is stored
   std::vector<Layer> layers;
@@ -23,8 +25,9 @@ struct Explanation {
   };
   std::vector<Span> images;
   int32_t prompt_tokens = 0;
-  int32_t commit_tokens = 0;                 // of the prompt; 0: the policy stores it as it is
-  double bytes_per_token[kNumFormats] = {};  // of one layer, metadata included
+  int32_t commit_tokens = 0;  // of the prompt; 0: the policy stores it as it is
+  std::string score_name;
+  double bytes_per_token[kNumFormats] = {};  // of one layer, metadata in the page included
 };
 
 Explanation Explain(const Sequence& sequence, const Arena& arena);

@@ -52,4 +52,24 @@ std::vector<LayerStats> PromptStats::Layers() const {
   return layers;
 }
 
+TokenScores PromptStats::Scores() const {
+  TokenScores scores;
+  const auto fill = [&](const char* name, const auto& score_at) {
+    scores.name = name;
+    scores.layers.assign(layers_, std::vector<float>(tokens_));
+    for (int64_t at = 0; at < int64_t{layers_} * tokens_; ++at) {
+      scores.layers[at / tokens_][at % tokens_] = score_at(at);
+    }
+  };
+  if (!low_pass_.empty()) {
+    fill("deviation from the low-pass base",
+         [&](int64_t at) { return low_pass_[4 * at] + low_pass_[4 * at + 1]; });
+  } else if (!columns_.empty()) {
+    fill("attention of the last queries", [&](int64_t at) { return columns_[at]; });
+  } else if (!peaks_.empty()) {
+    fill("largest |h|", [&](int64_t at) { return peaks_[at * peaks_per_token_]; });
+  }
+  return scores;
+}
+
 }  // namespace tessera

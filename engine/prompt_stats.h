@@ -11,6 +11,12 @@
 
 namespace tessera {
 
+// One number a token and layer, for people: what a policy judged by.
+struct TokenScores {
+  const char* name = "";                   // "": none
+  std::vector<std::vector<float>> layers;  // [layers][prompt tokens]
+};
+
 class PromptStats {
  public:
   // Room for what `needs` asks of `tokens` tokens, of which `width` peaks may be asked at most (the
@@ -29,6 +35,9 @@ class PromptStats {
   absl::Span<float> Columns(int layer);
 
   std::vector<LayerStats> Layers() const;  // valid until the next change
+  // What says who stays: the deviation of K and V from their base, the attention paid to a token,
+  // else the largest |h|.
+  TokenScores Scores() const;
 
  private:
   int layers_ = 0, tokens_ = 0, peaks_per_token_ = 0;

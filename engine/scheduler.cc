@@ -180,6 +180,7 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
     const std::vector<LayerStats> stats = s->stats.Layers();
     kept = s->policy->Select(s->view(), stats, arena_->geometry());
     pivots = s->policy->Pivots(kept, stats);
+    if (s->keep_scores) s->scores = s->stats.Scores();
     s->stats.Clear();
   }
   // Layer by layer: beside the old pages of one layer stand only its own new ones.

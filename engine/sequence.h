@@ -59,6 +59,8 @@ struct Sequence {
 
   SequenceCache cache;
   PromptStats stats;          // until the commit
+  bool keep_scores = false;   // for an explanation
+  TokenScores scores;         // when keep_scores, from the commit on
   int cached_tokens = 0;      // of the prompt, found in the prefix index at the first admission
   int recomputed_tokens = 0;  // likewise, but run again because the policy needs their statistics
   bool was_admitted = false;

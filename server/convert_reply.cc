@@ -80,6 +80,7 @@ void ConvertExplanation(const Explanation& in, const ProcessorConfig& processor,
     v1::Explanation::Layer* wire = out->add_layers();
     wire->set_stored(std::string(layer.stored.begin(), layer.stored.end()));
     wire->set_bytes(layer.bytes);
+    wire->mutable_score()->Add(layer.scores.begin(), layer.scores.end());
   }
   std::vector<bool> is_image(in.tokens.size());
   for (const Explanation::Span& span : in.images) {
@@ -92,6 +93,7 @@ void ConvertExplanation(const Explanation& in, const ProcessorConfig& processor,
                      : processor.squash > 0 ? v1::Explanation::IMAGE_FIT_STRETCH
                                             : v1::Explanation::IMAGE_FIT_COVER);
   out->set_commit_tokens(in.commit_tokens);
+  out->set_score(in.score_name);
   for (size_t i = 0; i < in.tokens.size(); ++i) {
     out->add_text(is_image[i] ? std::string() : TokenText(tokenizer, in.tokens[i]));
   }

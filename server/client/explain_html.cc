@@ -109,6 +109,35 @@ std::string TokenMap(const v1::Explanation& e) {
   return out + "</svg>\n";
 }
 
+// The policy's own numbers, brightest where largest in the layer; a column is the largest of a few
+// tokens.
+std::string ScoreMap(const v1::Explanation& e) {
+  const int tokens = e.commit_tokens(), columns = std::min(tokens, 320);
+  const double width = (kWidth - kLabel) * tokens / e.text_size() / columns;
+  std::string out = absl::StrFormat(
+      "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" "
+      "aria-label=\"scores by layer\">\n",
+      kWidth, e.layers_size() * (kRow + kGap));
+  for (int l = 0; l < e.layers_size(); ++l) {
+    const auto& score = e.layers(l).score();
+    const double y = l * (kRow + kGap);
+    const double most = *std::max_element(score.begin(), score.end());
+    absl::StrAppendFormat(&out, "<text class=\"soft\" x=\"0\" y=\"%.1f\">layer %d</text>\n",
+                          y + kRow - 3, l);
+    for (int c = 0; c < columns; ++c) {
+      const int first = c * tokens / columns, end = (c + 1) * tokens / columns;
+      const double value = *std::max_element(score.begin() + first, score.begin() + end);
+      absl::StrAppendFormat(
+          &out,
+          "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.0f\" fill=\"var(--accent)\" "
+          "opacity=\"%.2f\"><title>layer %d, tokens %d to %d: %.4g</title></rect>\n",
+          kLabel + c * width, y, width, kRow, most > 0 ? std::sqrt(std::max(value, 0.0) / most) : 0,
+          l, first, end - 1, value);
+    }
+  }
+  return out + "</svg>\n";
+}
+
 absl::string_view MimeOf(absl::string_view bytes) {
   if (bytes.substr(0, 4) == "\x89PNG") return "image/png";
   if (bytes.substr(0, 4) == "RIFF") return "image/webp";
@@ -262,7 +291,7 @@ std::string ClassTable(const v1::Explanation& e) {
   double held = 0;
   for (const auto& layer : e.layers()) held += static_cast<double>(layer.bytes());
   std::vector<std::string> rest(header.size());
-  rest.front() = "free slots of the pages held";
+  rest.front() = "free slots, scales of images";
   rest.back() = FormatCount(std::llround(held - all));
   rows.push_back(std::move(rest));
   return HtmlTable(header, rows);
@@ -294,6 +323,14 @@ absl::Status CheckExplanation(const v1::Explanation& e, size_t images) {
       return wrong("an image outside the prompt, or not square");
     }
   }
+  for (const auto& layer : e.layers()) {
+    const int scores = e.score().empty() ? 0 : e.commit_tokens();
+    const bool finite = std::all_of(layer.score().begin(), layer.score().end(),
+                                    [](float v) { return std::isfinite(v); });
+    if (layer.score_size() != scores || !finite)
+      return wrong("scores that are missing or no numbers");
+  }
+  if (!e.score().empty() && e.commit_tokens() < 1) return wrong("scores of no tokens");
   if (e.commit_tokens() < 0 || e.commit_tokens() > e.text_size()) return wrong("no such commit");
   return absl::OkStatus();
 }
@@ -312,6 +349,12 @@ std::string RenderExplainPage(const Explained& explained) {
                       FormatBytes(usage.kv_bytes()), usage.kv_mean_bits(),
                       usage.evicted_text_tokens(), usage.evicted_image_tokens()),
       "</p>\n", Legend::Html(), "<h2>Tokens by layer</h2>\n", TokenMap(e));
+  if (!e.score().empty()) {
+    absl::StrAppend(&body, "<h2>What it judged by: ", EscapeHtml(e.score()),
+                    "</h2>\n<p class=\"soft\">Of the tokens before the commit; the square root of "
+                    "the share of the layer's largest.</p>\n",
+                    ScoreMap(e));
+  }
   if (e.images_size() > 0) {
     absl::StrAppend(
         &body,

@@ -1,4 +1,5 @@
-#include "absl/strings/str_cat.h"
+#include <cmath>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/client/explain_html.h"
@@ -50,6 +51,8 @@ TEST(ClientExplain, AForeignExplanationIsChecked) {
       {"square", [](v1::Explanation* e) { e->mutable_images(0)->set_count(3); }},
       {"square", [](v1::Explanation* e) { e->mutable_images(0)->set_count(0); }},
       {"commit", [](v1::Explanation* e) { e->set_commit_tokens(7); }},
+      {"scores", [](v1::Explanation* e) { e->set_score("peaks"); }},
+      {"scores", [](v1::Explanation* e) { e->mutable_layers(0)->add_score(1); }},
   };
   for (const auto& [what, change] : cases) {
     v1::Explanation e = MakeExplanation();
@@ -82,6 +85,24 @@ TEST(ClientExplain, ThePageShowsTokensPatchesAndBytes) {
   for (const char* text : {"<this>", "p<q>", "http://", "https://", "<script", "@import"}) {
     EXPECT_THAT(page, Not(HasSubstr(text)));
   }
+}
+
+TEST(ClientExplain, ScoresAreDrawnWhereThereAreAny) {
+  Explained explained;
+  explained.images = {"x"};
+  v1::Explanation& e = *explained.finished.mutable_explanation();
+  e = MakeExplanation();
+  EXPECT_THAT(RenderExplainPage(explained), Not(HasSubstr("What it judged by")));
+  e.set_score("largest |h|");
+  for (auto& layer : *e.mutable_layers()) {
+    for (const float value : {4.0f, 0.0f, 1.0f, 2.0f, 3.0f}) layer.add_score(value);
+  }
+  ASSERT_TRUE(CheckExplanation(e, 1).ok());
+  const std::string page = RenderExplainPage(explained);
+  EXPECT_THAT(page, HasSubstr("What it judged by: largest |h|"));
+  EXPECT_THAT(page, HasSubstr("opacity=\"0.50\"><title>layer 1, tokens 2 to 2: 1<"));
+  e.mutable_layers(0)->set_score(2, NAN);
+  EXPECT_FALSE(CheckExplanation(e, 1).ok());
 }
 
 TEST(ClientExplain, AsksForAnExplanationAndWritesThePage) {

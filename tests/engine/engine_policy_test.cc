@@ -2,7 +2,9 @@
 // accounting, and memory that comes back.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <random>
 
@@ -340,6 +342,24 @@ TEST(EnginePolicyTest, AnExplanationTellsWhereEachTokenIs) {
   };
   EXPECT_EQ(ask("none", false).explanation, nullptr);
   EXPECT_EQ(ask("none", true).explanation->commit_tokens, 0);
+  const Event flash = ask("flashcache(keep=0.5)", true);
+  EXPECT_EQ(flash.explanation->score_name, "deviation from the low-pass base");
+  bool any_evicted = false;
+  for (const Explanation::Layer& layer : flash.explanation->layers) {
+    // Who stays has at least the score of who goes.
+    ASSERT_EQ(static_cast<int>(layer.scores.size()), flash.explanation->commit_tokens);
+    float least_kept = INFINITY, most_evicted = 0;
+    for (size_t i = 0; i < layer.scores.size(); ++i) {
+      if (layer.stored[i] == Explanation::kEvicted) {
+        most_evicted = std::max(most_evicted, layer.scores[i]);
+      } else {
+        least_kept = std::min(least_kept, layer.scores[i]);
+      }
+    }
+    EXPECT_GE(least_kept, most_evicted);
+    any_evicted |= most_evicted > 0;
+  }
+  EXPECT_TRUE(any_evicted);
   const Event last = ask("random(keep=0.5, scope=visual)+akvq(window=16, pivots=0)", true);
   ASSERT_NE(last.explanation, nullptr);
   const Explanation& e = *last.explanation;

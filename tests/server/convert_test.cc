@@ -377,7 +377,8 @@ TEST(ReplyTest, ExplanationNamesFormatsAndTokens) {
   in.images = {{1, 2}};
   in.commit_tokens = 3;
   in.bytes_per_token[static_cast<int>(Format::kToken2)] = 288;
-  in.layers = {{{0, 1, 4, 1}, 4096}};
+  in.layers = {{{0, 1, 4, 1}, 4096, {1, 2, 3}}};
+  in.score_name = "largest |h|";
   v1::Explanation out;
   ProcessorConfig processor;
   processor.do_pad = true;
@@ -388,6 +389,8 @@ TEST(ReplyTest, ExplanationNamesFormatsAndTokens) {
   EXPECT_EQ(out.formats(3).bytes_per_token(), 288);
   EXPECT_EQ(out.layers(0).stored(), std::string("\0\1\4\1", 4));
   EXPECT_EQ(out.layers(0).bytes(), 4096);
+  EXPECT_THAT(out.layers(0).score(), ElementsAre(1, 2, 3));
+  EXPECT_EQ(out.score(), "largest |h|");
   EXPECT_EQ(out.images(0).first(), 1);
   EXPECT_EQ(out.images(0).count(), 2);
   EXPECT_EQ(out.image_fit(), v1::Explanation::IMAGE_FIT_CONTAIN);
