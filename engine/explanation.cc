@@ -10,6 +10,7 @@ Explanation Explain(const Sequence& sequence, const Arena& arena) {
   out.commit_tokens = sequence.policy->compresses() ? sequence.commit_tokens : 0;
   for (int f = 0; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
+    if (!HoldsTokens(format)) continue;
     out.bytes_per_token[f] = static_cast<double>(arena.page_bytes(format)) / PageTokens(format);
   }
   const Prompt& prompt = *sequence.prompt;
@@ -22,6 +23,7 @@ Explanation Explain(const Sequence& sequence, const Arena& arena) {
     layer.stored.resize(cache.length(), Explanation::kEvicted);
     for (const Run& run : cache.runs(l)) {
       layer.bytes += static_cast<int64_t>(run.pages.size()) * arena.page_bytes(run.format);
+      if (run.header != kNoPage) layer.bytes += arena.page_bytes(Format::kHeader);
       for (const int32_t position : run.Positions()) {
         layer.stored[position] = static_cast<uint8_t>(1 + static_cast<int>(run.format));
       }
