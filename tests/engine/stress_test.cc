@@ -129,7 +129,8 @@ TEST_F(StressTest, KeyOutliersSeparateTheMethods) {
   for (const char* policy : {"none", "rtn(bits=2)", "akvq(window=32)", "kivi(residual=32)"}) {
     const std::vector<Answer> answers = AskAll(engine, prompts, 8, policy);
     for (size_t i = 0; i < chosen.size(); ++i) {
-      right[policy] += absl::StripAsciiWhitespace(answers[i].text) == lines[chosen[i]]["answer"];
+      right[policy] += absl::StripAsciiWhitespace(answers[i].text) ==
+                       lines[chosen[i]]["answer"].get<std::string>();
     }
     std::printf("factor 20, %s: %d of 24 right\n", policy, right[policy]);
   }
