@@ -10,7 +10,7 @@ Explanation Explain(const Sequence& sequence, const Arena& arena) {
   out.commit_tokens = sequence.policy->compresses() ? sequence.commit_tokens : 0;
   for (int f = 0; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
-    if (PageTokens(format) == 0) continue;
+    if (!HoldsTokens(format)) continue;
     out.bytes_per_token[f] = static_cast<double>(arena.page_bytes(format)) / PageTokens(format);
   }
   out.score_name = sequence.scores.name;

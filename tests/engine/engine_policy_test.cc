@@ -379,6 +379,11 @@ TEST(EnginePolicyTest, AnExplanationTellsWhereEachTokenIs) {
     EXPECT_EQ(layer.stored.back(), 1 + static_cast<int>(Format::kRaw16));
   }
   EXPECT_EQ(bytes, last.usage.kv_bytes);
+  const Event headers = ask("calibquant", true);  // the images' headers are bytes as well
+  bytes = 0;
+  for (const Explanation::Layer& layer : headers.explanation->layers) bytes += layer.bytes;
+  EXPECT_EQ(bytes, headers.usage.kv_bytes);
+  EXPECT_EQ(headers.explanation->bytes_per_token[static_cast<int>(Format::kHeader)], 0);
   EXPECT_EQ(static_cast<double>(evicted) / 8, last.usage.evicted_vision);
   // Text at 4 bit in the first two layers, at 2 in the others: BOS is text, and is never evicted.
   for (int l = 0; l < 8; ++l) {
