@@ -36,6 +36,15 @@ absl::Status CheckSampling(const SamplingParams& p) {
     return Invalid("sampling.frequency_penalty", "within [-2, 2]",
                    absl::StrCat(p.frequency_penalty));
   }
+  if (p.logit_bias.size() > kMaxLogitBiases) {
+    return Invalid("sampling.logit_bias", absl::StrCat("at most ", kMaxLogitBiases, " tokens"),
+                   absl::StrCat(p.logit_bias.size()));
+  }
+  for (const auto& [id, bias] : p.logit_bias) {
+    if (!(std::fabs(bias) <= 100)) {
+      return Invalid("sampling.logit_bias", "within [-100, 100]", absl::StrCat(bias));
+    }
+  }
   return absl::OkStatus();
 }
 

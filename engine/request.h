@@ -23,6 +23,7 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // added to the token's logit
   bool has_seed = false;
   uint64_t seed = 0;
 };
@@ -40,6 +41,7 @@ constexpr int kMaxStopStrings = 16;
 constexpr size_t kMaxStopStringBytes = 256;
 constexpr int kMaxStopIds = 64;
 constexpr int kMaxTopLogprobs = 20;
+constexpr size_t kMaxLogitBiases = 1024;
 
 // INVALID_ARGUMENT whose message starts with the field's proto path ("sampling.temperature: ...").
 // `top_logprobs` is the wire's value where it was set. What depends on the model (ids within the

@@ -180,6 +180,9 @@ int32_t Sampler::Sample(absl::Span<float> logits, absl::Span<const int32_t> also
                         int index) {
   TESSERA_CHECK(!logits.empty());
   const int64_t vocab = static_cast<int64_t>(logits.size());
+  for (const auto& [id, bias] : params_.logit_bias) {
+    if (id >= 0 && id < vocab) logits[id] += bias;
+  }
   ApplyPenalties(logits);
   for (absl::Span<const int32_t> ids : {absl::MakeConstSpan(*banned_), also_banned}) {
     for (int32_t id : ids) {

@@ -1,9 +1,9 @@
 // Logits -> the next token, and its log-probabilities.
 //
-// Order, as transformers has it: logprobs are of the raw distribution; then repetition, presence
-// and frequency penalties, temperature, top-k, top-p, min-p, draw. Greedy (temperature 0) takes the
-// largest logit after penalties. What each filter keeps, in the order "larger logit, then lower
-// id":
+// Order, as transformers has it: logprobs are of the raw distribution; then the logit biases,
+// repetition, presence and frequency penalties, temperature, top-k, top-p, min-p, draw. Greedy
+// (temperature 0) takes the largest logit after penalties. What each filter keeps, in the order
+// "larger logit, then lower id":
 //   top-k  the first k;
 //   top-p  of those, renormalised, the shortest beginning whose mass reaches top_p (at least one);
 //   min-p  of those, all with at least min_p times the probability of the most probable token.

@@ -34,7 +34,8 @@ absl::StatusOr<std::shared_ptr<const Policy>> ConvertPolicy(const std::string& t
   return *std::move(policy);
 }
 
-SamplingParams ConvertSampling(const v1::Sampling& in, const GenerationDefaults& defaults) {
+absl::StatusOr<SamplingParams> ConvertSampling(const v1::Sampling& in, const ModelConfig& model) {
+  const GenerationDefaults& defaults = model.generation;
   SamplingParams out;
   out.temperature = in.has_temperature() ? in.temperature() : defaults.temperature;
   out.top_k = in.has_top_k() ? in.top_k() : defaults.top_k;
@@ -46,6 +47,15 @@ SamplingParams ConvertSampling(const v1::Sampling& in, const GenerationDefaults&
   out.frequency_penalty = in.frequency_penalty();
   out.has_seed = in.has_seed();
   out.seed = in.seed();
+  for (const auto& [id, bias] : in.logit_bias()) {
+    if (id < 0 || id >= model.text.vocab) {
+      return FieldError(
+          "sampling.logit_bias",
+          absl::StrCat("token ", id, " is outside the vocabulary of ", model.text.vocab));
+    }
+    out.logit_bias.emplace_back(id, bias);
+  }
+  std::sort(out.logit_bias.begin(), out.logit_bias.end());  // the map has no order
   return out;
 }
 
@@ -94,7 +104,7 @@ absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
                            absl::StrCat("model: this server serves ", options.model->name, " only"),
                            reason::kModelNotFound);
   }
-  out.sampling = ConvertSampling(in.sampling(), options.model->generation);
+  ASSIGN_OR_RETURN(out.sampling, ConvertSampling(in.sampling(), *options.model));
   RETURN_IF_ERROR(ConvertStopping(in, *options.model, &out.stop));
   StopParams checked = out.stop;
   if (checked.max_tokens == 0) checked.max_tokens = std::max(1, checked.min_tokens);
