@@ -159,6 +159,24 @@ bool IsServerFault(const absl::Status& status) {
          status.code() == absl::StatusCode::kUnknown;
 }
 
+std::string ReasonOfError(const absl::Status& status) {
+  if (status.ok()) return "";
+  google::rpc::ErrorInfo info;
+  const auto payload = status.GetPayload(TypeUrl<google::rpc::ErrorInfo>());
+  if (payload.has_value() && info.ParseFromString(std::string(*payload))) return info.reason();
+  return DefaultReason(status.code());
+}
+
+absl::Duration RetryDelay(const absl::Status& status) {
+  google::rpc::RetryInfo info;
+  const auto payload = status.GetPayload(TypeUrl<google::rpc::RetryInfo>());
+  if (!payload.has_value() || !info.ParseFromString(std::string(*payload))) {
+    return absl::ZeroDuration();
+  }
+  return absl::Seconds(info.retry_delay().seconds()) +
+         absl::Nanoseconds(info.retry_delay().nanos());
+}
+
 std::string LeadingFieldPath(absl::string_view message) {
   const size_t end = message.find(": ");
   if (end == absl::string_view::npos || end == 0) return "";

@@ -53,6 +53,11 @@ absl::Status FromEngine(const absl::Status& status);
 // Errors that are ours, not the caller's: INTERNAL and UNKNOWN.
 bool IsServerFault(const absl::Status& status);
 
+// The reason that ToGrpcStatus will say; "" for OK.
+std::string ReasonOfError(const absl::Status& status);
+// RetryInfo's delay; zero if the error carries none.
+absl::Duration RetryDelay(const absl::Status& status);
+
 // "" unless `message` starts with a field path and ": ".
 std::string LeadingFieldPath(absl::string_view message);
 

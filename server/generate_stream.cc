@@ -1,25 +1,16 @@
 #include "server/generate_stream.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <random>
 #include <utility>
 
-#include "absl/strings/str_format.h"
+#include "server/admission.h"
 #include "server/rpc_names.h"
 
 namespace tessera {
 namespace {
 
 constexpr const char* kRequestIdHeader = "x-request-id";
-
-// Unique in this process by the counter, and among processes by a random start.
-std::string NewRequestId() {
-  static const uint32_t process = std::random_device()();
-  static std::atomic<uint64_t> counter{0};
-  return absl::StrFormat("req-%08x-%d", process, counter.fetch_add(1) + 1);
-}
 
 absl::Time ClientDeadline(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -61,9 +52,7 @@ void GenerateStream::Start() {
   absl::Status status = Admit();
   if (status.ok() &&
       !services_->workers->TrySubmit([self = shared_from_this()] { self->Prepare(); })) {
-    status =
-        RetryLater(absl::StatusCode::kResourceExhausted, "too many requests wait to be prepared",
-                   reason::kQueueFull, absl::Seconds(1));
+    status = TooManyToPrepare();
   }
   if (!status.ok()) End(status);
 }
@@ -81,12 +70,7 @@ absl::Status GenerateStream::Admit() {
     id_ = request_.request_id();
   }
 
-  RETURN_IF_ERROR(services_->lifecycle->CheckAccepting(received_));
-  ASSIGN_OR_RETURN(engine_request_, ConvertRequest(request_, services_->convert));
-  // Cheap (views only), and wrong parts are refused before they wait for a worker.
-  RETURN_IF_ERROR(ConvertPrompt(request_, services_->convert).status());
-  engine_request_.received = received_;
-  engine_request_.deadline = deadline_;
+  ASSIGN_OR_RETURN(engine_request_, CheckRequest(*services_, request_, received_, deadline_));
   reply_.token_ids = request_.response().token_ids();
   reply_.logprobs = engine_request_.top_logprobs >= 0;
   return absl::OkStatus();
@@ -116,20 +100,8 @@ void GenerateStream::Prepare() {
 absl::Status GenerateStream::BuildAndSubmit(v1::Accepted* accepted) {
   const Runtime& runtime = *services_->runtime;
   Request& request = engine_request_;
-  const absl::Time start = absl::Now();
-  if (start >= deadline_) return CancelReason();
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(request_, services_->convert));
-  absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
-  if (!prompt.ok()) return WithClientPath(request_, prompt.status());
-  request.prompt = *std::move(prompt);
-  if (!input.images.empty()) {
-    request.image_decode_seconds = absl::ToDoubleSeconds(absl::Now() - start);
-    services_->metrics->ObserveImageDecode(request.image_decode_seconds);
-  }
-  RETURN_IF_ERROR(SetMaxTokens(request_, runtime.context_tokens,
-                               services_->config->default_max_tokens, &request));
-  RETURN_IF_ERROR(SetCommitPoint(request_, &request));
-  RETURN_IF_ERROR(Validate(request.sampling, request.stop));
+  if (absl::Now() >= deadline_) return CancelReason();
+  RETURN_IF_ERROR(BuildPrompt(*services_, request_, &request));
   accepted->set_request_id(request_.request_id());
   request.id = request_.request_id();
   accepted->set_model(runtime.model.name);

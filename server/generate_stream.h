@@ -28,6 +28,7 @@
 namespace tessera {
 
 class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                             public ActiveCall,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
   // Takes over the content of `request`.
@@ -36,12 +37,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
 
   void Start();  // once, from the method's handler
 
-  std::string id() const;  // "" until the request's id is known
-
-  // Ends the call with `status` unless it has ended. Any thread.
-  void End(const absl::Status& status);
-  // Cancels the call if a write or the finish has been pending for longer than `limit`. Any thread.
-  bool CancelIfStalled(absl::Time now, absl::Duration limit);
+  // --- ActiveCall
+  std::string id() const override;
+  void End(const absl::Status& status) override;
+  bool CancelIfStalled(absl::Time now, absl::Duration limit) override;
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;

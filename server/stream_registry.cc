@@ -3,21 +3,19 @@
 #include <mutex>
 #include <utility>
 
-#include "server/generate_stream.h"
-
 namespace tessera {
 
 StreamRegistry::StreamRegistry() = default;
 StreamRegistry::~StreamRegistry() { TESSERA_CHECK(size() == 0); }
 
-void StreamRegistry::Add(std::shared_ptr<GenerateStream> stream) {
+void StreamRegistry::Add(std::shared_ptr<ActiveCall> stream) {
   MutexLock lock(mutex_);
-  GenerateStream* key = stream.get();
+  ActiveCall* key = stream.get();
   streams_.emplace(key, std::move(stream));
 }
 
-void StreamRegistry::Remove(GenerateStream* stream) {
-  std::shared_ptr<GenerateStream> last;  // destroyed after the lock is released
+void StreamRegistry::Remove(ActiveCall* stream) {
+  std::shared_ptr<ActiveCall> last;  // destroyed after the lock is released
   {
     MutexLock lock(mutex_);
     auto node = streams_.extract(stream);
@@ -56,9 +54,9 @@ int StreamRegistry::CancelStalled(absl::Time now, absl::Duration limit) {
   return cancelled;
 }
 
-std::vector<std::shared_ptr<GenerateStream>> StreamRegistry::Snapshot() const {
+std::vector<std::shared_ptr<ActiveCall>> StreamRegistry::Snapshot() const {
   MutexLock lock(mutex_);
-  std::vector<std::shared_ptr<GenerateStream>> all;
+  std::vector<std::shared_ptr<ActiveCall>> all;
   all.reserve(streams_.size());
   for (const auto& [key, stream] : streams_) all.push_back(stream);
   return all;

@@ -1,5 +1,5 @@
-// The Generate calls that have not ended: keeps them alive, counts them for draining, and gives up
-// those whose client has stopped reading.
+// The calls that generate and have not ended, by gRPC or HTTP: keeps them alive, counts them for
+// draining, and gives up those whose client has stopped reading.
 //
 // Threads: safe.
 #pragma once
@@ -16,15 +16,24 @@
 
 namespace tessera {
 
-class GenerateStream;
+// One such call.
+class ActiveCall {
+ public:
+  virtual ~ActiveCall() = default;
+  virtual std::string id() const = 0;  // "" until the request's id is known
+  // Ends the call with `status` unless it has ended. Any thread.
+  virtual void End(const absl::Status& status) = 0;
+  // Cancels the call if a write or the finish has been pending for longer than `limit`. Any thread.
+  virtual bool CancelIfStalled(absl::Time now, absl::Duration limit) = 0;
+};
 
 class StreamRegistry {
  public:
   StreamRegistry();
   ~StreamRegistry();
 
-  void Add(std::shared_ptr<GenerateStream> stream);
-  void Remove(GenerateStream* stream);  // may destroy it
+  void Add(std::shared_ptr<ActiveCall> call);
+  void Remove(ActiveCall* call);  // may destroy it
   int size() const;
 
   // True once there are none; false at the deadline.
@@ -36,12 +45,11 @@ class StreamRegistry {
   int CancelStalled(absl::Time now, absl::Duration limit);
 
  private:
-  std::vector<std::shared_ptr<GenerateStream>> Snapshot() const;
+  std::vector<std::shared_ptr<ActiveCall>> Snapshot() const;
 
   mutable Mutex mutex_;
   std::condition_variable_any empty_;
-  std::unordered_map<GenerateStream*, std::shared_ptr<GenerateStream>> streams_
-      TESSERA_GUARDED_BY(mutex_);
+  std::unordered_map<ActiveCall*, std::shared_ptr<ActiveCall>> streams_ TESSERA_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera

@@ -1,0 +1,32 @@
+// The way of a request into the engine, the same for gRPC and HTTP.
+//
+// Errors are as clients see them: field paths, RetryInfo. Threads: safe.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "server/service_context.h"
+#include "tessera/v1/inference.pb.h"
+
+namespace tessera {
+
+// Unique in this process by a counter, and among processes by a random start.
+std::string NewRequestId();
+
+// The error of a request for whose pictures and prompt no worker is free.
+absl::Status TooManyToPrepare();
+
+// Cheap checks (views only), before the request waits for a worker: whether work is taken now, and
+// every field that needs neither a picture nor the tokenizer.
+absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const v1::GenerateRequest& in,
+                                     absl::Time received, absl::Time deadline);
+
+// On a worker: decodes the pictures, builds the prompt and fills what depends on its length.
+absl::Status BuildPrompt(const ServiceContext& services, const v1::GenerateRequest& in,
+                         Request* request);
+
+}  // namespace tessera
