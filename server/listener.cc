@@ -22,7 +22,6 @@ constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 // gRPC's default of five minutes punishes clients with common keepalive settings.
 constexpr int kMinPingIntervalMs = 10'000;
-constexpr int kConnectionAgeGraceMs = 60'000;
 
 // gRPC calls back a plain function, so this is the one global.
 std::atomic<Logger*> grpc_log{nullptr};
@@ -48,9 +47,12 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
   if (config.max_connection_age != absl::InfiniteDuration()) {
     constexpr int64_t kMaxMs = 1 << 30;
     const int64_t age = absl::ToInt64Milliseconds(config.max_connection_age);
+    // Calls that run may finish: a shorter grace would cut long answers.
+    const int64_t grace = absl::ToInt64Milliseconds(config.max_request_time);
     builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
                                 static_cast<int>(std::min(age, kMaxMs)));
-    builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, kConnectionAgeGraceMs);
+    builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                                static_cast<int>(std::min(grace, kMaxMs)));
   }
   grpc::ResourceQuota quota("tesserad");
   quota.Resize(static_cast<size_t>(config.rpc_memory_bytes));
