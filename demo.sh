@@ -60,12 +60,13 @@ trap 'exit 143' TERM
 
 start_server() {
   local ports info i
-  mapfile -t ports < <(free_ports 3)
+  mapfile -t ports < <(free_ports 4)
   address=127.0.0.1:${ports[0]} admin=127.0.0.1:${ports[1]} metrics=127.0.0.1:${ports[2]}
+  http=127.0.0.1:${ports[3]}
   mkdir -p "$(dirname "$log")"
   # Detached: neither a closing terminal nor Ctrl-C is meant for it.
   setsid "$bin/tesserad" --model models/demo --listen "$address" --admin_listen "$admin" \
-    --metrics_listen "$metrics" >"$log" 2>&1 </dev/null &
+    --metrics_listen "$metrics" --http_listen "$http" >"$log" 2>&1 </dev/null &
   server=$!
   for ((i = 0; i < start_limit_seconds * 10; ++i)); do
     # Told by the operator's service: the admin listener is up before the model is.
@@ -138,6 +139,7 @@ if $keep; then
   server=0
   heading "Left running"
   echo "Ask it:   $bin/tessera chat --address $address --image FILE --message TEXT"
+  echo "OpenAI clients: base URL http://$http/v1, any API key, model demo"
   echo "Its load: $bin/tessera info --admin_address $admin"
   echo "Stop it:  kill $pid"
 else

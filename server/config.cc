@@ -27,6 +27,7 @@ absl::Status CheckCounts(const ServerConfig& c) {
       {"cpu_threads", c.cpu_threads, 0, 1024},
       {"context_tokens", c.context_tokens, 0, 1 << 24},
       {"max_concurrent_streams", c.max_concurrent_streams, 1, 1 << 20},
+      {"http_max_connections", c.http_max_connections, 1, 1 << 20},
       {"max_batch_tokens", c.max_batch_tokens, 1, 1 << 20},
       {"max_sequences", c.max_sequences, 1, 1 << 16},
       {"max_queue", c.max_queue, 1, 1 << 20},
@@ -121,6 +122,12 @@ absl::Status CheckListeners(const ServerConfig& c) {
   RETURN_IF_ERROR(CheckListener(c, "listen", c.listen, true));
   if (!IsOff(c.admin_listen)) {
     RETURN_IF_ERROR(CheckListener(c, "admin_listen", c.admin_listen, true));
+  }
+  if (!IsOff(c.http_listen)) {
+    RETURN_IF_ERROR(CheckListener(c, "http_listen", c.http_listen, true));
+    if (!ParseAddress(c.http_listen)->unix_path.empty()) {
+      return Wrong("http_listen", c.http_listen, "Unix sockets are not supported here");
+    }
   }
   if (!IsOff(c.metrics_listen)) {
     RETURN_IF_ERROR(CheckListener(c, "metrics_listen", c.metrics_listen, false));

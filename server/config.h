@@ -27,12 +27,14 @@ struct ServerConfig {
   // Listeners.
   std::string listen = "127.0.0.1:8600";
   std::string admin_listen = "127.0.0.1:8601";
+  std::string http_listen = "127.0.0.1:8602";
   std::string metrics_listen = "127.0.0.1:9090";
   bool insecure_listen_any = false;
   bool reflection = true;
   int64_t max_message_bytes = int64_t{64} << 20;
   int64_t rpc_memory_bytes = int64_t{1} << 30;
   int max_concurrent_streams = 1024;
+  int http_max_connections = 1024;
   absl::Duration max_connection_age = absl::InfiniteDuration();
 
   // Cache and batching.

@@ -43,6 +43,7 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device)
   context_.workers = workers_.get();
   context_.senders = senders_.get();
   context_.device = &device_;
+  context_.started_unix_seconds = absl::ToUnixSeconds(absl::Now());
 }
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config, Logger* log,
@@ -76,8 +77,14 @@ absl::Status Daemon::Listen() {
     admin_address_ = admin_->address();
     lifecycle_.Attach(admin_->health());
   }
+  if (!IsOff(config_.http_listen)) {
+    auto gateway = Gateway::Start(config_.http_listen, &context_, &streams_);
+    if (!gateway.ok()) return WithFlag("http_listen", gateway.status());
+    gateway_ = *std::move(gateway);
+  }
   log_->Write(LogLevel::kInfo, "listening",
               {{"listen", listen_address()},
+               {"http_listen", http_address()},
                {"admin_listen", admin_address_},
                {"metrics_listen", metrics_address_}});
   return absl::OkStatus();
@@ -166,6 +173,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   const absl::Time deadline = absl::Now() + kShutdownGrace;
   lifecycle_.Stop();
   lifecycle_.DetachAll();
+  if (gateway_ != nullptr) gateway_->Stop(deadline);
   if (public_ != nullptr) public_->Shutdown(deadline);
   if (admin_ != nullptr) admin_->Shutdown(deadline);
   watching_ = false;

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "server/config.h"
 #include "server/control_service.h"
+#include "server/http/gateway.h"
 #include "server/inference_service.h"
 #include "server/lifecycle.h"
 #include "server/listener.h"
@@ -50,6 +51,7 @@ class Daemon {
   void Drain(const std::function<bool(absl::Duration)>& hurry);
 
   const std::string& listen_address() const { return public_->address(); }
+  std::string http_address() const { return gateway_ == nullptr ? "" : gateway_->address(); }
   const std::string& admin_address() const { return admin_address_; }      // "" if off
   const std::string& metrics_address() const { return metrics_address_; }  // "" if off
   Metrics& metrics() { return metrics_; }
@@ -82,6 +84,7 @@ class Daemon {
   ControlService control_;
   std::unique_ptr<Listener> public_;
   std::unique_ptr<Listener> admin_;
+  std::unique_ptr<Gateway> gateway_;
   std::atomic<bool> watching_{true};
   std::thread watcher_;
   bool drained_ = false;

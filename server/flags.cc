@@ -46,10 +46,15 @@ ABSL_FLAG(std::string, listen, D(listen),
           "Address of the public gRPC services: host:port (port 0: any free one) or unix:path.");
 ABSL_FLAG(std::string, admin_listen, D(admin_listen),
           "Address of tessera.v1.Control, the operator's service; off: none.");
+ABSL_FLAG(std::string, http_listen, D(http_listen),
+          "Address of the OpenAI-compatible HTTP API, host:port; off: none.");
+ABSL_FLAG(int32_t, http_max_connections, D(http_max_connections),
+          "HTTP connections at once, 1 to 1048576; more are refused with 503.");
 ABSL_FLAG(std::string, metrics_listen, D(metrics_listen),
           "Address of Prometheus metrics, GET /metrics; off: none.");
 ABSL_FLAG(bool, insecure_listen_any, D(insecure_listen_any),
-          "Allow --listen and --admin_listen addresses that other machines can reach, although "
+          "Allow --listen, --admin_listen and --http_listen addresses that other machines can "
+          "reach, although "
           "connections are plain text without authentication.");
 ABSL_FLAG(bool, reflection, D(reflection), "Serve gRPC reflection, for grpcurl and the like.");
 ABSL_FLAG(ByteSize, max_message_bytes, D_BYTES(max_message_bytes),
@@ -158,6 +163,8 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.context_tokens = absl::GetFlag(FLAGS_context_tokens);
   c.listen = absl::GetFlag(FLAGS_listen);
   c.admin_listen = absl::GetFlag(FLAGS_admin_listen);
+  c.http_listen = absl::GetFlag(FLAGS_http_listen);
+  c.http_max_connections = absl::GetFlag(FLAGS_http_max_connections);
   c.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
   c.insecure_listen_any = absl::GetFlag(FLAGS_insecure_listen_any);
   c.reflection = absl::GetFlag(FLAGS_reflection);

@@ -17,6 +17,7 @@
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
 #include "server/convert.h"
+#include "server/http/http_names.h"
 #include "server/process_stats.h"
 #include "server/rpc_names.h"
 
@@ -186,6 +187,13 @@ void Metrics::CountRpc(const std::string& method, int code) {
   const bool known = code >= 0 && code < static_cast<int>(RpcCodes().size());
   impl_->At(Metric::kRequests, {method, RpcCodes()[known ? code : 2 /* UNKNOWN */]})
       .counter->Increment();
+}
+
+void Metrics::CountHttp(const std::string& route, int http_status) {
+  const std::vector<std::string>& known = HttpStatuses();
+  std::string code = std::to_string(http_status);
+  if (std::find(known.begin(), known.end(), code) == known.end()) code = known.back();
+  impl_->At(Metric::kHttpRequests, {route, code}).counter->Increment();
 }
 
 void Metrics::ObserveImageDecode(double seconds) {

@@ -34,6 +34,8 @@ class Metrics final : public Observer {
 
   // An RPC ended. `code` is a gRPC status code's number.
   void CountRpc(const std::string& method, int code);
+  // An HTTP request was answered. `route` is one of HttpRoutes.
+  void CountHttp(const std::string& route, int http_status);
   void ObserveImageDecode(double seconds);
 
   // Of a counter or gauge, for GetCacheStats and tests; `labels` in the table's order.

@@ -2,6 +2,7 @@
 
 #include "cache/policy.h"
 #include "kernels/page_layout.h"
+#include "server/http/http_names.h"
 #include "server/rpc_names.h"
 
 namespace tessera {
@@ -38,6 +39,11 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        K::kCounter,
        "RPCs that ended, by method and gRPC status code.",
        {{"method", RpcMethods()}, {"code", RpcCodes()}}},
+      {Metric::kHttpRequests,
+       "tessera_http_requests_total",
+       K::kCounter,
+       "HTTP requests that were answered, by route and status; 499: the client went away.",
+       {{"route", HttpRoutes()}, {"code", HttpStatuses()}}},
       {Metric::kRequestsFinished,
        "tessera_requests_finished_total",
        K::kCounter,

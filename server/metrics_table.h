@@ -16,6 +16,7 @@ enum class Buckets { kNone, kFirstToken, kInterToken, kRequest, kStage, kStep, k
 // One per row of the table; the order of the rows.
 enum class Metric {
   kRequests,
+  kHttpRequests,
   kRequestsFinished,
   kRequestsByPolicy,
   kCancellations,

@@ -29,8 +29,9 @@ struct ServiceContext {
   Lifecycle* lifecycle = nullptr;
   Metrics* metrics = nullptr;
   Logger* log = nullptr;
-  WorkerPool* workers = nullptr;        // bounded: image decoding, tokenising
-  WorkerPool* senders = nullptr;        // wakes streams, off the engine's thread
+  WorkerPool* workers = nullptr;  // bounded: image decoding, tokenising
+  WorkerPool* senders = nullptr;  // wakes streams, off the engine's thread
+  int64_t started_unix_seconds = 0;
   const std::string* device = nullptr;  // "cpu (avx2, 2 threads)"
   ConvertOptions convert;               // filled with `runtime`
 };

@@ -90,7 +90,8 @@ class Server:
         self.command = [
             binary("tesserad"), *flags, f"--model={ROOT}/models/demo", "--device=cpu",
             "--cpu_threads=1", "--kv_cache_bytes=64MiB", "--listen=127.0.0.1:0",
-            "--admin_listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", "--log_format=json",
+            "--admin_listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", "--http_listen=127.0.0.1:0",
+            "--log_format=json",
             "--log_file="]
         self.environment = os.environ | (environment or {})
         self.process = None

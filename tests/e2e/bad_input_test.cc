@@ -164,7 +164,8 @@ class ModelCopy {
 };
 
 const std::vector<std::string> kAnyPorts = {"--listen=127.0.0.1:0", "--admin_listen=off",
-                                            "--metrics_listen=off", "--kv_cache_bytes=8MiB"};
+                                            "--metrics_listen=off", "--http_listen=off",
+                                            "--kv_cache_bytes=8MiB"};
 
 RunResult RunWith(std::vector<std::string> flags) {
   flags.insert(flags.begin(), kAnyPorts.begin(), kAnyPorts.end());
@@ -200,6 +201,7 @@ TEST(BadStartTest, BadFlagsAreNamed) {
       {"--kv_policy=zip", "--kv_policy=zip"},
       {"--kv_cache_bytes=lots", "kv_cache_bytes"},
       {"--listen=0.0.0.0:0", "--insecure_listen_any"},
+      {"--http_listen=0.0.0.0:0", "--insecure_listen_any"},
       {"--context_tokens=100000", "--context_tokens=100000"},
       {"--no_such_flag=1", "no_such_flag"},
       {"stray", "stray"}};
@@ -212,7 +214,7 @@ TEST(BadStartTest, BadFlagsAreNamed) {
 
 TEST(BadStartTest, TakenPortsAreNamed) {
   ChildServer first;
-  for (const char* flag : {"--listen=", "--admin_listen=", "--metrics_listen="}) {
+  for (const char* flag : {"--listen=", "--admin_listen=", "--metrics_listen=", "--http_listen="}) {
     const RunResult run = RunWith({flag + first.listen()});
     EXPECT_EQ(run.status, 1) << flag;
     EXPECT_THAT(run.output, HasSubstr("another process listens on this address")) << flag;

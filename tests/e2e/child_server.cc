@@ -70,7 +70,8 @@ std::string ReadAll(const std::string& path) {
 
 ChildServer::ChildServer(std::vector<std::string> flags) : log_path_(TempPath("log")) {
   flags.insert(flags.begin(), {"--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
-                               "--metrics_listen=127.0.0.1:0", "--kv_cache_bytes=64MiB"});
+                               "--metrics_listen=127.0.0.1:0", "--http_listen=127.0.0.1:0",
+                               "--kv_cache_bytes=64MiB"});
   pid_ = Spawn(flags, log_path_);
   const absl::Time deadline = absl::Now() + absl::Seconds(60);
   while (!FindAddresses()) {
@@ -106,6 +107,7 @@ bool ChildServer::FindAddresses() {
       listen_ = listening["listen"];
       admin_ = listening["admin_listen"];
       metrics_ = listening["metrics_listen"];
+      http_ = listening["http_listen"];
       return true;
     }
   }

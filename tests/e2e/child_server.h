@@ -23,6 +23,7 @@ class ChildServer {
   bool serving() const { return !listen_.empty(); }
   const std::string& listen() const { return listen_; }
   const std::string& admin() const { return admin_; }
+  const std::string& http() const { return http_; }
   std::string log() const;
 
   void Signal(int number);
@@ -40,7 +41,7 @@ class ChildServer {
   bool FindAddresses();  // in the log; true once it serves
 
   pid_t pid_ = -1;
-  std::string log_path_, listen_, admin_, metrics_;
+  std::string log_path_, listen_, admin_, metrics_, http_;
   std::shared_ptr<grpc::Channel> channel_, admin_channel_;
   std::unique_ptr<v1::Inference::Stub> inference_;
   std::unique_ptr<v1::Control::Stub> control_;

@@ -51,7 +51,8 @@ const std::vector<Confined>& ConfinedIncludes() {
       {"google/rpc/", {"server", "tests"}}, {"spdlog/", {"server", "tests"}},
       {"fmt/", {"server", "tests"}},        {"prometheus/", {"server", "tests"}},
       {"civetweb", {"server", "tests"}},    {"Civet", {"server", "tests"}},
-      {"cuda", {"kernels", "tests"}},       {"cublas", {"kernels", "tests"}},
+      {"boost/", {"server", "tests"}},      {"cuda", {"kernels", "tests"}},
+      {"cublas", {"kernels", "tests"}},
   };
   return *confined;
 }

@@ -110,7 +110,7 @@ TestServer::TestServer(const std::function<void(ServerConfig*)>& change) {
   config.model = TESSERA_SOURCE_DIR "/models/demo";
   config.model_name = "demo";
   config.listen = config.admin_listen = "127.0.0.1:0";
-  config.metrics_listen = "off";
+  config.metrics_listen = config.http_listen = "off";
   if (change != nullptr) change(&config);
   const absl::Status valid = Validate(config);
   EXPECT_TRUE(valid.ok()) << valid;

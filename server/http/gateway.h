@@ -1,0 +1,45 @@
+// The HTTP gateway: OpenAI-compatible routes over the same engine as gRPC, in the same process.
+//
+//   POST /v1/chat/completions, /v1/completions   answers, streamed as server-sent events or whole
+//   GET  /v1/models, /v1/models/{id}             the model and its KV policies
+//   POST /tokenize, /detokenize                  ids and text
+//   GET  /health                                 200 when ready, else 503 (live or not: in the
+//   body) GET  /version, /metrics
+//
+// A route is one line of the table in gateway.cc. Threads: as HttpServer's handler; nothing here
+// blocks. Lifetime: `services` and `registry` outlive the gateway.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/http/http_server.h"
+#include "server/service_context.h"
+#include "server/stream_registry.h"
+
+namespace tessera {
+
+class Gateway {
+ public:
+  // `address` as --http_listen.
+  static absl::StatusOr<std::unique_ptr<Gateway>> Start(const std::string& address,
+                                                        const ServiceContext* services,
+                                                        StreamRegistry* registry);
+  // host:port, with the port that was chosen for port 0.
+  const std::string& address() const { return address_; }
+  void Stop(absl::Time deadline) { server_->Stop(deadline); }
+
+ private:
+  Gateway(const ServiceContext* services, StreamRegistry* registry)
+      : services_(services), registry_(registry) {}
+  void Handle(std::shared_ptr<HttpExchange> exchange);
+
+  const ServiceContext* const services_;
+  StreamRegistry* const registry_;
+  std::string address_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+}  // namespace tessera

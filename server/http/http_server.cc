@@ -1,0 +1,181 @@
+#include "server/http/http_server.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "kernels/base.h"
+#include "server/http/http_session.h"
+
+namespace tessera {
+namespace {
+
+using boost::asio::ip::tcp;
+
+std::string PeerName(const tcp::socket& socket) {
+  boost::system::error_code error;
+  const tcp::endpoint peer = socket.remote_endpoint(error);
+  if (error) return "unknown";
+  const bool v6 = peer.address().is_v6();
+  return absl::StrCat(v6 ? "ipv6:[" : "ipv4:", peer.address().to_string(), v6 ? "]:" : ":",
+                      peer.port());
+}
+
+}  // namespace
+
+absl::string_view HttpRequest::Header(absl::string_view name) const {
+  for (const auto& [key, value] : headers) {
+    if (key == name) return value;
+  }
+  return "";
+}
+
+class HttpServer::Impl final : public HttpSessionOwner {
+ public:
+  Impl(const HttpServerOptions& options, Handler handler)
+      : options_(options), handler_(std::move(handler)), acceptor_(context_) {}
+
+  ~Impl() override { Stop(absl::Now()); }
+
+  absl::Status Listen(const Address& address) {
+    boost::system::error_code error;
+    tcp::resolver resolver(context_);
+    const auto found =
+        resolver.resolve(address.host, absl::StrCat(address.port), tcp::resolver::passive, error);
+    if (error) return absl::InvalidArgumentError(absl::StrCat(address.text, ": ", error.message()));
+    const tcp::endpoint endpoint = found.begin()->endpoint();
+    acceptor_.open(endpoint.protocol(), error);
+    if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor_.bind(endpoint, error);
+    if (!error) acceptor_.listen(boost::asio::socket_base::max_listen_connections, error);
+    if (error) {
+      const std::string text = absl::StrCat(address.text, ": ", error.message());
+      return error == boost::asio::error::address_in_use ? absl::AlreadyExistsError(text)
+                                                         : absl::FailedPreconditionError(text);
+    }
+    port_ = acceptor_.local_endpoint().port();
+    Accept();
+    for (int i = 0; i < options_.threads; ++i) {
+      threads_.emplace_back([this] { context_.run(); });
+    }
+    return absl::OkStatus();
+  }
+
+  int port() const { return port_; }
+
+  void Stop(absl::Time deadline) {
+    if (threads_.empty()) return;
+    stopping_ = true;
+    boost::asio::post(context_, [this] {
+      boost::system::error_code ignored;
+      acceptor_.close(ignored);
+    });
+    FinishAll(/*now=*/false);
+    WaitForSessions(deadline);
+    FinishAll(/*now=*/true);
+    // What a cut connection still runs is quick; an exchange that somebody holds ends with him.
+    WaitForSessions(absl::Now() + absl::Seconds(1));
+    context_.stop();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  // --- HttpSessionOwner
+  const HttpServerOptions& options() const override { return options_; }
+  bool stopping() const override { return stopping_.load(); }
+  void Handle(std::shared_ptr<HttpExchange> exchange) override { handler_(std::move(exchange)); }
+  void OnSessionEnd() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (--count_ == 0) none_.notify_all();
+  }
+
+ private:
+  void Accept() {
+    acceptor_.async_accept(boost::asio::make_strand(context_),
+                           [this](boost::system::error_code error, auto socket) {
+                             if (stopping_.load() || error == boost::asio::error::operation_aborted)
+                               return;
+                             if (!error) Begin(std::move(socket));
+                             // Out of descriptors: the next connection must not be waited for in a
+                             // tight loop.
+                             if (error) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                             Accept();
+                           });
+  }
+
+  template <class Socket>
+  void Begin(Socket socket) {
+    boost::system::error_code ignored;
+    socket.set_option(tcp::no_delay(true), ignored);
+    tcp::socket plain(std::move(socket));
+    std::string peer = PeerName(plain);
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (count_ >= options_.max_connections) {
+      lock.unlock();
+      static constexpr char kFull[] =
+          "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+          "Content-Length: 0\r\n\r\n";
+      plain.non_blocking(true, ignored);
+      plain.write_some(boost::asio::buffer(kFull, sizeof(kFull) - 1), ignored);
+      return;
+    }
+    ++count_;
+    std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
+    auto session =
+        std::make_shared<HttpSessionOf<tcp::socket>>(std::move(plain), std::move(peer), this);
+    sessions_.push_back(session);
+    lock.unlock();
+    session->Start();
+  }
+
+  void FinishAll(bool now) {
+    std::vector<std::shared_ptr<HttpSession>> all;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      for (const auto& weak : sessions_) {
+        if (auto session = weak.lock()) all.push_back(std::move(session));
+      }
+    }
+    for (const auto& session : all) session->Finish(now);
+  }
+
+  void WaitForSessions(absl::Time deadline) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    none_.wait_until(lock, absl::ToChronoTime(deadline), [this] { return count_ == 0; });
+  }
+
+  const HttpServerOptions options_;
+  const Handler handler_;
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::condition_variable none_;
+  int count_ = 0;                                     // guarded by mutex_
+  std::vector<std::weak_ptr<HttpSession>> sessions_;  // guarded by mutex_
+  // Its destructor ends sessions that still wait, which use what stands above.
+  boost::asio::io_context context_;
+  tcp::acceptor acceptor_;
+  int port_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+HttpServer::~HttpServer() = default;
+int HttpServer::port() const { return impl_->port(); }
+void HttpServer::Stop(absl::Time deadline) { impl_->Stop(deadline); }
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const Address& address,
+                                                              const HttpServerOptions& options,
+                                                              Handler handler) {
+  if (!address.unix_path.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(address.text, ": HTTP is served on host:port only"));
+  }
+  auto impl = std::make_unique<Impl>(options, std::move(handler));
+  RETURN_IF_ERROR(impl->Listen(address));
+  return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
+}
+
+}  // namespace tessera

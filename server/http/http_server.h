@@ -1,0 +1,89 @@
+// HTTP/1.1 for the gateway: reads requests within limits, hands each to a handler, writes what it
+// answers, at once or as a stream.
+//
+// Asynchronous (Boost.Asio; Boost.Beast parses): a connection costs memory, never a thread. A
+// request is read whole before it is handled, at most `max_body_bytes`; headers take at most 16 KiB
+// and must arrive, like the body, within `read_timeout`. One request of a connection at a time;
+// `Expect: 100-continue` is answered. Errors of the transport (400, 408, 413, 431, 503) are
+// answered here, as OpenAI-shaped JSON. Threads: HttpExchange may be used from any; the handler and
+// all callbacks run on the server's threads and must not block.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/address.h"
+
+namespace tessera {
+
+struct HttpRequest {
+  std::string method;
+  std::string path;  // of the target, before '?'
+  std::string body;
+  std::string peer;  // "ipv4:127.0.0.1:5000", as gRPC writes it
+  std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
+  // The first header of that (lower-case) name; "" if there is none.
+  absl::string_view Header(absl::string_view name) const;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::vector<std::pair<std::string, std::string>> headers;  // beside length and connection
+  std::string content_type = "application/json";
+  std::string body;
+};
+
+// One request and its answer: either Respond, or BeginStream, Writes, and EndStream.
+class HttpExchange {
+ public:
+  virtual ~HttpExchange() = default;
+  virtual HttpRequest& request() = 0;
+  virtual void Respond(HttpResponse response) = 0;
+  // Status and headers of an answer that follows in pieces; `response.body` is the first of them.
+  virtual void BeginStream(HttpResponse response) = 0;
+  // At most one write is under way: the next waits for OnWritten.
+  virtual void Write(std::string piece) = 0;
+  virtual void EndStream() = 0;
+  // Cuts the connection: the answer cannot be finished.
+  virtual void Abort() = 0;
+  // Set once, before anything is answered. `on_written(ok)` follows BeginStream and each Write.
+  // `on_gone` is called once when the client closes the connection, or it breaks, before the answer
+  // is complete. Both may own the caller: they are released with the answer's end.
+  virtual void Watch(std::function<void(bool ok)> on_written, std::function<void()> on_gone) = 0;
+};
+
+struct HttpServerOptions {
+  int64_t max_body_bytes = int64_t{64} << 20;
+  int max_connections = 1024;
+  absl::Duration read_timeout = absl::Seconds(60);   // for a whole request, and between requests
+  absl::Duration write_timeout = absl::Seconds(30);  // for a piece of an answer
+  int threads = 2;
+};
+
+class HttpServer {
+ public:
+  using Handler = std::function<void(std::shared_ptr<HttpExchange>)>;
+  // ALREADY_EXISTS or another code, naming the address.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const Address& address,
+                                                           const HttpServerOptions& options,
+                                                           Handler handler);
+  ~HttpServer();  // Stop
+  int port() const;
+  // Takes no more connections, ends those without a request at work now and the others after their
+  // answer, and returns once all have ended or at `deadline`. Idempotent.
+  void Stop(absl::Time deadline);
+
+ private:
+  class Impl;
+  explicit HttpServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tessera

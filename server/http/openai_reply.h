@@ -1,0 +1,58 @@
+// The engine's events as OpenAI's response objects.
+//
+// One OpenAiReply makes all objects of one call. Beside OpenAI's fields: usage has image tokens in
+// prompt_tokens_details, and `kv_cache` says what the granted policy held: an object in the answer,
+// or in the last piece of a stream. Threads: one at a time.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/tokenizer.h"
+#include "nlohmann/json.hpp"
+#include "server/http/openai_request.h"
+
+namespace tessera {
+
+// One answer as it grows.
+struct OpenAiChoice {
+  std::string text;
+  std::vector<TokenLogprob> logprobs;
+  bool counts_prompt = true;  // false: an earlier choice is of the same prompt
+  int64_t text_offset = 0;    // bytes of text that earlier pieces of a stream have shown
+  FinishReason reason = FinishReason::kNone;
+  bool done = false;
+  Usage usage;  // once done
+};
+
+class OpenAiReply {
+ public:
+  using Json = nlohmann::ordered_json;
+
+  // `logprobs`: the request asked for them.
+  OpenAiReply(OpenAiKind kind, std::string request_id, std::string model, bool logprobs,
+              int64_t created_unix_seconds, const Tokenizer* tokenizer);
+
+  // The whole answer.
+  Json Answer(const std::vector<OpenAiChoice>& choices) const;
+  // A piece of a stream: what choice `index` holds now. `first`: nothing of it was sent before.
+  Json Piece(const OpenAiChoice& choice, int index, bool first) const;
+  // The piece that ends a stream: no choices, all usage.
+  Json UsagePiece(const std::vector<OpenAiChoice>& choices) const;
+
+ private:
+  Json Head(const char* object) const;
+  Json Choice(const OpenAiChoice& choice, int index, Json content) const;
+  Json Logprobs(const OpenAiChoice& choice) const;
+  void AddUsage(const std::vector<OpenAiChoice>& choices, Json* out) const;
+
+  const OpenAiKind kind_;
+  const std::string id_, model_;
+  const bool logprobs_;
+  const int64_t created_;
+  const Tokenizer* const tokenizer_;  // outlives this
+};
+
+}  // namespace tessera
