@@ -1,7 +1,8 @@
 // Ops::MoveTokens on the device: quantizes 16-bit tokens into pages of any format that HasKernels.
 //
 // Codes, scales and offsets are those of quantize.h bit for bit: float32, every operation rounded
-// by itself, in its order.
+// by itself, in its order. A rule's quantile must be 0 (CHECK): only formats without kernels here
+// are stored with a quantile range.
 #pragma once
 
 #include <cuda_runtime.h>

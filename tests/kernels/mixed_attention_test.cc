@@ -71,25 +71,26 @@ TEST_P(MixedAttentionTest, HeadDimsAndGroups) {
 }
 
 TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
-  Check(GetParam(), *ops_, *reference_,
-        {.kv_heads = 1,
-         .head_dim = 128,
-         .runs = {{{Format::kToken1, 0, 33},
-                   {Format::kKivi2, 33, 32},
-                   {Format::kToken8, 65, 17},
-                   {Format::kKivi1, 82, 32},
-                   {Format::kToken2, 114, 1},
-                   {Format::kKivi4, 115, 32},
-                   {Format::kToken4, 147, 31},
-                   {Format::kToken2G64, 3, 47},
-                   {Format::kKivi2G32, 50, 32},
-                   {Format::kSegment1, 90, 77},
-                   {Format::kSegment4, 20, 33, {0.25f, 1.5f}},
-                   {Format::kToken4G32, 80, 9, {0.25f, 1.5f}},
-                   {Format::kRaw16, 178, 40}},
-                  {{Format::kRaw16, 9, 15}, {Format::kToken2, 60, 64}},  // a window first: one row
-                  {{Format::kToken4, 0, 5}, {Format::kRaw16, 77, 1}}}},
-        {40, 1, 1}, 2, "all formats");
+  MixedCase shape{
+      .kv_heads = 1,
+      .head_dim = 128,
+      .runs = {{{Format::kToken1, 0, 33},
+                {Format::kKivi2, 33, 32},
+                {Format::kToken8, 65, 17},
+                {Format::kKivi1, 82, 32},
+                {Format::kToken2, 114, 1},
+                {Format::kKivi4, 115, 32},
+                {Format::kToken4, 147, 31},
+                {Format::kToken2G64, 3, 47},
+                {Format::kKivi2G32, 50, 32},
+                {Format::kSegment1, 90, 77},
+                {Format::kSegment4, 20, 33, {0.25f, 1.5f}},
+                {Format::kToken4G32, 80, 9, {0.25f, 1.5f}},
+                {Format::kRaw16, 178, 40}},
+               {{Format::kRaw16, 9, 15}, {Format::kToken2, 60, 64}},  // a window first: one row
+               {{Format::kToken4, 0, 5}, {Format::kRaw16, 77, 1}}}};
+  std::erase_if(shape.runs[0], [&](const MixedRun& run) { return !Takes(run.format); });
+  Check(GetParam(), *ops_, *reference_, shape, {40, 1, 1}, 2, "all formats");
 }
 
 // Decode, where a backend splits long sequences and joins parts: every format at both head dims
