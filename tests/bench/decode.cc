@@ -2,6 +2,7 @@
 // and context, and how much a batch gains over a single sequence.
 #include <functional>
 
+#include "absl/strings/str_cat.h"
 #include "tests/bench/engine_fixture.h"
 
 namespace tessera::bench {
@@ -27,6 +28,10 @@ absl::Status Run(const Flags& flags, Report& report) {
         total.push_back(s.plan_seconds + s.forward_seconds + s.sample_seconds);
         forward.push_back(s.forward_seconds);
       }
+      if (total.empty()) {
+        return absl::InvalidArgumentError(absl::StrCat("--steps=", steps, ": at no time did all ",
+                                                       batch, " sequences decode; take more"));
+      }
       const double rate = static_cast<double>(batch) / Median(total);
       if (single == 0) single = rate;
       report.Row()
@@ -47,7 +52,8 @@ Command DecodeCommand() {
   std::vector<Flag> flags = EngineFlags();
   flags.push_back({"batch", "1,16", "sequences; the first is the base of the ratio"});
   flags.push_back({"context", "100,600", "prompt tokens of each"});
-  flags.push_back({"steps", "16", "tokens to decode"});
+  flags.push_back(
+      {"steps", "32", "tokens to decode; more than the steps that compute the prompts"});
   return {"decode", "engine decode speed by batch and context", flags, Run};
 }
 
