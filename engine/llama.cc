@@ -154,6 +154,8 @@ const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
   const RopeTable rope{F(cos_), F(sin_)};
   float* x = F(hidden_);
   ReservePeaks(batch);
+  ops_.OutlineAttention({batch.query_begin, batch.sequences, c.heads, batch.kv.data(),
+                         static_cast<int64_t>(batch.kv.size()), batch.formats, batch.most_rows});
   for (int i = 0; i < c.layers; ++i) {
     const Layer& layer = layers_[i];
     if (batch.peak_rows > 0) {

@@ -34,6 +34,8 @@ struct DeviceBatch {
   const uint8_t* transform_sequences = nullptr;  // null: none
   std::vector<const KvSlot*> slots;              // [layers]
   std::vector<KvLayerView> kv;                   // [layers]
+  uint32_t formats = ~0u;                        // of the runs (AttentionOutline)
+  int64_t most_rows = INT64_MAX;                 // of one sequence
 };
 
 class LlamaDecoder {

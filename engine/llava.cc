@@ -220,6 +220,15 @@ class Llava final : public LlavaModel {
       device.transform_rows = staging_.At<uint8_t>(transform_rows);
       device.transform_sequences = staging_.At<uint8_t>(transform_sequences);
     }
+    device.formats = 0;
+    for (const Batch::Layer& layer : batch.layers) {
+      for (const KvRun& run : layer.runs) device.formats |= 1u << static_cast<int>(run.format);
+    }
+    device.most_rows = 0;
+    for (int64_t s = 0; s < device.sequences; ++s) {
+      device.most_rows =
+          std::max<int64_t>(device.most_rows, batch.query_begin[s + 1] - batch.query_begin[s]);
+    }
     for (const LayerOffsets& o : layers) {
       device.slots.push_back(staging_.At<KvSlot>(o.slots));
       device.kv.push_back({arena, config_.text.kv_geometry(), staging_.At<PageId>(o.pages),

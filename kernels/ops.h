@@ -56,6 +56,17 @@ struct KvLayerView {
   const int32_t* run_begin;  // [num_sequences + 1] into runs
 };
 
+// Calls of PagedAttention that are to come: one for each of `layers`, in any order.
+struct AttentionOutline {
+  const int32_t* query_begin;  // as in the calls
+  int64_t num_sequences;
+  int64_t heads;
+  const KvLayerView* layers;  // [num_layers], a host array
+  int64_t num_layers;
+  uint32_t formats;   // bit f: a run may have format f
+  int64_t most_rows;  // query rows of one sequence, at most
+};
+
 struct TokenMove {
   KvSlot from;  // in a RAW16 page
   KvSlot to;
@@ -137,6 +148,10 @@ class Ops : public StatisticsOps {
   virtual void PagedAttention(const float* qkv, const int32_t* query_begin,
                               const uint8_t* transformed, int64_t num_sequences, int64_t heads,
                               const KvLayerView& kv, float* out) = 0;
+  // Lets a backend plan these calls at once and choose kernels by what they need. Nobody has to:
+  // PagedAttention gives the same without. query_begin, runs and run_begin must be there already
+  // and stay as they are until the calls; what is not called before the next outline is forgotten.
+  virtual void OutlineAttention(const AttentionOutline&) {}
   // Rows x heads, since the start, whose LogitMap had its slope held at 0.
   virtual int64_t held_slopes() const = 0;
   // Copies n tokens, K and V of all KV heads, from RAW16 pages into slots of pages of format `to`,

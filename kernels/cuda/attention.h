@@ -2,6 +2,10 @@
 // the image tower's full attention.
 #pragma once
 
+#include <map>
+#include <vector>
+
+#include "kernels/cuda/paged_plan.cuh"
 #include "kernels/cuda/workspace.h"
 #include "kernels/ops.h"
 
@@ -24,16 +28,45 @@ void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t
 // cores. Else they round to half what tensor cores multiply (paged_units.cuh).
 class PagedAttention {
  public:
+  struct Kernels {
+    int queries, prefill_queries;
+    void (*decode)(PagedArgs);
+    void (*prefill)(PagedArgs);  // null: `decode` does it, or nothing is to be done
+    int shared_bytes = 0;        // of `decode`
+  };
+
   PagedAttention(cudaStream_t stream, bool precise);
+  // As Ops::OutlineAttention: one launch plans all layers, and what only prefill or rare formats
+  // need is left out of the kernel where nobody needs it.
+  void Outline(const AttentionOutline& outline);
   // As Ops::PagedAttention; head_dim at most 256.
   void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
            int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
 
  private:
+  struct Outlined {
+    const KvRun* runs;  // null: taken
+    const int32_t* run_begin;
+    PagedPlan plan;
+  };
+  Kernels Choose(int64_t dim, int64_t group, uint32_t formats, int64_t most_rows);
+  // Blocks of a kernel that the device holds at a time.
+  int GridOf(void (*kernel)(PagedArgs), int shared_bytes);
+  // All but the plan and what only the call knows.
+  PagedArgs MakeArgs(const Kernels& kernels, const int32_t* query_begin, int64_t num_sequences,
+                     int64_t heads, const KvLayerView& kv);
+  // Launches the planning of n layers, into `memory`.
+  void Plan(PagedArgs args, const KvLayerView* layers, int64_t n, Workspace& memory,
+            std::vector<PagedPlan>* plans);
+  bool TakeOutlined(const KvLayerView& kv, PagedPlan* plan);
+
   cudaStream_t stream_;
   bool precise_;
   int multiprocessors_ = 0;
-  Workspace plan_, partial_;
+  std::map<void (*)(PagedArgs), int> grids_;
+  std::vector<Outlined> outlined_;
+  Kernels outlined_kernels_ = {};
+  Workspace plan_, outlined_plans_, partial_;
 };
 
 }  // namespace tessera::cuda

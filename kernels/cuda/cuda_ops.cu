@@ -97,6 +97,7 @@ class CudaOps final : private Stream, public Ops {
                       float* out) override {
     attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
+  void OutlineAttention(const AttentionOutline& outline) override { attention_.Outline(outline); }
   int64_t held_slopes() const override { return 0; }  // no format here is read through a map
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {

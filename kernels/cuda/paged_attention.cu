@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <climits>
 
 #include "kernels/cuda/add_tokens.cuh"
@@ -97,11 +98,7 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
   }
 }
 
-struct Kernels {
-  int queries, prefill_queries;
-  void (*decode)(PagedArgs);
-  void (*prefill)(PagedArgs);
-};
+using Kernels = PagedAttention::Kernels;
 
 // Head dims up to 64 and 128 have a decode kernel for every group size; others are rare.
 Kernels KernelsFor(int64_t dim, int64_t group) {
@@ -125,13 +122,6 @@ Kernels KernelsFor(int64_t dim, int64_t group) {
   }
 }
 
-int GridOf(void (*kernel)(PagedArgs), int shared_bytes, int multiprocessors) {
-  int blocks = 0;
-  TESSERA_CUDA_CHECK(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kWarps * 32, shared_bytes));
-  return blocks * multiprocessors;
-}
-
 }  // namespace
 
 PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
@@ -142,25 +132,33 @@ PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
       cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
 }
 
-void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
-                         int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out) {
-  const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
-  TESSERA_CHECK(heads % kv_heads == 0);
-  TESSERA_CHECK(dim > 0 && dim % 8 == 0 && dim <= 256);
-  TESSERA_CHECK(transformed == nullptr || CanTransform(static_cast<int>(dim)));
-  if (num_sequences == 0) return;
-  Kernels kernels = KernelsFor(dim, heads / kv_heads);
-  const bool tensor = !precise_ && HasTensorAttention(dim);
-  int shared_bytes = 0;
-  if (tensor) {
-    const TensorAttention made = TensorAttentionFor(dim, heads / kv_heads);
-    kernels = {made.queries, kPrefillRows, made.kernel, nullptr};
-    shared_bytes = made.shared_bytes;
+PagedAttention::Kernels PagedAttention::Choose(int64_t dim, int64_t group, uint32_t formats,
+                                               int64_t most_rows) {
+  Kernels kernels = KernelsFor(dim, group);
+  if (!precise_ && HasTensorAttention(dim)) {
+    const TensorAttention made =
+        most_rows <= 1 ? TensorDecodeFor(dim, group, formats) : TensorAttentionFor(dim, group);
+    kernels = {made.queries, kPrefillRows, made.kernel, nullptr, made.shared_bytes};
+  } else if (most_rows <= 1) {
+    kernels.prefill = nullptr;
   }
-  const int decode_grid = GridOf(kernels.decode, shared_bytes, multiprocessors_);
+  return kernels;
+}
 
-  PagedArgs args;
-  args.qkv = qkv;
+int PagedAttention::GridOf(void (*kernel)(PagedArgs), int shared_bytes) {
+  int& grid = grids_[kernel];
+  if (grid == 0) {
+    TESSERA_CUDA_CHECK(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&grid, kernel, kWarps * 32, shared_bytes));
+    grid *= multiprocessors_;
+  }
+  return grid;
+}
+
+PagedArgs PagedAttention::MakeArgs(const Kernels& kernels, const int32_t* query_begin,
+                                   int64_t num_sequences, int64_t heads, const KvLayerView& kv) {
+  const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
+  PagedArgs args{};
   args.query_begin = query_begin;
   args.sequences = static_cast<int>(num_sequences);
   args.heads = static_cast<int>(heads);
@@ -173,26 +171,86 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
     if (!HasKernels(static_cast<Format>(f))) continue;
     args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
   }
+  args.warps = GridOf(kernels.decode, kernels.shared_bytes) * kWarps;
+  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, args.head_blocks());
+  return args;
+}
+
+void PagedAttention::Plan(PagedArgs args, const KvLayerView* layers, int64_t n, Workspace& memory,
+                          std::vector<PagedPlan>* plans) {
+  const int head_blocks = args.head_blocks();
+  const int64_t ints = PagedPlan::Ints(args.sequences, head_blocks, args.max_chunks);
+  auto* first = static_cast<int*>(memory.Get(n * ints * int64_t{sizeof(int)}));
+  for (int64_t l = 0; l < n; ++l) {
+    plans->push_back(PagedPlan::At(first + l * ints, args.sequences, head_blocks, args.max_chunks));
+  }
+  for (int64_t l = 0; l < n; l += kPlanLayers) {
+    const int64_t count = std::min<int64_t>(kPlanLayers, n - l);
+    PlanLayers list;
+    for (int64_t i = 0; i < count; ++i) {
+      list.runs[i] = layers[l + i].runs;
+      list.run_begin[i] = layers[l + i].run_begin;
+    }
+    args.plan = (*plans)[plans->size() - n + l];
+    PlanKernel<<<static_cast<unsigned>(count), kPlanThreads, 0, stream_>>>(args, list, ints);
+    TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
+  }
+}
+
+void PagedAttention::Outline(const AttentionOutline& outline) {
+  outlined_.clear();
+  if (outline.num_sequences == 0 || outline.num_layers == 0) return;
+  const KvLayerView& kv = outline.layers[0];
+  const Kernels kernels = Choose(kv.geometry.head_dim, outline.heads / kv.geometry.kv_heads,
+                                 outline.formats, outline.most_rows);
+  const PagedArgs args =
+      MakeArgs(kernels, outline.query_begin, outline.num_sequences, outline.heads, kv);
+  std::vector<PagedPlan> plans;
+  Plan(args, outline.layers, outline.num_layers, outlined_plans_, &plans);
+  for (int64_t l = 0; l < outline.num_layers; ++l) {
+    outlined_.push_back({outline.layers[l].runs, outline.layers[l].run_begin, plans[l]});
+  }
+  outlined_kernels_ = kernels;
+}
+
+bool PagedAttention::TakeOutlined(const KvLayerView& kv, PagedPlan* plan) {
+  for (Outlined& one : outlined_) {
+    if (one.runs != kv.runs || one.run_begin != kv.run_begin) continue;
+    *plan = one.plan;
+    one.runs = nullptr;  // its counters serve one call
+    return true;
+  }
+  return false;
+}
+
+void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                         int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out) {
+  const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
+  TESSERA_CHECK(heads % kv_heads == 0);
+  TESSERA_CHECK(dim > 0 && dim % 8 == 0 && dim <= 256);
+  TESSERA_CHECK(transformed == nullptr || CanTransform(static_cast<int>(dim)));
+  if (num_sequences == 0) return;
+  PagedPlan plan;
+  const bool outlined = TakeOutlined(kv, &plan);
+  const Kernels kernels = outlined ? outlined_kernels_ : Choose(dim, heads / kv_heads, ~0u, 2);
+  PagedArgs args = MakeArgs(kernels, query_begin, num_sequences, heads, kv);
+  if (!outlined) {
+    std::vector<PagedPlan> plans;
+    Plan(args, &kv, 1, plan_, &plans);
+    plan = plans[0];
+  }
+  args.plan = plan;
+  args.qkv = qkv;
   args.transformed = transformed;
   args.out = out;
-  const int head_blocks = args.head_blocks();
-  args.warps = decode_grid * kWarps;
-  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, head_blocks);
-  const int64_t chunks = args.max_chunks;
-  args.plan = PagedPlan::At(static_cast<int*>(plan_.Get(
-                                PagedPlan::Ints(num_sequences, head_blocks, chunks) * sizeof(int))),
-                            num_sequences, head_blocks, chunks);
-  const int64_t partials = chunks * heads;
+  const int64_t partials = int64_t{args.max_chunks} * heads;
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
   args.partial_max = args.partial + partials * dim;
   args.partial_sum = args.partial_max + partials;
-
-  PlanKernel<<<1, kPlanThreads, 0, stream_>>>(args);
-  TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
-  LaunchOverlapped(kernels.decode, decode_grid, kWarps * 32, shared_bytes, stream_, args);
-  if (tensor) return;  // the same kernel has done the rest
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, 0, multiprocessors_), kWarps * 32, 0,
-                   stream_, args);
+  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, kernels.shared_bytes, stream_,
+                   args);
+  if (kernels.prefill == nullptr) return;  // the same kernel has done the rest, or there is none
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, 0), kWarps * 32, 0, stream_, args);
 }
 
 }  // namespace tessera::cuda

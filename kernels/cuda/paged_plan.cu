@@ -3,8 +3,13 @@
 
 namespace tessera::cuda {
 
-__global__ void __launch_bounds__(kPlanThreads) PlanKernel(PagedArgs args) {
+__global__ void __launch_bounds__(kPlanThreads)
+    PlanKernel(PagedArgs args, PlanLayers layers, int64_t ints) {
   LetNextKernelComeUp();
+  args.kv.runs = layers.runs[blockIdx.x];
+  args.kv.run_begin = layers.run_begin[blockIdx.x];
+  args.plan = PagedPlan::At(args.plan.tokens + blockIdx.x * ints, args.sequences,
+                            args.head_blocks(), args.max_chunks);
   __shared__ int most, warp_totals[2][kPlanThreads / 32];
   __shared__ unsigned long long best;
   const int t = threadIdx.x;

@@ -25,7 +25,8 @@ struct PagedPlan {
   static int64_t Ints(int64_t sequences, int64_t head_blocks, int64_t chunks) {
     return 4 * sequences + 2 + sequences * head_blocks + chunks + 2;
   }
-  static PagedPlan At(int* p, int64_t sequences, int64_t head_blocks, int64_t chunks) {
+  __host__ __device__ static PagedPlan At(int* p, int64_t sequences, int64_t head_blocks,
+                                          int64_t chunks) {
     PagedPlan plan;
     plan.tokens = p;
     plan.cost = plan.tokens + sequences;
@@ -71,8 +72,15 @@ constexpr int kUnitCost = 12 << 10;
 // Chunks are not cut smaller than this, nor than a page.
 constexpr int kMinChunkCost = 4 << 10;
 
-// Fills args.plan. One block of kPlanThreads threads.
+// Layers of one plan kernel: an argument of a kernel has room for so many.
+constexpr int kPlanLayers = 96;
+struct PlanLayers {
+  const KvRun* runs[kPlanLayers];
+  const int32_t* run_begin[kPlanLayers];
+};
+// Fills the plans of layers, one block of kPlanThreads threads each: that of layer l is at
+// args.plan's first number plus l * ints. args' other fields hold for all layers.
 constexpr int kPlanThreads = 512;
-__global__ void PlanKernel(PagedArgs args);
+__global__ void PlanKernel(PagedArgs args, PlanLayers layers, int64_t ints);
 
 }  // namespace tessera::cuda

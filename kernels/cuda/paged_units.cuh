@@ -60,7 +60,7 @@ struct DecodeUnit {
     const int first_in_group = head_block % per_head * args.decode_queries;
     first_head = kv_head * args.group + first_in_group;
     queries = min(args.decode_queries, args.group - first_in_group);
-    const int share = (args.plan.cost[s] + chunks - 1) / chunks;
+    const int share = chunks == 1 ? args.plan.cost[s] : (args.plan.cost[s] + chunks - 1) / chunks;
     begin_cost = (chunk - chunk_begin) * share;
     end_cost = begin_cost + share;
   }
@@ -74,8 +74,11 @@ struct DecodeUnit {
       const KvRun run = args.kv.runs[r];
       const PageParts& parts = args.formats[static_cast<int>(run.format)];
       const int pages = (run.tokens + parts.tokens - 1) / parts.tokens, each = PageCost(parts);
-      const int low = (max(begin_cost - cost, 0) + each - 1) / each;
-      const int high = min(pages, (end_cost - cost + each - 1) / each);
+      // The number of pages that begin before a cost; rounded alike on both sides of a border.
+      const auto before = [&, share = 1 / static_cast<float>(each)](int end) {
+        return __float2int_ru(static_cast<float>(end - cost) * share);
+      };
+      const int low = max(before(begin_cost), 0), high = min(pages, before(end_cost));
       if (low < high) f(run, first, low, high);
       first += run.tokens;
       cost += pages * each;
@@ -110,8 +113,9 @@ struct PrefillUnit {
 // Decode and prefill in half precision with float sums, by one kernel: where one has no units, it
 // costs no launch. Rounded to half are q, the softmax's weights, and of low-bit pages: in decode, q
 // times K's scales where those are per channel and weights times V's scales; in prefill, elements.
-// But decode of 16-bit pages under one query a KV head is float throughout. For head dims 64 and
-// 128.
+// But decode under one query a KV head is float throughout over 16-bit pages, and over codes with a
+// scale per token it takes q and weights as whole numbers of 17 to 24 bits (code_pages.cuh). For
+// head dims 64 and 128.
 constexpr int kPrefillRows = 64;  // args.prefill_queries
 constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
 struct TensorAttention {
@@ -119,6 +123,8 @@ struct TensorAttention {
   int shared_bytes;
   void (*kernel)(PagedArgs);  // of blocks of 128 threads
 };
+// For any calls; with `formats` (bits) and one row a sequence at most, maybe a faster one.
 TensorAttention TensorAttentionFor(int64_t dim, int64_t group);
+TensorAttention TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats);
 
 }  // namespace tessera::cuda

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/add_tokens.cuh"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/code_pages.cuh"
 #include "kernels/cuda/join_chunks.cuh"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/tensor_pages.cuh"
@@ -20,6 +21,9 @@ __device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const fl
   queries.Load(there, q + (there ? g : 0) * kDim, args.scale * 1.44269504088896341f);
   TensorPages<kFormat, kDim, kColumns>::Add(args, run, low, high, unit.kv_head, queries, sums);
 }
+
+constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
+constexpr uint32_t kCodes = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
 
 template <int kDim, int kColumns>
 __device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
@@ -72,43 +76,91 @@ __device__ void Extract(const TensorSums<kDim>& sums, int query,
   }
 }
 
-// One query a KV head: 16-bit pages are read by CUDA cores, which keep up with memory and round
-// nothing to half.
+template <Format kFormat, int kDim>
+__device__ void AddCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+                         const KvRun& run, int low, int high, CodeScratch<kDim>& scratch,
+                         CodeSums<kDim>& sums) {
+  CodeQuery<CodecOf(kFormat, false).bits, kDim> query;
+  query.Load(q, args.scale * 1.44269504088896341f, scratch);
+  CodePages<kFormat, kDim>::Add(args, run, low, high, unit.kv_head, query, scratch, sums);
+}
+
+// Joins in query `q` over the unit's pages of codes with a scale per token; there are some.
 template <int kDim>
-__device__ void DecodeOneQuery(const PagedArgs& args) {
+__device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+                            WarpAttention<kDim / 8, 1>& attention) {
+  __shared__ CodeScratch<kDim> all_scratch[kThreads / 32];
+  CodeScratch<kDim>& scratch = all_scratch[threadIdx.x / 32];
+  CodeSums<kDim> sums;
+  unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+    if ((kCodes >> static_cast<int>(run.format) & 1) == 0) return;
+    switch (run.format) {
+      case Format::kToken4:
+        return AddCodes<Format::kToken4>(args, unit, q, run, low, high, scratch, sums);
+      case Format::kToken2:
+        return AddCodes<Format::kToken2>(args, unit, q, run, low, high, scratch, sums);
+      default:
+        return AddCodes<Format::kToken1>(args, unit, q, run, low, high, scratch, sums);
+    }
+  });
+#pragma unroll
+  for (int off = 1; off < 32; off *= 2) {
+    sums.sum += __shfl_xor_sync(~0u, sums.sum, off);
+    sums.offset += __shfl_xor_sync(~0u, sums.offset, off);
+  }
+  constexpr int kMine = kDim / 32;
+  const int first = threadIdx.x % (kDim / 8) * 8 / kMine;
+  float acc[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    acc[i] = __shfl_sync(~0u, sums.channels[i % kMine], first + i / kMine) + sums.offset;
+  }
+  attention.Join(0, sums.max * 0.693147180559945309f, sums.sum, acc);
+}
+
+// The unit's only query over the unit's pages: 16-bit pages are read by CUDA cores, which keep up
+// with memory and round nothing to half. kCodesOnly: the others all have codes with a scale per
+// token.
+template <int kDim, bool kCodesOnly>
+__device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
+                               WarpAttention<kDim / 8, 1>& attention) {
   const int kv_heads = args.kv.geometry.kv_heads;
+  const float* q =
+      args.qkv +
+      (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
+  attention.Init(0, true, q, kDim, args.scale, INT_MAX);
+  uint32_t formats = 0;
+  unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+    formats |= Bit(run.format);
+    if (run.format != Format::kRaw16) return;
+    constexpr int kPage = PageTokens(Format::kRaw16);
+    AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head, attention);
+  });
+  if (formats & Bit(Format::kRaw16)) attention.JoinLanes();
+  if (formats & kCodes) AttendCodes<kDim>(args, unit, q, attention);
+  if constexpr (!kCodesOnly) {
+    if ((formats & ~(kCodes | Bit(Format::kRaw16))) == 0) return;
+    TensorSums<kDim> sums;
+    sums.Clear();
+    unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+      if (Bit(run.format) & (kCodes | Bit(Format::kRaw16))) return;
+      AddLowBitPages<kDim, 1>(args, unit, q, run, low, high, sums);
+    });
+    sums.JoinLanes();
+    WarpAttention<kDim / 8, 1> other;
+    Extract(sums, 0, other);
+    attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
+  }
+}
+
+template <int kDim, bool kCodesOnly>
+__device__ void DecodeOneQuery(const PagedArgs& args) {
   const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
   UnitQueue queue(&args.plan.next[0]);
   while (queue.Next(units)) {
     const DecodeUnit unit(args, queue.unit);
-    const float* q =
-        args.qkv +
-        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
     WarpAttention<kDim / 8, 1> attention;
-    attention.Init(0, true, q, kDim, args.scale, INT_MAX);
-    bool low_bits = false;
-    unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
-      if (run.format != Format::kRaw16) {
-        low_bits = true;
-        return;
-      }
-      constexpr int kPage = PageTokens(Format::kRaw16);
-      AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head,
-               attention);
-    });
-    attention.JoinLanes();
-    if (low_bits) {
-      TensorSums<kDim> sums;
-      sums.Clear();
-      unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
-        if (run.format == Format::kRaw16) return;
-        AddLowBitPages<kDim, 1>(args, unit, q, run, low, high, sums);
-      });
-      sums.JoinLanes();
-      WarpAttention<kDim / 8, 1> other;
-      Extract(sums, 0, other);
-      attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
-    }
+    AttendOneQuery<kDim, kCodesOnly>(args, unit, attention);
     if (unit.chunks > 1) {
       KeepPartial(args, unit.chunk, unit.first_head, 0, attention);
       if (!LastToEnd(args, unit)) continue;
@@ -162,11 +214,19 @@ __global__ void __launch_bounds__(kThreads, 2) TensorAttentionKernel(PagedArgs a
   LetNextKernelComeUp();
   WaitForEarlierKernels();
   if constexpr (kOneQuery) {
-    DecodeOneQuery<kDim>(args);
+    DecodeOneQuery<kDim, false>(args);
   } else {
     DecodeGroup<kDim>(args);
   }
   TakePrefillUnits<kDim>(args);
+}
+
+// What most decode steps need and nothing else.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 2) CodesDecodeKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
+  DecodeOneQuery<kDim, true>(args);
 }
 
 template <int kDim>
@@ -184,6 +244,14 @@ TensorAttention Made(int64_t group) {
 TensorAttention TensorAttentionFor(int64_t dim, int64_t group) {
   TESSERA_CHECK(HasTensorAttention(dim));
   return dim == 64 ? Made<64>(group) : Made<128>(group);
+}
+
+TensorAttention TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
+  if (group != 1 || (formats & ~(kCodes | Bit(Format::kRaw16))) != 0) {
+    return TensorAttentionFor(dim, group);
+  }
+  TESSERA_CHECK(HasTensorAttention(dim));
+  return {1, 0, dim == 64 ? CodesDecodeKernel<64> : CodesDecodeKernel<128>};
 }
 
 }  // namespace tessera::cuda

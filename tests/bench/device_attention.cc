@@ -33,14 +33,30 @@ float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 // Attention over a cache of its own, large enough that no layer is in the L2 cache.
 struct Candidate {
   DeviceCache cache;
-  int64_t batch, layers;
+  Shape shape;
+  uint32_t formats;
+  std::vector<KvLayerView> layers;
+
+  // All layers, told ahead as a step of the engine does.
+  void Run(Ops& ops, int64_t heads, const Buffer& qkv, const Buffer& out) const {
+    ops.OutlineAttention({cache.query_begin(), shape.batch, heads, layers.data(),
+                          static_cast<int64_t>(layers.size()), formats, shape.rows});
+    for (const KvLayerView& layer : layers) {
+      ops.PagedAttention(Floats(qkv), cache.query_begin(), nullptr, shape.batch, heads, layer,
+                         Floats(out));
+    }
+  }
 };
 Candidate MakeCandidate(Device& device, KvGeometry& geometry, const Shape& shape,
                         const CacheLayout& layout) {
   const int64_t layers = CeilDiv(kRotatedBytes, shape.batch * layout.Bytes(geometry)) + 1;
   geometry.layers = static_cast<int>(layers);
-  return {DeviceCache(device, geometry, layers, shape.batch, shape.rows, layout), shape.batch,
-          layers};
+  Candidate made{DeviceCache(device, geometry, layers, shape.batch, shape.rows, layout),
+                 shape,
+                 layout.formats(),
+                 {}};
+  for (int64_t l = 0; l < layers; ++l) made.layers.push_back(made.cache.Layer(l));
+  return made;
 }
 
 }  // namespace
@@ -89,16 +105,11 @@ absl::Status RunDeviceAttention(const Flags& flags, Report& report) {
         [&](int64_t) { device->Read(large.get(), kReadBytes); },
         [&](int64_t) { device->Product(kSide, kSide, kSide, a.get(), b.get(), c.get()); }};
     for (const Candidate& each : candidates) {
-      timed.push_back([&](int64_t) {
-        for (int64_t layer = 0; layer < each.layers; ++layer) {
-          ops.PagedAttention(Floats(qkv), each.cache.query_begin(), nullptr, each.batch, heads,
-                             each.cache.Layer(layer), Floats(out));
-        }
-      });
+      timed.push_back([&](int64_t) { each.Run(ops, heads, qkv, out); });
     }
     const std::vector<double> seconds = device->MedianSeconds(flags, timed);
     const auto layer_seconds = [&, &layouts = candidates](size_t i) {
-      return seconds[2 + i] / static_cast<double>(layouts[i].layers);
+      return seconds[2 + i] / static_cast<double>(layouts[i].layers.size());
     };
     const double whole = layer_seconds(0);
     double parts = 0;

@@ -56,6 +56,12 @@ bool CacheLayout::low_bits() const {
                      [](const Run& run) { return run.format != Format::kRaw16; });
 }
 
+uint32_t CacheLayout::formats() const {
+  uint32_t bits = 0;
+  for (const Run& run : runs) bits |= 1u << static_cast<int>(run.format);
+  return bits;
+}
+
 DeviceCache::DeviceCache(Device& device, const KvGeometry& geometry, int64_t layers, int64_t batch,
                          int64_t rows, const CacheLayout& layout)
     : geometry_(geometry), batch_(batch) {

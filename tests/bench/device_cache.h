@@ -26,6 +26,7 @@ struct CacheLayout {
   // Of one sequence in one layer: codes and metadata, not what pads pages. REQUIRES: made by At.
   int64_t Bytes(const KvGeometry& geometry) const;
   bool low_bits() const;
+  uint32_t formats() const;  // one bit each
 };
 
 // `layers` layers of `batch` sequences over shuffled pages of one arena, random bits in all pages;

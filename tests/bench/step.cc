@@ -132,6 +132,8 @@ absl::Status Run(const Flags& flags, Report& report) {
       step.positions = reinterpret_cast<const int32_t*>(positions_d.get());
       step.query_begin = cache.query_begin();
       step.logit_row = reinterpret_cast<const int32_t*>(rows_d.get());
+      step.formats = layout.formats();
+      step.most_rows = 1;
       if (layout.low_bits()) step.transform_rows = step.transform_sequences = ones_d.get();
       for (int64_t i = 0; i < config.layers; ++i) {
         step.slots.push_back(cache.last_slots(i % layers));
@@ -150,6 +152,8 @@ absl::Status Run(const Flags& flags, Report& report) {
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
            },
            [&](int64_t) {
+             ops.OutlineAttention({step.query_begin, batch, config.heads, step.kv.data(),
+                                   config.layers, step.formats, 1});
              for (int64_t i = 0; i < config.layers; ++i) {
                ops.PagedAttention(Floats(qkv), step.query_begin, step.transform_sequences, batch,
                                   config.heads, step.kv[i], Floats(out));

@@ -27,7 +27,8 @@ class Copy {
 
 class StagedOps final : public Ops {
  public:
-  explicit StagedOps(std::unique_ptr<Ops> device) : device_(std::move(device)), d_(*device_) {}
+  StagedOps(std::unique_ptr<Ops> device, bool outline)
+      : device_(std::move(device)), d_(*device_), outline_(outline) {}
 
   const char* name() const override { return d_.name(); }
   Buffer Allocate(int64_t bytes) override { return d_.Allocate(bytes); }
@@ -145,9 +146,14 @@ class StagedOps final : public Ops {
                       float* out) override {
     const int64_t rows = query_begin[num_sequences], dim = kv.geometry.head_dim;
     const int32_t num_runs = kv.run_begin[num_sequences];
-    int64_t num_pages = 0, arena_bytes = 0;
+    int64_t num_pages = 0, arena_bytes = 0, most_rows = 0;
+    uint32_t formats = 0;
+    for (int64_t s = 0; s < num_sequences; ++s) {
+      most_rows = std::max<int64_t>(most_rows, query_begin[s + 1] - query_begin[s]);
+    }
     for (int32_t r = 0; r < num_runs; ++r) {
       const KvRun& run = kv.runs[r];
+      formats |= 1u << static_cast<int>(run.format);
       const int32_t end = run.first_page + CeilDiv(run.tokens, PageTokens(run.format));
       num_pages = std::max<int64_t>(num_pages, end);
       for (int32_t p = run.first_page; p < end; ++p) {
@@ -165,9 +171,11 @@ class StagedOps final : public Ops {
     const Copy run_begin(d_, kv.run_begin, num_sequences + 1);
     const Copy which(d_, transformed, num_sequences);
     const Copy<float> to(d_, out, rows * heads * dim);
-    d_.PagedAttention(in.get(), begin.get(), which.get(), num_sequences, heads,
-                      {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()},
-                      to.get());
+    const KvLayerView view = {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()};
+    if (outline_) {
+      d_.OutlineAttention({begin.get(), num_sequences, heads, &view, 1, formats, most_rows});
+    }
+    d_.PagedAttention(in.get(), begin.get(), which.get(), num_sequences, heads, view, to.get());
     to.Back(out);
   }
 
@@ -254,12 +262,13 @@ class StagedOps final : public Ops {
 
   std::unique_ptr<Ops> device_;
   Ops& d_;
+  bool outline_;
 };
 
 }  // namespace
 
-std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device) {
-  return std::make_unique<StagedOps>(std::move(device));
+std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device, bool outline) {
+  return std::make_unique<StagedOps>(std::move(device), outline);
 }
 
 }  // namespace tessera::testing

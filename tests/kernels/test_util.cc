@@ -16,7 +16,9 @@ std::vector<BackendCase> AllCpuCases() {
   return {{"avx512", 1}, {"avx512", 2}, {"avx2", 1}, {"avx2", 2}, {"scalar", 1}, {"scalar", 2}};
 }
 
-std::vector<BackendCase> AllCudaCases() { return {{"cuda", 0}, {"cuda_precise", 0}}; }
+std::vector<BackendCase> AllCudaCases() {
+  return {{"cuda", 0}, {"cuda_outlined", 0}, {"cuda_precise", 0}};
+}
 
 bool IsaAvailable(const std::string& isa) {
   const std::vector<std::string> all = CpuInstructionSets();
@@ -35,7 +37,7 @@ void BackendTest::SetUp() {
   if (GetParam().cuda()) {
     auto ops = MakeBackend("cuda", {.precise = GetParam().precise()});
     if (!ops.ok()) GTEST_SKIP() << ops.status().message();
-    ops_ = StageOps(*std::move(ops));
+    ops_ = StageOps(*std::move(ops), GetParam().isa == "cuda_outlined");
     return;
   }
   if (!IsaAvailable(GetParam().isa)) GTEST_SKIP() << "this machine lacks " << GetParam().isa;
