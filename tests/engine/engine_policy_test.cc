@@ -54,6 +54,7 @@ EngineOptions Options(int64_t kv_bytes) {
   EngineOptions o;
   o.kv_cache_bytes = kv_bytes;
   o.check_integrity = true;
+  o.stall_timeout = absl::InfiniteDuration();  // answers are read one after the other
   return o;
 }
 
