@@ -19,6 +19,7 @@ struct PolicyEntry {
   // are right one by one (INVALID_ARGUMENT).
   absl::StatusOr<std::shared_ptr<const Selector>> (*make_selector)(const PolicyArguments&);
   absl::StatusOr<std::shared_ptr<const Store>> (*make_store)(const PolicyArguments&);
+  bool alone = false;  // a selector that no store may follow
 };
 
 PolicyEntry NonePolicy();
@@ -27,6 +28,7 @@ PolicyEntry WindowPolicy();
 PolicyEntry RandomPolicy();
 PolicyEntry FlashCachePolicy();
 PolicyEntry SnapKvPolicy();
+PolicyEntry H2oPolicy();
 // Stores.
 PolicyEntry RtnPolicy();
 PolicyEntry HadamardPolicy();

@@ -50,8 +50,8 @@ TEST(Policy, TheTableIsComplete) {
     ASSERT_TRUE(policy.ok()) << policy.status();  // the defaults, written out, mean the default
     EXPECT_EQ((*policy)->Text(), info.name);
   }
-  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "snapkv", "rtn",
-                                          "hadamard", "kivi", "akvq", "calibquant"));
+  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "snapkv", "h2o",
+                                          "rtn", "hadamard", "kivi", "akvq", "calibquant"));
 }
 
 TEST(Policy, CompositionsAreSelectThenStore) {
@@ -196,7 +196,7 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
 
 TEST(Policy, ErrorsAreExact) {
   const std::string known =
-      "none, window, random, flashcache, snapkv, rtn, hadamard, kivi, akvq, calibquant";
+      "none, window, random, flashcache, snapkv, h2o, rtn, hadamard, kivi, akvq, calibquant";
   EXPECT_EQ(ErrorOf("nnone"), "unknown kv policy 'nnone'; did you mean 'none'? known: " + known);
   EXPECT_EQ(ErrorOf("zzzzzzzz(a=64)"), "unknown kv policy 'zzzzzzzz'; known: " + known);
   EXPECT_EQ(ErrorOf("none(bits=4)"), "kv policy 'none': unknown parameter 'bits'; there are none");
@@ -206,6 +206,12 @@ TEST(Policy, ErrorsAreExact) {
   EXPECT_EQ(ErrorOf("flashcache(keep=0.5, tokens=9)"),
             "kv policy 'flashcache': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("snapkv(kernel=4)"), "kv policy 'snapkv': kernel must be odd");
+  EXPECT_EQ(ErrorOf("h2o(tokens=9, bytes=1048576)"),
+            "kv policy 'h2o': 'keep', 'tokens' and 'bytes' all say how much stays; give one");
+  EXPECT_EQ(
+      ErrorOf("h2o+rtn"),
+      "kv policy 'h2o+rtn': 'h2o' decides alone which tokens stay and how they are stored; it "
+      "cannot be combined by '+'");
   EXPECT_EQ(ErrorOf("random(keep=0.5, tokens=9)"),
             "kv policy 'random': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("none+none"),
