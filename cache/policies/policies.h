@@ -42,6 +42,9 @@ Format FormatOf(const Codec& k, const Codec& v);
 Format TokenFormat(int64_t bits, int64_t group);
 constexpr const char* kTokenBits = "8|4|2|1";
 constexpr const char* kGroups = "head|64|32";
+// Where the grid of a per-token format lies: zero on one of its levels, or its lowest level on the
+// (clipped) minimum.
+constexpr const char* kOffsets = "integer|real";
 // The value of a kChoice parameter with choices such as kTokenBits or kGroups; "head" is 0.
 int64_t ChosenNumber(const PolicyArguments& arguments, absl::string_view name);
 

@@ -37,7 +37,8 @@ const std::map<std::string, std::vector<std::string>>& Variants() {
        {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)", "kivi(group=head)"}},
       {"akvq",
        {"akvq", "akvq(window=32, low=1, text=8, tsa=1, pivots=40, pivot_rule=topk_entries)",
-        "akvq(window=0, pivot_rule=threshold)", "akvq(group=32, pivots=0)"}},
+        "akvq(window=0, pivot_rule=threshold)", "akvq(group=32, pivots=0)",
+        "akvq(window=16, clip=0.6, offset=integer)"}},
       {"calibquant", {"calibquant", "calibquant(bits=2, quantile=0.02)", "calibquant(bits=4)"}},
   };
   return *variants;
