@@ -77,7 +77,8 @@ class H2o final : public Selector {
 
   int64_t TokenLimit(const PromptView& prompt, const KvGeometry& geometry) const override {
     if (bytes_ > 0) {
-      return kEvictTokens * std::max<int64_t>(1, PagesOf(bytes_, geometry) - 1);
+      const int64_t pages = std::max<int64_t>(1, PagesOf(bytes_, geometry) - 1);
+      return std::min(kEvictTokens * pages, static_cast<int64_t>(kMaxTokens));
     }
     if (tokens_ > 0) return tokens_;
     return std::max<int64_t>(kLeastTokens, std::llround(keep_ * prompt.tokens()));

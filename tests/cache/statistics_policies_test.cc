@@ -244,6 +244,7 @@ TEST(H2o, ReadsEveryRowAndFitsItsBytes) {
     EXPECT_LE(h2o->SteadyBytes(prompt, outputs, kGeometry), 1000000);
   }
   EXPECT_GT(h2o->SteadyBytes(prompt, 300, kGeometry), 1000000 - 4 * 2 * 8192);
+  EXPECT_EQ((*ParsePolicy("h2o(bytes=1000000000000000)"))->TokenLimit(prompt, kGeometry), 1 << 24);
   EXPECT_TRUE((*ParsePolicy("h2o(bytes=65536)"))->CheckGeometry(kGeometry).ok());
   EXPECT_EQ((*ParsePolicy("h2o(bytes=65535)"))->CheckGeometry(kGeometry).message(),
             "kv policy 'h2o(bytes=65535)': two pages in each of the model's 4 layers are the "
