@@ -17,16 +17,18 @@ namespace {
 std::vector<PolicyEntry> Entries() {
   return {
       NonePolicy(),  // every token at 16 bit
-      WindowPolicy(),     RandomPolicy(),   FlashCachePolicy(), SnapKvPolicy(),  // selectors
+      WindowPolicy(),     RandomPolicy(),   FlashCachePolicy(), SnapKvPolicy(),
+      H2oPolicy(),  // selectors
       RtnPolicy(),        HadamardPolicy(), KiviPolicy(),       AkvqPolicy(),
       CalibQuantPolicy(),  // stores
   };
 }
 
 PolicyRole RoleOf(const PolicyEntry& entry) {
-  return entry.make_selector != nullptr ? PolicyRole::kSelector
-         : entry.make_store != nullptr  ? PolicyRole::kStore
-                                        : PolicyRole::kAlone;
+  return entry.alone                      ? PolicyRole::kAlone
+         : entry.make_selector != nullptr ? PolicyRole::kSelector
+         : entry.make_store != nullptr    ? PolicyRole::kStore
+                                          : PolicyRole::kAlone;
 }
 
 struct Stage {
@@ -172,6 +174,7 @@ uint32_t Policy::FormatMask(const KvGeometry& geometry) const {
 }
 
 absl::Status Policy::CheckGeometry(const KvGeometry& geometry) const {
+  if (selector_ != nullptr) RETURN_IF_ERROR(selector_->CheckGeometry(geometry));
   if (rotated() && !std::has_single_bit(static_cast<unsigned>(geometry.head_dim))) {
     return absl::InvalidArgumentError(
         absl::StrCat("kv policy '", store_->Text(),

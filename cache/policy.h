@@ -26,20 +26,34 @@ namespace tessera {
 // [layer] -> tokens' indices, ascending.
 using Selection = std::vector<std::vector<int32_t>>;
 
-// Which tokens of a prompt stay. A pure function of its arguments.
+// A layer whose selector bounds it gives up so many tokens at a time: a page of RAW16.
+constexpr int kEvictTokens = PageTokens(Format::kRaw16);
+
+// Which tokens stay. A pure function of its arguments.
 class Selector {
  public:
   virtual ~Selector() = default;
   virtual std::string Text() const = 0;  // as Policy::Text
   virtual PolicyNeeds needs() const { return {}; }
-  // `stats` has one entry a layer, or is empty when nothing is needed. Text that follows the prompt
-  // is never evicted.
+  // `stats` has one entry a layer, or is empty when nothing is needed. What follows the prompt is
+  // never evicted, unless TokenLimit says so.
   virtual Selection Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
                            const KvGeometry& geometry) const = 0;
   // The most tokens that an answer keeps, over all layers; for costs, before statistics are there.
   virtual int64_t MaxTokens(const PromptView& prompt, const KvGeometry& geometry) const {
     return int64_t{geometry.layers} * prompt.tokens();
   }
+
+  // INVALID_ARGUMENT when it cannot work on a model of this shape.
+  virtual absl::Status CheckGeometry(const KvGeometry&) const { return absl::OkStatus(); }
+
+  // Not 0: every layer keeps this many tokens of the prompt (or all, if there are fewer), and gives
+  // up kEvictTokens whenever it holds that many more. REQUIRES then: needs().attention_steps, and
+  // no store.
+  virtual int64_t TokenLimit(const PromptView&, const KvGeometry&) const { return 0; }
+  // Which `limit` of a layer's tokens stay, as ascending indices; `columns` are the sums so far of
+  // the attention that each received, oldest token first.
+  virtual std::vector<int32_t> Keep(absl::Span<const float>, int64_t /*limit*/) const { return {}; }
 };
 
 // In which format tokens are stored.
@@ -76,6 +90,13 @@ class Policy {
   bool rotated() const { return store_ != nullptr && store_->rotated(); }
   Selection Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
                    const KvGeometry& geometry) const;
+  // As the Selector's.
+  int64_t TokenLimit(const PromptView& prompt, const KvGeometry& geometry) const {
+    return selector_ ? selector_->TokenLimit(prompt, geometry) : 0;
+  }
+  std::vector<int32_t> Keep(absl::Span<const float> columns, int64_t limit) const {
+    return selector_->Keep(columns, limit);
+  }
   // Tokens of `kept` that stay at 16 bit whatever their age.
   Selection Pivots(const Selection& kept, absl::Span<const LayerStats> stats) const;
   int MaxPivots(int layer) const { return store_ ? store_->MaxPivots(layer) : 0; }

@@ -184,6 +184,32 @@ struct Unknown {
   }
 };
 
+// A selector that bounds every layer to `limit` tokens at 16 bit, from the commit on.
+struct Bounded {
+  int64_t limit, prompt, outputs;
+  const KvGeometry& geometry;
+
+  int64_t kept() const { return std::min(limit, prompt); }
+  int64_t all() const { return kept() + outputs; }
+  bool evicts() const { return all() >= limit + kEvictTokens; }
+  int64_t Layers(int64_t tokens) const {
+    return geometry.layers * RunBytes(Format::kRaw16, tokens, geometry);
+  }
+  int64_t SteadyBytes() const {
+    return Layers(evicts() ? limit + (all() - limit) % kEvictTokens : all());
+  }
+  // The commit's first layer beside the prompt; then, in an eviction, one layer's new pages beside
+  // what all held before it.
+  int64_t PeakBytes() const {
+    const int64_t one = RunBytes(Format::kRaw16, kept(), geometry);
+    const int64_t commit = Layers(prompt) + (kept() < prompt ? one : 0);
+    const int64_t later =
+        evicts() ? Layers(limit + kEvictTokens) + RunBytes(Format::kRaw16, limit, geometry)
+                 : Layers(all());
+    return std::max(commit, later);
+  }
+};
+
 std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt,
                                   const KvGeometry& geometry) {
   const Selection selection = policy.Select(prompt, {}, geometry);
@@ -199,6 +225,9 @@ std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt
 
 int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
                             const KvGeometry& geometry) const {
+  if (const int64_t limit = TokenLimit(prompt, geometry); limit > 0) {
+    return Bounded{limit, prompt.tokens(), output_tokens, geometry}.SteadyBytes();
+  }
   if (selector_ != nullptr && selector_->needs().any()) {
     return Unknown(prompt, geometry)
         .Bytes(*this, selector_->MaxTokens(prompt, geometry), output_tokens);
@@ -212,6 +241,10 @@ int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
 
 int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
                           const KvGeometry& geometry) const {
+  if (const int64_t limit = TokenLimit(prompt, geometry); limit > 0) {
+    return Bounded{limit, prompt.tokens(), output_tokens, geometry}.PeakBytes() +
+           SlabHeadroom(geometry);
+  }
   const int64_t raw_layer = RunBytes(Format::kRaw16, prompt.tokens(), geometry);
   int64_t held = raw_layer * geometry.layers, peak = held;
   if (selector_ != nullptr && selector_->needs().any()) {

@@ -37,6 +37,8 @@ struct PolicyNeeds {
 
   // Attention weights of so many last tokens' query rows, summed over rows and heads.
   int attention_rows = 0;
+  // And of every row that follows the commit, added to the sums of the tokens that are stored.
+  bool attention_steps = false;
 
   bool any() const { return residual_peaks > 0 || low_pass || attention_rows > 0; }
   std::vector<LowPassSegment> Segments(const PromptView& prompt) const;

@@ -83,6 +83,10 @@ class SequenceCache {
   // Moves the layer's oldest open tokens, kExitTokens at a time, while that leaves a window.
   bool ExitWindow(int layer, absl::Span<const uint8_t> vision, const LayerStorage& storage,
                   std::vector<MoveBatch>* moves);
+  // Of the layer's tokens, all of them in its open run, only those at the indices `kept`
+  // (ascending) stay. Pages before the first that leaves stay as they are.
+  bool Evict(int layer, absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision,
+             std::vector<MoveBatch>* moves);
   // Tokens that may be added before a layer's next exit is due (at least 1 when none is due now):
   // steps that recompute an answer must end there to see the runs that the first pass saw.
   int TokensToExit(int layer, const LayerStorage& storage) const;
@@ -91,6 +95,8 @@ class SequenceCache {
   int length() const { return length_; }  // tokens stored or reserved, logical
   const std::vector<Run>& runs(int layer) const { return Synced(layer); }
   int layers() const { return static_cast<int>(layers_.size()); }
+  int stored(int layer) const { return length_ - static_cast<int>(evicted_by_layer_[layer]); }
+  const KvGeometry& geometry() const { return arena_->geometry(); }
   // Where logical token `token` lies. REQUIRES: it is in the layer's open run.
   KvSlot SlotOf(int layer, int token) const;
   int64_t pages() const { return pages_; }  // held, over all layers, retired ones included

@@ -1,4 +1,4 @@
-// SequenceCache: what moves tokens between runs (commit, window exit).
+// SequenceCache: what moves tokens between runs (commit, eviction, window exit).
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -170,6 +170,44 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
     }
   }
   evicted_by_layer_[layer] = length_ - kept_tokens;
+  return true;
+}
+
+bool SequenceCache::Evict(int layer, absl::Span<const int32_t> kept,
+                          absl::Span<const uint8_t> vision, std::vector<MoveBatch>* moves) {
+  std::vector<Run>& runs = Synced(layer);
+  TESSERA_CHECK(runs.size() == 1 && runs.back().open);
+  Run& open = runs.back();
+  const auto tokens = static_cast<int32_t>(kept.size());
+  int32_t unmoved = 0;
+  while (unmoved < tokens && kept[unmoved] == unmoved) ++unmoved;
+  if (unmoved == open.tokens) return true;
+  TESSERA_CHECK(tokens > 0);
+
+  const int32_t pages = unmoved / kRawTokens;  // that stay
+  std::vector<PageId> fresh;
+  if (!AllocatePages(kOpen, CeilDiv(tokens, kRawTokens) - pages, &fresh)) {
+    UnrefAll(fresh);
+    return false;
+  }
+  Run old = std::move(open);
+  open = {.format = kOpen, .tokens = pages * kRawTokens, .open = true, .tail = length_};
+  for (int32_t i = 0; i < open.tokens; ++i) open.listed.push_back(old.Position(i));
+  open.pages.assign(old.pages.begin(), old.pages.begin() + pages);
+  open.pages.insert(open.pages.end(), fresh.begin(), fresh.end());
+  const std::vector<int32_t> moved(kept.begin() + open.tokens, kept.end());
+  if (!moved.empty()) Append(old, moved, &open, &BatchFor(*moves, kOpen, kCopy));
+  retired_.insert(retired_.end(), old.pages.begin() + pages, old.pages.end());
+  spare_ = 0;
+
+  for (int32_t i = 0, next = 0; i < old.tokens; ++i) {
+    if (next < tokens && kept[next] == i) {
+      ++next;
+    } else {
+      ++(ClassAt(vision, old.Position(i)) == TokenClass::kText ? evicted_.text : evicted_.vision);
+      ++evicted_by_layer_[layer];
+    }
+  }
   return true;
 }
 

@@ -290,7 +290,7 @@ void Engine::Loop::Compress(const StepPlan& plan) {
   }
   if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   report.move_seconds = absl::ToDoubleSeconds(move_time_);
-  if (report.commits > 0 || report.exited_tokens > 0) observer_->OnCompressed(report);
+  if (report.commits > 0 || move_time_ > absl::ZeroDuration()) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
 }
 

@@ -7,7 +7,16 @@ namespace tessera {
 
 void Engine::Loop::AskForStatistics(const StepPlan::Item& item, Batch* batch) {
   Sequence& s = *item.sequence;
-  if (s.committed || !s.needs.any()) return;
+  if (!s.needs.any()) return;
+  if (s.committed) {
+    if (!s.needs.attention_steps) return;
+    const int stored = s.cache.stored(0);  // as in every layer
+    s.stats.GrowColumns(stored);
+    batch->column_jobs.push_back(
+        {batch->sequences() - 1, batch->rows() - item.count, item.count, batch->column_tokens});
+    batch->column_tokens += stored;
+    return;
+  }
   const int hidden = model_->config().text.hidden, tokens = s.view().tokens();
   s.stats.Begin(s.needs, arena_.geometry().layers, tokens, hidden);
   const int first_row = batch->rows() - item.count, end = std::min(item.first + item.count, tokens);
@@ -45,7 +54,8 @@ void Engine::Loop::CollectStatistics(const StepPlan& plan, const Batch& batch) {
     PromptStats& stats = plan.items[job.sequence].sequence->stats;
     for (int layer = 0; layer < layers; ++layer) {
       const float* sums = &measured.columns[layer * batch.column_tokens + job.columns];
-      std::copy_n(sums, stats.tokens(), stats.Columns(layer).begin());
+      const absl::Span<float> to = stats.Columns(layer);
+      std::copy_n(sums, to.size(), to.begin());
     }
   }
   const auto rows = static_cast<int64_t>(batch.peak_rows.size());

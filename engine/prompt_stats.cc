@@ -15,7 +15,7 @@ void PromptStats::Begin(const PolicyNeeds& needs, int layers, int tokens, int wi
   peaks_.resize(rows * peaks_per_token_);
   if (needs.residual_medians) medians_.resize(rows);
   if (needs.low_pass) low_pass_.resize(rows * 4);
-  if (needs.attention_rows > 0) columns_.resize(rows);
+  columns_.assign(layers, std::vector<float>(needs.attention_rows > 0 ? tokens : 0));
 }
 
 void PromptStats::Clear() { *this = PromptStats(); }
@@ -35,8 +35,17 @@ void PromptStats::SetLowPass(const LowPassSegment& segment, const float* residua
   }
 }
 
-absl::Span<float> PromptStats::Columns(int layer) {
-  return absl::MakeSpan(columns_).subspan(int64_t{layer} * tokens_, tokens_);
+void PromptStats::GrowColumns(int tokens) {
+  for (std::vector<float>& sums : columns_) {
+    TESSERA_CHECK(sums.size() <= static_cast<size_t>(tokens));
+    sums.resize(tokens);
+  }
+}
+
+void PromptStats::KeepColumns(int layer, absl::Span<const int32_t> kept) {
+  std::vector<float>& sums = columns_[layer];
+  for (size_t i = 0; i < kept.size(); ++i) sums[i] = sums[kept[i]];
+  sums.resize(kept.size());
 }
 
 std::vector<LayerStats> PromptStats::Layers() const {
@@ -47,7 +56,7 @@ std::vector<LayerStats> PromptStats::Layers() const {
   };
   for (int layer = 0; layer < layers_; ++layer) {
     layers[layer] = {peaks_per_token_, part(peaks_, layer), part(medians_, layer),
-                     part(low_pass_, layer), part(columns_, layer)};
+                     part(low_pass_, layer), columns_[layer]};
   }
   return layers;
 }
@@ -64,8 +73,8 @@ TokenScores PromptStats::Scores() const {
   if (!low_pass_.empty()) {
     fill("deviation from the low-pass base",
          [&](int64_t at) { return low_pass_[4 * at] + low_pass_[4 * at + 1]; });
-  } else if (!columns_.empty()) {
-    fill("attention of the last queries", [&](int64_t at) { return columns_[at]; });
+  } else if (!columns_.empty() && !columns_[0].empty()) {
+    fill("attention received", [&](int64_t at) { return columns_[at / tokens_][at % tokens_]; });
   } else if (!peaks_.empty()) {
     fill("largest |h|", [&](int64_t at) { return peaks_[at * peaks_per_token_]; });
   }

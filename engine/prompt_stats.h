@@ -1,4 +1,5 @@
-// A sequence's statistics of its prompt, from the steps that compute it until its commit.
+// A sequence's statistics of its prompt, from the steps that compute it until its commit; and,
+// where the policy goes on choosing, the attention sums of the tokens that are stored.
 //
 // Host memory: layers * tokens * (residual_peaks + 1, 4 for low-pass residuals, 1 for attention
 // columns) floats, for sequences whose policy asks. Threads: one thread (the engine's).
@@ -32,7 +33,11 @@ class PromptStats {
   void SetLowPass(const LowPassSegment& segment, const float* residuals);
 
   // The sums over rows so far, which the next step adds to: [tokens] of one layer.
-  absl::Span<float> Columns(int layer);
+  absl::Span<float> Columns(int layer) { return absl::MakeSpan(columns_[layer]); }
+  // After the commit: the sums of `tokens` stored tokens, those that are new at zero.
+  void GrowColumns(int tokens);
+  // Of a layer's sums only those at the indices `kept` stay.
+  void KeepColumns(int layer, absl::Span<const int32_t> kept);
 
   std::vector<LayerStats> Layers() const;  // valid until the next change
   // What says who stays: the deviation of K and V from their base, the attention paid to a token,
@@ -41,10 +46,10 @@ class PromptStats {
 
  private:
   int layers_ = 0, tokens_ = 0, peaks_per_token_ = 0;
-  std::vector<float> peaks_;     // [layers, tokens, peaks_per_token]
-  std::vector<float> medians_;   // [layers, tokens]
-  std::vector<float> low_pass_;  // [layers, tokens, 4]
-  std::vector<float> columns_;   // [layers, tokens]
+  std::vector<float> peaks_;                 // [layers, tokens, peaks_per_token]
+  std::vector<float> medians_;               // [layers, tokens]
+  std::vector<float> low_pass_;              // [layers, tokens, 4]
+  std::vector<std::vector<float>> columns_;  // [layers][tokens]
 };
 
 }  // namespace tessera

@@ -174,28 +174,39 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
   const bool commit = s->commit_due();
   if (!commit && !(s->running && s->committed)) return {};
   int64_t exited = 0;
-  StepPlan plan;  // collects the preempted only
-  Selection kept, pivots;
+  StepPlan plan;           // collects the preempted only
+  Selection kept, pivots;  // of the commit, or kept alone, by index, of an eviction
   if (commit) {
     const std::vector<LayerStats> stats = s->stats.Layers();
     kept = s->policy->Select(s->view(), stats, arena_->geometry());
     pivots = s->policy->Pivots(kept, stats);
     if (s->keep_scores) s->scores = s->stats.Scores();
-    s->stats.Clear();
+    if (!s->needs.attention_steps) s->stats.Clear();
+  } else if (s->eviction_due()) {
+    for (int layer = 0; layer < s->cache.layers(); ++layer) {
+      kept.push_back(s->policy->Keep(s->stats.Columns(layer), s->token_limit()));
+    }
   }
   // Layer by layer: beside the old pages of one layer stand only its own new ones.
   for (int layer = 0; s->running && layer < s->cache.layers(); ++layer) {
     const LayerStorage storage = s->policy->Layer(layer);
     std::vector<MoveBatch> moves;
-    while (!(commit ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves, pivots[layer])
-                    : s->cache.ExitWindow(layer, s->vision, storage, &moves))) {
+    const auto change = [&] {
+      if (commit) {
+        return s->cache.Commit(layer, kept[layer], s->vision, storage, &moves, pivots[layer]);
+      }
+      return kept.empty() ? s->cache.ExitWindow(layer, s->vision, storage, &moves)
+                          : s->cache.Evict(layer, kept[layer], s->vision, &moves);
+    };
+    while (!change()) {
       if (FreeSome(s, 1, &plan)) continue;
       Preempt(s, &plan);  // even alone there is no room now: it starts again later
       break;
     }
     if (!s->running) break;
     s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
-    for (const MoveBatch& batch : moves) exited += commit ? 0 : std::ssize(batch.moves);
+    for (const MoveBatch& batch : moves) exited += kept.empty() ? std::ssize(batch.moves) : 0;
+    if (s->needs.attention_steps && !kept.empty()) s->stats.KeepColumns(layer, kept[layer]);
     if (!moves.empty()) mover.Move(moves);
     s->cache.FinishMoves();
   }

@@ -67,8 +67,8 @@ class Scheduler {
   // The item's K and V are stored: advances the sequence and offers full blocks to the index.
   void Complete(const StepPlan::Item& item);
   // After Complete, while the sequence runs: commits it once its commit point is computed, then
-  // lets tokens leave its window. May preempt lower ranks, or the sequence itself, into
-  // `preempted`.
+  // lets tokens leave its window, or the cache. May preempt lower ranks, or the sequence itself,
+  // into `preempted`.
   Compressed Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
 
   int running() const { return static_cast<int>(running_.size()); }

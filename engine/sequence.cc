@@ -48,6 +48,9 @@ int Sequence::NextChunk() const {
   if (!committed) return commit_tokens - computed;
   for (int layer = 0; layer < cache.layers(); ++layer)
     chunk = std::min(chunk, cache.TokensToExit(layer, policy->Layer(layer)));
+  if (const int64_t limit = token_limit(); limit > 0) {
+    chunk = std::min(chunk, static_cast<int>(limit + kEvictTokens - cache.stored(0)));
+  }
   return chunk;
 }
 

@@ -28,10 +28,17 @@ struct Sequence {
     return policy->compresses() ? commit_tokens : static_cast<int>(tokens.size());
   }
   // How many of the tokens to compute may run in one step. A chunk ends at the commit, and where
-  // tokens leave a window: so every token sees the runs that it would see if all ran one by one.
+  // tokens leave a window or the cache: so every token sees the runs that it would see if all ran
+  // one by one.
   int NextChunk() const;
   // What the policy decides about at the commit.
   PromptView view() const { return {absl::MakeConstSpan(vision).first(commit_tokens)}; }
+  // The tokens of a layer that the policy keeps while more are added; 0: all.
+  int64_t token_limit() const { return policy->TokenLimit(view(), cache.geometry()); }
+  // So many stand beside them that some leave.
+  bool eviction_due() const {
+    return committed && needs.attention_steps && cache.stored(0) >= token_limit() + kEvictTokens;
+  }
   // All of that is computed and waits for the policy's answer.
   bool commit_due() const {
     return running && policy->compresses() && !committed && computed >= commit_tokens;
@@ -58,7 +65,7 @@ struct Sequence {
   Digest prefix_root{};  // when use_prefix
 
   SequenceCache cache;
-  PromptStats stats;          // until the commit
+  PromptStats stats;          // until the commit, or where tokens leave later, to the end
   bool keep_scores = false;   // for an explanation
   TokenScores scores;         // when keep_scores, from the commit on
   int cached_tokens = 0;      // of the prompt, found in the prefix index at the first admission

@@ -19,6 +19,7 @@ struct PolicyEntry {
   // are right one by one (INVALID_ARGUMENT).
   absl::StatusOr<std::shared_ptr<const Selector>> (*make_selector)(const PolicyArguments&);
   absl::StatusOr<std::shared_ptr<const Store>> (*make_store)(const PolicyArguments&);
+  bool alone = false;  // a selector that no store may follow
 };
 
 PolicyEntry NonePolicy();
@@ -27,6 +28,7 @@ PolicyEntry WindowPolicy();
 PolicyEntry RandomPolicy();
 PolicyEntry FlashCachePolicy();
 PolicyEntry SnapKvPolicy();
+PolicyEntry H2oPolicy();
 // Stores.
 PolicyEntry RtnPolicy();
 PolicyEntry HadamardPolicy();
@@ -40,6 +42,9 @@ Format FormatOf(const Codec& k, const Codec& v);
 Format TokenFormat(int64_t bits, int64_t group);
 constexpr const char* kTokenBits = "8|4|2|1";
 constexpr const char* kGroups = "head|64|32";
+// Where the grid of a per-token format lies: zero on one of its levels, or its lowest level on the
+// (clipped) minimum.
+constexpr const char* kOffsets = "integer|real";
 // The value of a kChoice parameter with choices such as kTokenBits or kGroups; "head" is 0.
 int64_t ChosenNumber(const PolicyArguments& arguments, absl::string_view name);
 

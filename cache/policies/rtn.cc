@@ -15,11 +15,14 @@ constexpr ParameterSpec kParameters[] = {
     {"bits", ParameterSpec::Kind::kChoice, 1, 0, 0, kTokenBits, "bits of a stored value"},
     {"window", ParameterSpec::Kind::kInteger, 0, 0, kMaxTokens, "", "newest tokens held at 16 bit"},
     {"group", ParameterSpec::Kind::kChoice, 0, 0, 0, kGroups, "channels that share a scale"},
+    {"offset", ParameterSpec::Kind::kChoice, 0, 0, 0, kOffsets, "the zero point"},
 };
 
 absl::StatusOr<std::shared_ptr<const Store>> MakeRtn(const PolicyArguments& arguments) {
   const int64_t bits = ChosenNumber(arguments, "bits");
-  const QuantRule rule = {.clip_k = 1, .clip_v = 1, .integer_offset = bits > 1};
+  const QuantRule rule = {.clip_k = 1,
+                          .clip_v = 1,
+                          .integer_offset = bits > 1 && arguments.Choice("offset") == "integer"};
   const Format format = TokenFormat(bits, ChosenNumber(arguments, "group"));
   return std::make_shared<UniformStore>(
       arguments.Canonical("rtn"), /*rotated=*/false,

@@ -12,6 +12,7 @@ constexpr int kThreads = 256;
 constexpr int kPageTokens = PageTokens(Format::kRaw16);
 constexpr int kTile = 8;    // tokens whose base one block computes
 constexpr int kChunk = 64;  // tokens whose weights lie in shared memory at once
+constexpr int kRowBlocks = 16;
 
 // f over the values of all threads of the block, in every thread. One value a thread.
 template <class T, class F>
@@ -136,8 +137,8 @@ __global__ void SumHeadsKernel(const float* partial, int kv_heads, int tokens, f
   for (int i = 0; i < 4; ++i) out[(int64_t{layer} * tokens + t) * 4 + i] = sums[i];
 }
 
-// One block a job and head; a thread takes every kThreads-th token, twice: for the softmax's
-// maximum and sum, then for the weights.
+// kRowBlocks blocks a job and head share its rows; a thread takes every kThreads-th token, three
+// times: for the softmax's maximum, its sum, and the weights.
 __global__ void ColumnsKernel(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                               int heads, KvLayerView kv, float scale, float* columns) {
   __shared__ float q[kThreads];
@@ -147,7 +148,8 @@ __global__ void ColumnsKernel(const float* qkv, const int32_t* query_begin, cons
   int tokens = 0;
   for (int32_t r = first_run; r < last_run; ++r) tokens += kv.runs[r].tokens;
   const int end_row = query_begin[job.sequence + 1];
-  for (int row = job.first_row; row < job.first_row + job.rows; ++row) {
+  const int last_row = job.first_row + job.rows;
+  for (int row = job.first_row + blockIdx.z; row < last_row; row += kRowBlocks) {
     __syncthreads();
     if (threadIdx.x < dim) {
       q[threadIdx.x] = qkv[(int64_t{row} * (heads + 2 * kv_heads) + head) * dim + threadIdx.x];
@@ -220,7 +222,7 @@ void AttentionColumns(cudaStream_t stream, const float* qkv, const int32_t* quer
                       float* columns) {
   TESSERA_CHECK(kv.geometry.head_dim <= kThreads);
   if (num_jobs == 0) return;
-  const dim3 grid(static_cast<unsigned>(num_jobs), static_cast<unsigned>(heads));
+  const dim3 grid(static_cast<unsigned>(num_jobs), static_cast<unsigned>(heads), kRowBlocks);
   ColumnsKernel<<<grid, kThreads, 0, stream>>>(
       qkv, query_begin, jobs, static_cast<int>(heads), kv,
       1.0f / std::sqrt(static_cast<float>(kv.geometry.head_dim)), columns);

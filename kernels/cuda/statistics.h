@@ -17,7 +17,7 @@ void LowPassResiduals(cudaStream_t stream, Workspace& workspace, const uint8_t* 
                       const KvGeometry& geometry, const PageId* pages, int64_t layer_pages,
                       int64_t first, int64_t tokens, int64_t kept, float* out);
 
-// Heads add to a column in any order. head_dim at most 256.
+// Heads and rows add to a column in any order. head_dim at most 256.
 void AttentionColumns(cudaStream_t stream, const float* qkv, const int32_t* query_begin,
                       const ColumnJob* jobs, int64_t num_jobs, int64_t heads, const KvLayerView& kv,
                       float* columns);

@@ -26,6 +26,9 @@ const std::map<std::string, std::vector<std::string>>& Variants() {
         "flashcache(tokens=40, gamma=0.1, scope=visual, segment=image, sinks=4, recent=20)"}},
       {"snapkv",
        {"snapkv", "snapkv(tokens=48, window=64)", "snapkv(keep=0.5, pool=max, kernel=7)"}},
+      {"h2o",
+       {"h2o", "h2o(keep=0)", "h2o(tokens=70, recent=0.1)", "h2o(bytes=200000, recent=1)",
+        "h2o(keep=1, recent=0)", "h2o(tokens=1)"}},
       {"rtn",
        {"rtn", "rtn(bits=2, window=32)", "rtn(bits=8, window=17)", "rtn(bits=1)",
         "rtn(bits=4, group=64)"}},
@@ -34,7 +37,8 @@ const std::map<std::string, std::vector<std::string>>& Variants() {
        {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)", "kivi(group=head)"}},
       {"akvq",
        {"akvq", "akvq(window=32, low=1, text=8, tsa=1, pivots=40, pivot_rule=topk_entries)",
-        "akvq(window=0, pivot_rule=threshold)", "akvq(group=32, pivots=0)"}},
+        "akvq(window=0, pivot_rule=threshold)", "akvq(group=32, pivots=0)",
+        "akvq(window=16, clip=0.6, offset=integer)"}},
       {"calibquant", {"calibquant", "calibquant(bits=2, quantile=0.02)", "calibquant(bits=4)"}},
   };
   return *variants;
@@ -127,6 +131,12 @@ class Statistics {
   std::vector<LayerStats> views_;
 };
 
+// The attention that a row pays to a token, made up.
+float Attention(int layer, int row, int token) {
+  const auto seed = static_cast<uint32_t>((layer * 5003 + row) * 4001 + token);
+  return static_cast<float>((seed * 2654435761u ^ seed >> 7) * 2246822519u >> 8) * 0x1p-24f;
+}
+
 // One sequence from its first token to its release.
 class Life {
  public:
@@ -151,11 +161,30 @@ class Life {
       ASSERT_TRUE(cache_.Commit(layer, selection_[layer], vision_, policy_.Layer(layer), &moves,
                                 pivots_[layer]));
       Finish(moves);
+      std::vector<float>& sums = sums_.emplace_back();
+      if (!policy_.needs().attention_steps) continue;
+      for (const int32_t t : selection_[layer])
+        sums.push_back(statistics.layers()[layer].columns[t]);
     }
+    held_ = selection_;
   }
 
+  int64_t limit() const { return policy_.TokenLimit(prompt_, geometry_); }
+
   void Decode(int tokens) {
+    const int first = cache_.length();
     Add(tokens);
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      for (int t = first; t < first + tokens; ++t) held_[layer].push_back(t);
+      if (limit() == 0) continue;
+      sums_[layer].resize(held_[layer].size());
+      for (int row = first; row < first + tokens; ++row) {
+        for (size_t i = 0; i < held_[layer].size() && held_[layer][i] <= row; ++i) {
+          sums_[layer][i] += Attention(layer, row, held_[layer][i]);
+        }
+      }
+      if (cache_.stored(layer) >= limit() + kEvictTokens) Evict(layer);
+    }
     std::vector<MoveBatch> moves;
     for (int layer = 0; layer < geometry_.layers; ++layer) {
       ASSERT_TRUE(cache_.ExitWindow(layer, vision_, policy_.Layer(layer), &moves));
@@ -173,11 +202,12 @@ class Life {
     CheckBytes(policy_.SteadyBytes(prompt_, outputs, geometry_));
     EvictedTokens evicted;
     for (int layer = 0; layer < geometry_.layers; ++layer) {
-      CheckLayer(layer, outputs);
-      std::vector<bool> kept(prompt_.tokens());
-      for (const int32_t t : selection_[layer]) kept[t] = true;
-      for (int t = 0; t < prompt_.tokens(); ++t) {
-        if (!kept[t]) ++(vision_[t] != 0 ? evicted.vision : evicted.text);
+      CheckLayer(layer);
+      std::vector<bool> kept(cache_.length());
+      for (const int32_t t : held_[layer]) kept[t] = true;
+      for (int t = 0; t < cache_.length(); ++t) {
+        if (kept[t]) continue;
+        ++(t < prompt_.tokens() && vision_[t] != 0 ? evicted.vision : evicted.text);
       }
     }
     ASSERT_EQ(cache_.evicted().text, evicted.text);
@@ -212,6 +242,22 @@ class Life {
     cache_.FinishMoves();
   }
 
+  void Evict(int layer) {
+    const std::vector<int32_t> kept = policy_.Keep(sums_[layer], limit());
+    ASSERT_EQ(std::ssize(kept), limit());
+    ASSERT_TRUE(std::is_sorted(kept.begin(), kept.end(), std::less_equal<>()));
+    ASSERT_TRUE(kept.front() >= 0 && kept.back() < std::ssize(held_[layer]));
+    std::vector<MoveBatch> moves;
+    ASSERT_TRUE(cache_.Evict(layer, kept, vision_, &moves));
+    Finish(moves);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      held_[layer][i] = held_[layer][kept[i]];
+      sums_[layer][i] = sums_[layer][kept[i]];
+    }
+    held_[layer].resize(kept.size());
+    sums_[layer].resize(kept.size());
+  }
+
   void CheckBytes(int64_t steady) {
     if (!policy_.needs().any()) {
       ASSERT_EQ(cache_.bytes(), steady);
@@ -232,9 +278,9 @@ class Life {
 
   // The window's invariant, and every kept token exactly once, where its class belongs; a run with
   // a header holds all that was kept of one image, and nothing else.
-  void CheckLayer(int layer, int outputs) {
-    std::vector<int32_t> expected = selection_[layer], stored;
-    for (int t = 0; t < outputs; ++t) expected.push_back(prompt_.tokens() + t);
+  void CheckLayer(int layer) {
+    const std::vector<int32_t>& expected = held_[layer];
+    std::vector<int32_t> stored;
     const LayerStorage storage = policy_.Layer(layer);
     int open = 0;
     for (const Run& run : cache_.runs(layer)) {
@@ -271,6 +317,10 @@ class Life {
     ASSERT_EQ(stored, expected);
     ASSERT_LE(static_cast<int>(pivots_[layer].size()), policy_.MaxPivots(layer));
     const int total = static_cast<int>(expected.size());
+    ASSERT_EQ(cache_.stored(layer), total);
+    if (limit() > 0) {
+      ASSERT_LT(total, limit() + kEvictTokens);
+    }
     if (storage.raw()) {
       ASSERT_EQ(open, total);
     } else if (storage.exits()) {
@@ -287,6 +337,8 @@ class Life {
   SequenceCache cache_;
   FakeMemory memory_;
   Selection selection_, pivots_;
+  Selection held_;                        // [layer] the tokens that should be stored
+  std::vector<std::vector<float>> sums_;  // [layer] their sums of attention, where they are needed
   int64_t peak_ = 0;
 };
 
@@ -383,6 +435,9 @@ TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
     for (int layer = 0; layer < geometry.layers; ++layer) {
       step = std::min(step, second.cache().TokensToExit(layer, policy->Layer(layer)));
     }
+    if (const int64_t limit = second.limit(); limit > 0) {
+      step = std::min(step, static_cast<int>(limit) + kEvictTokens - second.cache().stored(0));
+    }
     ASSERT_GE(step, 1);
     for (int i = 0; i < step; ++i) {
       ASSERT_EQ(closed(first), closed(second));  // what token done + i reads
@@ -390,6 +445,10 @@ TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
     }
     second.Decode(step);
     done += step;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      ASSERT_EQ(first.cache().runs(layer).back().Positions(),
+                second.cache().runs(layer).back().Positions());
+    }
   }
   EXPECT_EQ(closed(first), closed(second));
   second.Check();

@@ -50,8 +50,8 @@ TEST(Policy, TheTableIsComplete) {
     ASSERT_TRUE(policy.ok()) << policy.status();  // the defaults, written out, mean the default
     EXPECT_EQ((*policy)->Text(), info.name);
   }
-  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "snapkv", "rtn",
-                                          "hadamard", "kivi", "akvq", "calibquant"));
+  EXPECT_THAT(names, testing::ElementsAre("none", "window", "random", "flashcache", "snapkv", "h2o",
+                                          "rtn", "hadamard", "kivi", "akvq", "calibquant"));
 }
 
 TEST(Policy, CompositionsAreSelectThenStore) {
@@ -86,7 +86,8 @@ TEST(Policy, MethodsAreWhatTheirPapersSay) {
   EXPECT_EQ(tsa.window, 128);
   EXPECT_EQ(tsa.text_rule.clip_k, 1.0f);
   EXPECT_EQ(tsa.vision_rule.clip_v, 0.8f);
-  EXPECT_TRUE(tsa.vision_rule.integer_offset);
+  EXPECT_FALSE(tsa.vision_rule.integer_offset);
+  EXPECT_TRUE(layer("akvq(offset=integer)", 1).vision_rule.integer_offset);
   EXPECT_EQ(psa.text, Format::kToken2);
   EXPECT_EQ(psa.vision, Format::kToken2);
   EXPECT_EQ(psa.text_rule.clip_k, 0.8f);
@@ -108,6 +109,8 @@ TEST(Policy, MethodsAreWhatTheirPapersSay) {
   EXPECT_FALSE((*ParsePolicy("rtn(bits=2)"))->rotated());
   EXPECT_EQ(layer("hadamard", 0).text, Format::kToken2);
   EXPECT_EQ(layer("rtn(bits=2)", 0).text_rule.clip_k, 1.0f);
+  EXPECT_TRUE(layer("rtn(bits=2)", 0).text_rule.integer_offset);
+  EXPECT_FALSE(layer("hadamard(offset=real)", 0).text_rule.integer_offset);
   const LayerStorage kivi = layer("kivi", 5);
   EXPECT_EQ(kivi.text, Format::kKivi2G32);
   EXPECT_EQ(layer("kivi(group=head)", 0).text, Format::kKivi2);
@@ -196,16 +199,22 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
 
 TEST(Policy, ErrorsAreExact) {
   const std::string known =
-      "none, window, random, flashcache, snapkv, rtn, hadamard, kivi, akvq, calibquant";
+      "none, window, random, flashcache, snapkv, h2o, rtn, hadamard, kivi, akvq, calibquant";
   EXPECT_EQ(ErrorOf("nnone"), "unknown kv policy 'nnone'; did you mean 'none'? known: " + known);
   EXPECT_EQ(ErrorOf("zzzzzzzz(a=64)"), "unknown kv policy 'zzzzzzzz'; known: " + known);
   EXPECT_EQ(ErrorOf("none(bits=4)"), "kv policy 'none': unknown parameter 'bits'; there are none");
   EXPECT_EQ(ErrorOf("akvq(windw=64)"),
             "kv policy 'akvq': unknown parameter 'windw'; did you mean 'window'? known: window, "
-            "low, text, tsa, group, pivots, pivot_rule");
+            "low, text, tsa, group, clip, offset, pivots, pivot_rule");
   EXPECT_EQ(ErrorOf("flashcache(keep=0.5, tokens=9)"),
             "kv policy 'flashcache': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("snapkv(kernel=4)"), "kv policy 'snapkv': kernel must be odd");
+  EXPECT_EQ(ErrorOf("h2o(tokens=9, bytes=1048576)"),
+            "kv policy 'h2o': 'keep', 'tokens' and 'bytes' all say how much stays; give one");
+  EXPECT_EQ(
+      ErrorOf("h2o+rtn"),
+      "kv policy 'h2o+rtn': 'h2o' decides alone which tokens stay and how they are stored; it "
+      "cannot be combined by '+'");
   EXPECT_EQ(ErrorOf("random(keep=0.5, tokens=9)"),
             "kv policy 'random': 'keep' and 'tokens' both say how much stays; give one");
   EXPECT_EQ(ErrorOf("none+none"),

@@ -205,5 +205,51 @@ TEST(SnapKv, KeepsTheWindowAndWhatItLooksAtWithItsNeighbours) {
             76);
 }
 
+TEST(H2o, KeepsTheHeaviestOfTheOlderAndTheNewest) {
+  std::vector<float> sums(100, 1);
+  sums[3] = 9;
+  sums[40] = 5;
+  sums[41] = 7;
+  sums[90] = .5f;
+  const auto policy = [](absl::string_view text) { return *ParsePolicy(text); };
+  const auto choose = [&](absl::string_view text, int tokens) {
+    const std::vector<uint8_t> vision(tokens);
+    const LayerStats layer = {.columns = absl::MakeConstSpan(sums).first(tokens)};
+    return policy(text)->Select(PromptView{vision}, {layer}, {1, 1, 64})[0];
+  };
+  EXPECT_THAT(choose("h2o(tokens=6)", 100), ElementsAre(3, 40, 41, 97, 98, 99));
+  EXPECT_THAT(choose("h2o(tokens=6, recent=0)", 100), ElementsAre(0, 1, 2, 3, 40, 41));
+  EXPECT_THAT(choose("h2o(tokens=3, recent=1)", 100), ElementsAre(97, 98, 99));
+  EXPECT_THAT(choose("h2o(tokens=4)", 42), ElementsAre(0, 3, 40, 41));  // recent ones count once
+  EXPECT_EQ(choose("h2o", 100).size(), 20u);
+  EXPECT_EQ(choose("h2o(keep=0.5)", 99).size(), 50u);
+  EXPECT_EQ(choose("h2o", 40).size(), 16u);  // a page at least
+  EXPECT_EQ(choose("h2o(tokens=64)", 50), AllOf(50));
+  EXPECT_EQ(choose("h2o(keep=1)", 100), AllOf(100));
+  // The same rule later, over what is stored then.
+  EXPECT_THAT(policy("h2o")->Keep({.1f, .5f, .2f, .5f, 0, .05f}, 3), ElementsAre(1, 4, 5));
+  EXPECT_THAT(policy("h2o(recent=0.25)")->Keep({.1f, .5f, .2f, .6f, 0, .05f}, 4),
+              ElementsAre(1, 2, 3, 5));
+}
+
+TEST(H2o, ReadsEveryRowAndFitsItsBytes) {
+  const std::vector<uint8_t> vision(300);
+  const PromptView prompt{vision};
+  const auto h2o = *ParsePolicy("h2o(bytes=1000000)");
+  EXPECT_EQ(h2o->needs().FirstToRun(prompt), 0);
+  EXPECT_TRUE(h2o->needs().attention_steps);
+  constexpr KvGeometry kGeometry = {4, 2, 64};  // a page is 8 KiB: 30 of them in every layer
+  EXPECT_EQ(h2o->TokenLimit(prompt, kGeometry), 29 * 16);
+  for (int outputs = 0; outputs < 1000; outputs += 7) {
+    EXPECT_LE(h2o->SteadyBytes(prompt, outputs, kGeometry), 1000000);
+  }
+  EXPECT_GT(h2o->SteadyBytes(prompt, 300, kGeometry), 1000000 - 4 * 2 * 8192);
+  EXPECT_EQ((*ParsePolicy("h2o(bytes=1000000000000000)"))->TokenLimit(prompt, kGeometry), 1 << 24);
+  EXPECT_TRUE((*ParsePolicy("h2o(bytes=65536)"))->CheckGeometry(kGeometry).ok());
+  EXPECT_EQ((*ParsePolicy("h2o(bytes=65535)"))->CheckGeometry(kGeometry).message(),
+            "kv policy 'h2o(bytes=65535)': two pages in each of the model's 4 layers are the "
+            "least; they take 65536 bytes");
+}
+
 }  // namespace
 }  // namespace tessera

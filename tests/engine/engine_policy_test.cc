@@ -38,6 +38,8 @@ constexpr const char* kPolicies[] = {
     "flashcache(keep=0.4)",
     "snapkv(keep=0.3)",
     "snapkv(keep=0.5, window=70, pool=max)+rtn(bits=4)",
+    "h2o(keep=0.3)",
+    "h2o(tokens=40, recent=0.25)",
     "flashcache(keep=0.3, scope=visual, segment=image)+akvq(window=16, pivot_rule=threshold)",
     "window(sinks=4, recent=64)",
     "random(keep=0.5, seed=3)",
@@ -54,6 +56,7 @@ EngineOptions Options(int64_t kv_bytes) {
   EngineOptions o;
   o.kv_cache_bytes = kv_bytes;
   o.check_integrity = true;
+  o.stall_timeout = absl::InfiniteDuration();  // answers are read one after the other
   return o;
 }
 
@@ -80,7 +83,7 @@ TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
   constexpr int kTokens = 70;                       // long enough for two window exits
   std::vector<std::pair<std::string, bool>> cases;  // policy, committed before the question
   for (const char* policy : kPolicies) cases.emplace_back(policy, false);
-  for (const size_t p : {2, 4, 5, 8}) cases.emplace_back(kPolicies[p], true);
+  for (const size_t p : {2, 4, 5, 8, 15}) cases.emplace_back(kPolicies[p], true);
   const auto run = [&](const EngineOptions& options, unsigned seed, int* preemptions) {
     Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
     std::vector<Request> requests;
@@ -285,7 +288,7 @@ TEST(EnginePolicyTest, FlashCacheThatKeepsAllIsNone) {
 TEST(EnginePolicyTest, PrefixHitsEndWhereStatisticsBegin) {
   const Questions questions;
   for (const char* policy : {"akvq(window=32)", "akvq(window=32, pivots=0)", "flashcache(keep=0.4)",
-                             "flashcache(keep=0.5)+akvq(window=16)"}) {
+                             "h2o(keep=0.3)", "flashcache(keep=0.5)+akvq(window=16)"}) {
     Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
     const Prompt prompt = questions.At(c, 60);
     Engine engine(std::move(c.model), c.tokenizer, Options(128 << 20), nullptr);
@@ -300,7 +303,8 @@ TEST(EnginePolicyTest, PrefixHitsEndWhereStatisticsBegin) {
     EXPECT_EQ(first.ids, second.ids) << policy;
     EXPECT_EQ(first.logprobs, second.logprobs) << policy;
     EXPECT_EQ(first.last.usage.cached_tokens + first.last.usage.recomputed_tokens, 0) << policy;
-    const bool runs_again = PolicyOf(policy)->needs().residual_peaks > 0;
+    const PolicyNeeds needs = PolicyOf(policy)->needs();
+    const bool runs_again = needs.residual_peaks > 0 || needs.attention_steps;
     const int found = (static_cast<int>(prompt.ids.size()) - 1) / 16 * 16;
     EXPECT_EQ(second.last.usage.cached_tokens, runs_again ? 0 : found) << policy;
     EXPECT_EQ(second.last.usage.recomputed_tokens, runs_again ? found : 0) << policy;
