@@ -148,6 +148,7 @@ bool Engine::Loop::Step() {
   EncodeImages(plan, &report);
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
+  const absl::Time made = absl::Now();
   report.held_slopes = -model_->ops().held_slopes();
   const float* logits = model_->Forward(batch, arena_memory_.get());
   report.held_slopes += model_->ops().held_slopes();
@@ -158,13 +159,16 @@ bool Engine::Loop::Step() {
     scheduler_.Complete(item);
   }
   Compress(plan);
+  const absl::Time compressed = absl::Now();
   Emit(plan, logits);
 
   report.sequences = static_cast<int>(plan.items.size());
   report.plan_seconds = absl::ToDoubleSeconds(planned - start);
   report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
-  report.forward_seconds = absl::ToDoubleSeconds(computed - encoded);
-  report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - computed);
+  report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
+  report.forward_seconds = absl::ToDoubleSeconds(computed - made);
+  report.compress_seconds = absl::ToDoubleSeconds(compressed - computed);
+  report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - compressed);
   PublishLoad();
   observer_->OnStep(report, Load());
   if (options_.check_integrity) CheckIntegrity();

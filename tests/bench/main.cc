@@ -13,12 +13,14 @@ Command FirstTokenCommand();  // first_token.cc
 Command DecodeCommand();      // decode.cc
 Command PlanCommand();        // plan.cc
 Command StepCommand();        // step.cc
+Command ServeCommand();       // serve.cc
 
 namespace {
 
 using MakeCommand = Command (*)();
 constexpr MakeCommand kCommands[] = {GemmCommand,   AttentionCommand, FirstTokenCommand,
-                                     DecodeCommand, PlanCommand,      StepCommand};
+                                     DecodeCommand, PlanCommand,      StepCommand,
+                                     ServeCommand};
 
 std::vector<Flag> AllFlags(const Command& command) {
   std::vector<Flag> flags = command.flags;
