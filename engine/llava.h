@@ -33,9 +33,15 @@ class LlavaModel {
   virtual std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) = 0;
 
-  // Runs the decoder over the batch; new K/V go into the arena. Returns the host logits
-  // [batch.logit_rows.size(), vocab], valid until the next call.
-  virtual const float* Forward(const Batch& batch, uint8_t* arena) = 0;
+  // Ids that no greedy row gives, from now on.
+  virtual void Ban(const std::vector<int32_t>& ids) = 0;
+  // Runs the decoder over the batch; new K/V go into the arena. Host memory, valid until the next
+  // call.
+  struct Answers {
+    const float* logits;    // [batch.logit_rows.size(), vocab]
+    const int32_t* tokens;  // [batch.greedy_rows.size()]
+  };
+  virtual Answers Forward(const Batch& batch, uint8_t* arena) = 0;
   // What the last Forward measured, on the host.
   struct Measured {
     std::vector<float> peaks;    // [layers, peak_rows, batch.peaks]

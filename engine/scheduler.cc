@@ -20,6 +20,12 @@ bool Erase(std::vector<Sequence*>& list, Sequence* s) {
   return true;
 }
 
+int64_t TokensOf(const std::vector<MoveBatch>& batches) {
+  int64_t tokens = 0;
+  for (const MoveBatch& batch : batches) tokens += std::ssize(batch.moves);
+  return tokens;
+}
+
 }  // namespace
 
 void Scheduler::Add(Sequence* sequence) { InsertByRank(waiting_, sequence); }
@@ -116,6 +122,7 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
 }
 
 StepPlan Scheduler::Plan() {
+  TESSERA_CHECK(moving_.empty());
   StepPlan plan;
   // Copies, because preemption edits running_. Decodes first, then chunks, each by rank.
   for (const bool decode_pass : {true, false}) {
@@ -183,25 +190,44 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
     if (s->keep_scores) s->scores = s->stats.Scores();
     s->stats.Clear();
   }
-  // Layer by layer: beside the old pages of one layer stand only its own new ones.
+  // A commit goes layer by layer: beside the old pages of one layer stand only its own new ones.
+  // Exits are few tokens a layer and wait for those of other sequences, if there is room.
   for (int layer = 0; s->running && layer < s->cache.layers(); ++layer) {
     const LayerStorage storage = s->policy->Layer(layer);
-    std::vector<MoveBatch> moves;
+    std::vector<MoveBatch> commits;
+    std::vector<MoveBatch>& moves = commit ? commits : moves_;
+    int64_t before = TokensOf(moves);
     while (!(commit ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves, pivots[layer])
                     : s->cache.ExitWindow(layer, s->vision, storage, &moves))) {
+      if (!moving_.empty()) {
+        FinishMoves(mover);
+        before = 0;
+        continue;
+      }
       if (FreeSome(s, 1, &plan)) continue;
       Preempt(s, &plan);  // even alone there is no room now: it starts again later
       break;
     }
     if (!s->running) break;
     s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
-    for (const MoveBatch& batch : moves) exited += commit ? 0 : std::ssize(batch.moves);
-    if (!moves.empty()) mover.Move(moves);
-    s->cache.FinishMoves();
+    if (commit) {
+      if (!moves.empty()) mover.Move(moves);
+      s->cache.FinishMoves();
+    } else if (const int64_t moved = TokensOf(moves) - before; moved > 0) {
+      exited += moved;
+      if (moving_.empty() || moving_.back() != s) moving_.push_back(s);
+    }
   }
   preempted->insert(preempted->end(), plan.preempted.begin(), plan.preempted.end());
   s->committed = s->running;
   return {s->running && commit, static_cast<double>(exited) / s->cache.layers()};
+}
+
+void Scheduler::FinishMoves(TokenMover& mover) {
+  if (!moves_.empty()) mover.Move(moves_);
+  for (Sequence* s : moving_) s->cache.FinishMoves();
+  moves_.clear();
+  moving_.clear();
 }
 
 }  // namespace tessera
