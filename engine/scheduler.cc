@@ -1,9 +1,13 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace tessera {
 namespace {
+
+// A commit's layers are moved in so many parts.
+constexpr int kCommitParts = 8;
 
 bool Before(const Sequence* a, const Sequence* b) {
   return a->priority != b->priority ? a->priority > b->priority : a->arrival < b->arrival;
@@ -179,7 +183,7 @@ void Scheduler::Complete(const StepPlan::Item& item) {
 
 Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
   const bool commit = s->commit_due();
-  if (!commit && !(s->running && s->committed)) return {};
+  if (!commit && !(s->running && s->committed && s->computed >= s->exit_due)) return {};
   int64_t exited = 0;
   StepPlan plan;  // collects the preempted only
   Selection kept, pivots;
@@ -190,15 +194,15 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
     if (s->keep_scores) s->scores = s->stats.Scores();
     s->stats.Clear();
   }
-  // A commit goes layer by layer: beside the old pages of one layer stand only its own new ones.
-  // Exits are few tokens a layer and wait for those of other sequences, if there is room.
+  // A commit goes few layers at a time: beside the old pages of those stand only their own new
+  // ones. Exits are few tokens a layer and wait for those of other sequences, if there is room.
+  const int layers_at_once = std::max(1, s->cache.layers() / kCommitParts);
   for (int layer = 0; s->running && layer < s->cache.layers(); ++layer) {
     const LayerStorage storage = s->policy->Layer(layer);
-    std::vector<MoveBatch> commits;
-    std::vector<MoveBatch>& moves = commit ? commits : moves_;
-    int64_t before = TokensOf(moves);
-    while (!(commit ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves, pivots[layer])
-                    : s->cache.ExitWindow(layer, s->vision, storage, &moves))) {
+    int64_t before = TokensOf(moves_);
+    while (!(commit
+                 ? s->cache.Commit(layer, kept[layer], s->vision, storage, &moves_, pivots[layer])
+                 : s->cache.ExitWindow(layer, s->vision, storage, &moves_))) {
       if (!moving_.empty()) {
         FinishMoves(mover);
         before = 0;
@@ -210,16 +214,20 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
     }
     if (!s->running) break;
     s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
-    if (commit) {
-      if (!moves.empty()) mover.Move(moves);
-      s->cache.FinishMoves();
-    } else if (const int64_t moved = TokensOf(moves) - before; moved > 0) {
-      exited += moved;
-      if (moving_.empty() || moving_.back() != s) moving_.push_back(s);
-    }
+    exited += commit ? 0 : TokensOf(moves_) - before;
+    // Evicted tokens move nowhere, but their pages are retired.
+    if (moving_.empty() || moving_.back() != s) moving_.push_back(s);
+    if (commit && (layer + 1) % layers_at_once == 0) FinishMoves(mover);
   }
   preempted->insert(preempted->end(), plan.preempted.begin(), plan.preempted.end());
   s->committed = s->running;
+  if (s->running) {
+    int64_t next = std::numeric_limits<int>::max();
+    for (int layer = 0; layer < s->cache.layers(); ++layer) {
+      next = std::min<int64_t>(next, s->cache.TokensToExit(layer, s->policy->Layer(layer)));
+    }
+    s->exit_due = s->computed + next;
+  }
   return {s->running && commit, static_cast<double>(exited) / s->cache.layers()};
 }
 

@@ -90,7 +90,7 @@ class Scheduler {
   PrefixIndex* prefix_;
   std::vector<Sequence*> waiting_;  // by rank, best first
   std::vector<Sequence*> running_;  // by rank, best first
-  std::vector<MoveBatch> moves_;    // of exits, not issued yet
+  std::vector<MoveBatch> moves_;    // not issued yet
   std::vector<Sequence*> moving_;   // whose tokens those are
 };
 

@@ -12,14 +12,32 @@
 namespace tessera {
 namespace {
 
-// Owns the stream; a base, so that it outlives the members that use it.
+// Owns the stream and its memory pool; a base, so that it outlives the members that use it.
 struct Stream {
-  Stream() { TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
-  ~Stream() { TESSERA_CUDA_CHECK(cudaStreamDestroy(stream)); }
+  Stream() {
+    TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    cudaMemPoolProps properties = {};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    TESSERA_CUDA_CHECK(cudaGetDevice(&properties.location.id));
+    TESSERA_CUDA_CHECK(cudaMemPoolCreate(&pool, &properties));
+    uint64_t keep = UINT64_MAX;
+    TESSERA_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+  }
+  ~Stream() {
+    TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream));
+    TESSERA_CUDA_CHECK(cudaMemPoolDestroy(pool));
+    TESSERA_CUDA_CHECK(cudaStreamDestroy(stream));
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   cudaStream_t stream = nullptr;
+  cudaMemPool_t pool = nullptr;
 };
+
+// Buffers up to this size come from the pool: a picture's features are made and freed at every
+// request, and cudaFree would wait for the device.
+constexpr int64_t kMostPooledBytes = int64_t{64} << 20;
 
 class CudaOps final : private Stream, public Ops {
  public:
@@ -33,6 +51,13 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CHECK(bytes >= 0);
     if (bytes == 0) bytes = 1;  // an empty buffer still has an address
     void* p = nullptr;
+    if (bytes <= kMostPooledBytes) {
+      TESSERA_CUDA_CHECK(cudaMallocFromPoolAsync(&p, bytes, pool, stream));
+      TESSERA_CUDA_CHECK(cudaMemsetAsync(p, 0, bytes, stream));
+      return Buffer(static_cast<uint8_t*>(p), [stream = stream](uint8_t* q) {
+        TESSERA_CUDA_CHECK(cudaFreeAsync(q, stream));
+      });
+    }
     TESSERA_CUDA_CHECK(cudaMalloc(&p, bytes));
     TESSERA_CUDA_CHECK(cudaMemsetAsync(p, 0, bytes, stream));
     return Buffer(static_cast<uint8_t*>(p), [](uint8_t* q) { TESSERA_CUDA_CHECK(cudaFree(q)); });
