@@ -151,15 +151,17 @@ bool Engine::Loop::Step() {
   const Batch batch = MakeBatch(plan);
   const absl::Time made = absl::Now();
   report.held_slopes = -model_->ops().held_slopes();
-  const LlavaModel::Answers answers = model_->Forward(batch, arena_memory_.get());
+  model_->Forward(batch, arena_memory_.get());
+  // While the device works, unless a commit may wait for what the step measures.
+  const bool measures = !batch.peak_rows.empty() || !batch.column_jobs.empty();
+  absl::Duration compressing;
+  if (!measures) compressing = Complete(plan, &report);
+  const LlavaModel::Answers answers = model_->Finish();
   report.held_slopes += model_->ops().held_slopes();
-  CollectStatistics(plan, batch);
-  const absl::Time computed = absl::Now();
-  for (const StepPlan::Item& item : plan.items) {
-    (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
-    scheduler_.Complete(item);
+  if (measures) {
+    CollectStatistics(plan, batch);
+    compressing = Complete(plan, &report);
   }
-  Compress(plan);
   const absl::Time compressed = absl::Now();
   Emit(plan, answers);
 
@@ -167,8 +169,8 @@ bool Engine::Loop::Step() {
   report.plan_seconds = absl::ToDoubleSeconds(planned - start);
   report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
   report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
-  report.forward_seconds = absl::ToDoubleSeconds(computed - made);
-  report.compress_seconds = absl::ToDoubleSeconds(compressed - computed);
+  report.compress_seconds = absl::ToDoubleSeconds(compressing);
+  report.forward_seconds = absl::ToDoubleSeconds(compressed - made - compressing);
   report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - compressed);
   PublishLoad();
   observer_->OnStep(report, Load());
@@ -291,10 +293,14 @@ void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
   move_time_ += absl::Now() - start;
 }
 
-void Engine::Loop::Compress(const StepPlan& plan) {
+absl::Duration Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   std::vector<Sequence*> preempted;
   const absl::Time start = absl::Now();
   CompressReport report;
+  for (const StepPlan::Item& item : plan.items) {
+    (item.count == 1 ? step->decode_tokens : step->prefill_tokens) += item.count;
+    scheduler_.Complete(item);
+  }
   move_time_ = absl::ZeroDuration();
   for (const StepPlan::Item& item : plan.items) {
     Sequence& s = *item.sequence;
@@ -308,6 +314,7 @@ void Engine::Loop::Compress(const StepPlan& plan) {
   report.move_seconds = absl::ToDoubleSeconds(move_time_);
   if (report.commits > 0 || report.exited_tokens > 0) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
+  return absl::Now() - start;
 }
 
 void Engine::Loop::Emit(const StepPlan& plan, LlavaModel::Answers answers) {

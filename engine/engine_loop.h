@@ -61,7 +61,8 @@ class Engine::Loop : private TokenMover {
   void FillColumns(const StepPlan& plan, Batch* batch);
   void CollectStatistics(const StepPlan& plan, const Batch& batch);
   void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
-  void Compress(const StepPlan& plan);      // commits and window exits
+  // The step's tokens are stored: commits and window exits. Returns what it took.
+  absl::Duration Complete(const StepPlan& plan, StepReport* step);
   void Move(const std::vector<MoveBatch>& batches) override;
   void Emit(const StepPlan& plan, LlavaModel::Answers answers);
   void Finish(Generation& generation, Event event, absl::Time now);

@@ -89,7 +89,7 @@ class Llava final : public LlavaModel {
     ops_->CopyToDevice(banned_.get(), banned.data(), config_.text.vocab);
   }
 
-  Answers Forward(const Batch& batch, uint8_t* arena) override {
+  void Forward(const Batch& batch, uint8_t* arena) override {
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
     device.prepare = [&](int64_t layer) {
@@ -105,24 +105,29 @@ class Llava final : public LlavaModel {
           reinterpret_cast<const float*>(s.features->data.get()) + s.first_feature * width;
       ops_->ScatterRows(rows, splice_rows_[i], s.rows, width, embeddings);
     }
-    const float* logits = decoder_->Forward(device);
-    const int64_t rows = config_.text.layers * device.peak_rows;
-    Fetch(decoder_->peaks(), rows * device.peaks, &measured_.peaks);
-    Fetch(decoder_->medians(), device.medians ? rows : 0, &measured_.medians);
-    Fetch(device.columns, static_cast<int64_t>(batch.columns.size()), &measured_.columns);
-    const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
-    const auto greedy = static_cast<int64_t>(batch.greedy_rows.size()),
-               vocab = int64_t{config_.text.vocab};
-    if (greedy > greedy_rows_) {
-      greedy_rows_ = greedy;
-      greedy_ = ops_->Allocate(greedy * 4);
+    logits_ = decoder_->Forward(device);
+    const int64_t peak_rows = config_.text.layers * device.peak_rows;
+    peaks_ = peak_rows * device.peaks;
+    medians_ = device.medians ? peak_rows : 0;
+    columns_ = device.columns;
+    column_floats_ = static_cast<int64_t>(batch.columns.size());
+    wanted_logits_ = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
+    greedy_rows_ = static_cast<int64_t>(batch.greedy_rows.size());
+    if (greedy_rows_ > greedy_capacity_) {
+      greedy_capacity_ = greedy_rows_;
+      greedy_ = ops_->Allocate(greedy_rows_ * 4);
     }
-    auto* tokens = reinterpret_cast<int32_t*>(greedy_.get());
-    if (greedy > 0) {
-      ops_->LargestLogits(logits + wanted * vocab, greedy, vocab, banned_.get(), tokens);
-    }
-    Fetch(logits, wanted * vocab, &host_logits_);
-    Fetch(tokens, greedy, &host_tokens_);
+    if (greedy_rows_ == 0) return;
+    ops_->LargestLogits(logits_ + wanted_logits_, greedy_rows_, config_.text.vocab, banned_.get(),
+                        reinterpret_cast<int32_t*>(greedy_.get()));
+  }
+
+  Answers Finish() override {
+    Fetch(decoder_->peaks(), peaks_, &measured_.peaks);
+    Fetch(decoder_->medians(), medians_, &measured_.medians);
+    Fetch(columns_, column_floats_, &measured_.columns);
+    Fetch(logits_, wanted_logits_, &host_logits_);
+    Fetch(reinterpret_cast<const int32_t*>(greedy_.get()), greedy_rows_, &host_tokens_);
     return {host_logits_.data(), host_tokens_.data()};
   }
 
@@ -233,8 +238,13 @@ class Llava final : public LlavaModel {
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
   Buffer banned_;                            // [vocab]
-  Buffer greedy_;                            // int32 [greedy_rows_]
-  int64_t greedy_rows_ = 0;
+  Buffer greedy_;                            // int32 [greedy_capacity_]
+  int64_t greedy_capacity_ = 0;
+  // What Finish fetches of the last Forward: device memory, and how much of it.
+  const float* logits_ = nullptr;
+  const float* columns_ = nullptr;
+  int64_t peaks_ = 0, medians_ = 0, column_floats_ = 0;
+  int64_t wanted_logits_ = 0, greedy_rows_ = 0;
   std::vector<float> host_logits_;
   std::vector<int32_t> host_tokens_;
 };

@@ -166,11 +166,12 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   shape.n = out;
   shape.k = in;
   shape.in = w.dtype;
-  const bool plain = terms == 1 && out == w.out && Aligned(y) && bias == nullptr &&
-                     act == Activation::kNone && (residual == nullptr || residual == y);
+  const bool plain = terms == 1 && out == w.out && Aligned(y) && act == Activation::kNone &&
+                     (residual == nullptr || residual == y);
   if (plain) {  // the product may go, or be added, straight to where it belongs
     shape.accumulate = residual != nullptr;
-    gemm_.Run(shape, operand, w.weight.get(), y);
+    shape.bias = bias != nullptr;
+    gemm_.Run(shape, operand, w.weight.get(), y, bias);
     return;
   }
   auto* product = static_cast<float*>(product_.Get(shape.m * out * 4));

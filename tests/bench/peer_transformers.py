@@ -47,6 +47,8 @@ def main():
             if "norm" not in name:
                 p.normal_(0, 0.02)
 
+    model.generation_config.eos_token_id = None
+
     n, image_tokens = args.sequences, 576 * args.images
     ids = torch.randint(3, 31000, (n, args.text + image_tokens), device="cuda")
     if args.images:
@@ -59,8 +61,7 @@ def main():
     def seconds(tokens):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        out = model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens,
-                             do_sample=False, pad_token_id=0)
+        out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
         torch.cuda.synchronize()
         assert out.shape[1] == ids.shape[1] + tokens
         return time.perf_counter() - start

@@ -7,6 +7,7 @@
 // their answer in the prompt, evenly spread; measured is a stretch of --seconds after all of them
 // were given a token (or after --warmup).
 // --requests=N: N requests from the first submission to the last token.
+#include <cmath>
 #include <condition_variable>
 #include <deque>
 
@@ -155,6 +156,7 @@ class Clients {
 // Runs one case and returns the stretch of time that counts.
 Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
              absl::Duration seconds, uint64_t seed, ServeLog& log) {
+  const double batch_tokens = engine.options().max_batch_tokens;
   Clients clients(engine, c, seed);
   Span span;
   span.begin = absl::Now();
@@ -168,8 +170,17 @@ Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
     return span;
   }
   const absl::Time latest = span.begin + warmup;
+  // While the last prompts are still computed the first sequences decode: `ahead` steps, which must
+  // not bring them out of step.
+  const double tokens = c.shape.text +
+                        double(engine.model_config().tokens_per_image()) * c.shape.images +
+                        0.5 * c.shape.output;
+  const double ahead = c.sequences * tokens / (batch_tokens - 0.5 * c.sequences);
   for (int i = 0; i < c.sequences; ++i) {
-    clients.Ask(static_cast<int>((2 * int64_t{i} + 1) * c.shape.output / (2 * c.sequences)));
+    const double place = (i + 0.5) / c.sequences;
+    const double done = place * c.shape.output - (1 - place) * ahead;
+    const double turn = std::floor(done / c.shape.output) * c.shape.output;
+    clients.Ask(static_cast<int>(std::min(done - turn, c.shape.output - 1.0)));
   }
   span.end = absl::InfiniteFuture();
   while (absl::Now() < span.end) {

@@ -43,7 +43,8 @@ std::vector<float> FirstStepLogits(Checkpoint& c, const Prompt& prompt) {
   for (size_t i = 0; i < images.size(); ++i)
     batch.splices.push_back(
         {prompt.images[i].begin, 0, static_cast<int32_t>(features[i]->rows), features[i]});
-  const float* logits = c.model->Forward(batch, memory.get()).logits;
+  c.model->Forward(batch, memory.get());
+  const float* logits = c.model->Finish().logits;
   return {logits, logits + c.config.text.vocab};
 }
 

@@ -49,7 +49,7 @@ class Follower final : public LlavaModel {
     return model_->EncodeImages(images);
   }
   void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
-  Answers Forward(const Batch& batch, uint8_t* arena) override {
+  void Forward(const Batch& batch, uint8_t* arena) override {
     Batch::Layer arrays;
     for (int layer = 0; layer < config().text.layers; ++layer) {
       batch.fill_layer(layer, &arrays);
@@ -58,8 +58,9 @@ class Follower final : public LlavaModel {
         where_[{slot.page, slot.slot}] = {layer, batch.positions[row]};
       }
     }
-    return model_->Forward(batch, arena);
+    model_->Forward(batch, arena);
   }
+  Answers Finish() override { return model_->Finish(); }
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     for (const MoveBatch& batch : batches) {
       for (const TokenMove& move : batch.moves) {
