@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct Batch {
   std::vector<uint8_t> transform_rows;       // [rows], or empty: none
   std::vector<uint8_t> transform_sequences;  // [sequences], or empty: none
   std::vector<int32_t> logit_rows;           // rows whose logits are wanted, ascending
+  std::vector<int32_t> greedy_rows;          // others, whose most likely token is wanted, ascending
   // Rows whose largest |h| at every layer's input are wanted, `peaks` of them each.
   std::vector<int32_t> peak_rows;
   int peaks = 0;
@@ -44,7 +46,8 @@ struct Batch {
   std::vector<float> columns;  // [layers, column_tokens]
   int64_t column_tokens = 0;
   std::vector<Splice> splices;
-  std::vector<Layer> layers;
+  // Makes one layer's arrays. Called in the order of layers while the device works on earlier ones.
+  std::function<void(int layer, Layer* out)> fill_layer;
 
   int rows() const { return static_cast<int>(ids.size()); }
   int sequences() const { return static_cast<int>(query_begin.size()) - 1; }

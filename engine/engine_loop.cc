@@ -48,6 +48,7 @@ Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Toke
   TESSERA_CHECK(options_.max_batch_tokens <= model_->max_rows());
   TESSERA_CHECK(options_.max_sequences <= options_.max_batch_tokens);
   arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
+  model_->Ban(rules_.banned);
   heartbeat_nanos_ = absl::ToUnixNanos(absl::Now());
   PublishLoad();
   thread_ = std::thread([this] { Main(); });
@@ -148,23 +149,29 @@ bool Engine::Loop::Step() {
   EncodeImages(plan, &report);
   const absl::Time encoded = absl::Now();
   const Batch batch = MakeBatch(plan);
+  const absl::Time made = absl::Now();
   report.held_slopes = -model_->ops().held_slopes();
-  const float* logits = model_->Forward(batch, arena_memory_.get());
+  model_->Forward(batch, arena_memory_.get());
+  // While the device works, unless a commit may wait for what the step measures.
+  const bool measures = !batch.peak_rows.empty() || !batch.column_jobs.empty();
+  absl::Duration compressing;
+  if (!measures) compressing = Complete(plan, &report);
+  const LlavaModel::Answers answers = model_->Finish();
   report.held_slopes += model_->ops().held_slopes();
-  CollectStatistics(plan, batch);
-  const absl::Time computed = absl::Now();
-  for (const StepPlan::Item& item : plan.items) {
-    (item.count == 1 ? report.decode_tokens : report.prefill_tokens) += item.count;
-    scheduler_.Complete(item);
+  if (measures) {
+    CollectStatistics(plan, batch);
+    compressing = Complete(plan, &report);
   }
-  Compress(plan);
-  Emit(plan, logits);
+  const absl::Time compressed = absl::Now();
+  Emit(plan, answers);
 
   report.sequences = static_cast<int>(plan.items.size());
   report.plan_seconds = absl::ToDoubleSeconds(planned - start);
   report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
-  report.forward_seconds = absl::ToDoubleSeconds(computed - encoded);
-  report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - computed);
+  report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
+  report.compress_seconds = absl::ToDoubleSeconds(compressing);
+  report.forward_seconds = absl::ToDoubleSeconds(compressed - made - compressing);
+  report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - compressed);
   PublishLoad();
   observer_->OnStep(report, Load());
   if (options_.check_integrity) CheckIntegrity();
@@ -219,12 +226,10 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
 }
 
 Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
-  const int layers = arena_.geometry().layers, per_image = model_->config().tokens_per_image();
+  const int per_image = model_->config().tokens_per_image();
   Batch batch;
   bool any_rotated = false;
   batch.query_begin.push_back(0);
-  batch.layers.resize(layers);
-  for (Batch::Layer& layer : batch.layers) layer.run_begin.push_back(0);
   for (const StepPlan::Item& item : plan.items) {
     const Sequence& s = *item.sequence;
     const int row = batch.rows(), last = item.first + item.count;
@@ -233,7 +238,10 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
       batch.positions.push_back(i);
     }
     batch.query_begin.push_back(batch.rows());
-    if (item.sample) batch.logit_rows.push_back(batch.rows() - 1);
+    Generation& g = Of(&s);
+    if (item.sample) {
+      (g.wants_logits() ? batch.logit_rows : batch.greedy_rows).push_back(batch.rows() - 1);
+    }
 
     const uint8_t rotated = s.policy->rotated() ? 1 : 0;
     any_rotated |= rotated != 0;
@@ -241,7 +249,6 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.transform_sequences.push_back(rotated);
 
     AskForStatistics(item, &batch);
-    Generation& g = Of(&s);
     const auto& spans = g.request().prompt.images;
     for (size_t i = 0; i < spans.size(); ++i) {
       const int begin = std::max(item.first, spans[i].begin);
@@ -251,23 +258,33 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
           {row + begin - item.first, begin - spans[i].begin, end - begin, g.features[i]});
       if (end == spans[i].begin + per_image) g.features[i] = nullptr;  // the splice holds it now
     }
-    for (int l = 0; l < layers; ++l) {
-      Batch::Layer& layer = batch.layers[l];
-      for (int i = item.first; i < last; ++i) layer.slots.push_back(s.cache.SlotOf(l, i));
-      for (const Run& run : s.cache.runs(l)) {
-        layer.runs.push_back({run.format, static_cast<int32_t>(layer.pages.size()), run.tokens,
-                              run.header, run.map});
-        layer.pages.insert(layer.pages.end(), run.pages.begin(), run.pages.end());
-      }
-      layer.run_begin.push_back(static_cast<int32_t>(layer.runs.size()));
-    }
   }
   FillColumns(plan, &batch);
   if (!any_rotated) {
     batch.transform_rows.clear();
     batch.transform_sequences.clear();
   }
+  batch.fill_layer = [&plan](int layer, Batch::Layer* out) { FillLayer(plan, layer, out); };
   return batch;
+}
+
+void Engine::Loop::FillLayer(const StepPlan& plan, int layer, Batch::Layer* out) {
+  out->slots.clear();
+  out->pages.clear();
+  out->runs.clear();
+  out->run_begin.assign(1, 0);
+  for (const StepPlan::Item& item : plan.items) {
+    const SequenceCache& cache = item.sequence->cache;
+    for (int i = item.first; i < item.first + item.count; ++i) {
+      out->slots.push_back(cache.SlotOf(layer, i));
+    }
+    for (const Run& run : cache.runs(layer)) {
+      out->runs.push_back(
+          {run.format, static_cast<int32_t>(out->pages.size()), run.tokens, run.header, run.map});
+      out->pages.insert(out->pages.end(), run.pages.begin(), run.pages.end());
+    }
+    out->run_begin.push_back(static_cast<int32_t>(out->runs.size()));
+  }
 }
 
 void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
@@ -276,10 +293,14 @@ void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
   move_time_ += absl::Now() - start;
 }
 
-void Engine::Loop::Compress(const StepPlan& plan) {
+absl::Duration Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   std::vector<Sequence*> preempted;
   const absl::Time start = absl::Now();
   CompressReport report;
+  for (const StepPlan::Item& item : plan.items) {
+    (item.count == 1 ? step->decode_tokens : step->prefill_tokens) += item.count;
+    scheduler_.Complete(item);
+  }
   move_time_ = absl::ZeroDuration();
   for (const StepPlan::Item& item : plan.items) {
     Sequence& s = *item.sequence;
@@ -288,21 +309,27 @@ void Engine::Loop::Compress(const StepPlan& plan) {
     report.commits += done.committed ? 1 : 0;
     report.exited_tokens += done.exited_tokens;
   }
+  scheduler_.FinishMoves(*this);
   if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   report.move_seconds = absl::ToDoubleSeconds(move_time_);
   if (report.commits > 0 || move_time_ > absl::ZeroDuration()) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
+  return absl::Now() - start;
 }
 
-void Engine::Loop::Emit(const StepPlan& plan, const float* logits) {
+void Engine::Loop::Emit(const StepPlan& plan, LlavaModel::Answers answers) {
   const int64_t vocab = model_->config().text.vocab;
-  int64_t row = 0;
   for (const StepPlan::Item& item : plan.items) {
     if (!item.sample) continue;
     Generation& g = Of(item.sequence);
-    const float* source = logits + row++ * vocab;
-    row_logits_.assign(source, source + vocab);
-    Event event = g.Advance(absl::MakeSpan(row_logits_));
+    Event event;
+    if (g.wants_logits()) {
+      row_logits_.assign(answers.logits, answers.logits + vocab);
+      answers.logits += vocab;
+      event = g.Advance(absl::MakeSpan(row_logits_));
+    } else {
+      event = g.Append(*answers.tokens++);
+    }
     const absl::Time now = absl::Now();
     if (g.output_tokens() == 1) {
       g.first_token = now;

@@ -54,15 +54,17 @@ class Engine::Loop : private TokenMover {
   void Sweep(absl::Time now);  // ends cancelled, expired and stalled requests
   bool Step();                 // false: nothing to run
   void EncodeImages(const StepPlan& plan, StepReport* report);
-  Batch MakeBatch(const StepPlan& plan);
+  Batch MakeBatch(const StepPlan& plan);  // `plan` must outlive it
+  static void FillLayer(const StepPlan& plan, int layer, Batch::Layer* out);
   // What policies asked for of the step's prompt tokens, after the forward.
   void AskForStatistics(const StepPlan::Item& item, Batch* batch);  // of MakeBatch's last item
   void FillColumns(const StepPlan& plan, Batch* batch);
   void CollectStatistics(const StepPlan& plan, const Batch& batch);
   void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
-  void Compress(const StepPlan& plan);      // commits and window exits
+  // The step's tokens are stored: commits and window exits. Returns what it took.
+  absl::Duration Complete(const StepPlan& plan, StepReport* step);
   void Move(const std::vector<MoveBatch>& batches) override;
-  void Emit(const StepPlan& plan, const float* logits);
+  void Emit(const StepPlan& plan, LlavaModel::Answers answers);
   void Finish(Generation& generation, Event event, absl::Time now);
   Generation& Of(const Sequence* sequence) { return *by_sequence_.at(sequence); }
   Digest FeatureKey(const Request& request, const PreparedImage& image) const;

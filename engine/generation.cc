@@ -51,6 +51,11 @@ std::vector<int32_t> Generation::BannedNow() const {
   return banned;
 }
 
+bool Generation::wants_logits() const {
+  return request_.top_logprobs >= 0 || output_tokens_ < request_.stop.min_tokens ||
+         !sampler_.plain();
+}
+
 Event Generation::Advance(absl::Span<float> logits) {
   Event event;
   std::vector<float> raw;
@@ -58,7 +63,18 @@ Event Generation::Advance(absl::Span<float> logits) {
   const int32_t id = sampler_.Sample(logits, BannedNow(), output_tokens_);
   if (request_.top_logprobs >= 0)
     event.logprobs.push_back(ComputeLogprob(raw, id, request_.top_logprobs));
-  event.ids.push_back(id);
+  Append(id, &event);
+  return event;
+}
+
+Event Generation::Append(int32_t id) {
+  Event event;
+  Append(id, &event);
+  return event;
+}
+
+void Generation::Append(int32_t id, Event* event) {
+  event->ids.push_back(id);
   sampler_.AddOutputToken(id);
   sequence_.tokens.push_back(id);
   ++output_tokens_;
@@ -68,19 +84,18 @@ Event Generation::Advance(absl::Span<float> logits) {
     // Stop strings count from min_tokens on; text before that goes through as it is.
     const std::string text = detokenizer_.Add(id);
     if (output_tokens_ < request_.stop.min_tokens) {
-      event.text = text;
-    } else if (AddText(text, &event)) {
-      return event;
+      event->text = text;
+    } else if (AddText(text, event)) {
+      return;
     }
   }
   const bool length = output_tokens_ >= request_.stop.max_tokens ||
                       static_cast<int>(sequence_.tokens.size()) >= rules_->context_tokens;
-  if (!stop_id && !length) return event;
-  event.done = true;
-  event.reason = stop_id ? FinishReason::kStop : FinishReason::kLength;
-  if (stop_id) event.stop_id = id;
-  if (!AddText(detokenizer_.Finish(), &event)) event.text += stops_.Finish();
-  return event;
+  if (!stop_id && !length) return;
+  event->done = true;
+  event->reason = stop_id ? FinishReason::kStop : FinishReason::kLength;
+  if (stop_id) event->stop_id = id;
+  if (!AddText(detokenizer_.Finish(), event)) event->text += stops_.Finish();
 }
 
 bool Generation::AddText(absl::string_view text, Event* event) {

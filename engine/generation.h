@@ -32,9 +32,13 @@ class Generation {
   Generation(Request request, std::shared_ptr<Outbox> outbox, const GenerationRules* rules,
              Arena* arena, int64_t arrival);
 
+  // Whether the next token takes more than the largest logit of ids that are not banned for all.
+  bool wants_logits() const;
   // Draws the next token from `logits` [vocab] (changed in place) and appends it to the sequence.
   // Returns the event for the reader; done=true when the generation ended with this token.
   Event Advance(absl::Span<float> logits);
+  // The same with a token that was drawn elsewhere. REQUIRES: !wants_logits().
+  Event Append(int32_t id);
 
   const Request& request() const { return request_; }
   Outbox& outbox() { return *outbox_; }
@@ -52,6 +56,7 @@ class Generation {
   double vision_seconds = 0;
 
  private:
+  void Append(int32_t id, Event* event);
   bool IsStopId(int32_t id) const;
   std::vector<int32_t> BannedNow() const;
   // Adds text to the event through the stop matcher; true: a stop string ended the generation.

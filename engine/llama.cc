@@ -104,11 +104,10 @@ void LlamaDecoder::AllocateActivations(int max_rows) {
   const int64_t row_floats = int64_t{max_rows} * 4;
   max_rows_ = max_rows;
   hidden_ = ops_.Allocate(row_floats * c.hidden);
-  normed_ = ops_.Allocate(row_floats * c.hidden);
+  last_ = ops_.Allocate(row_floats * c.hidden);
   qkv_ = ops_.Allocate(row_floats * (c.heads + 2 * c.kv_heads) * c.head_dim);
   attention_ = ops_.Allocate(row_floats * c.heads * c.head_dim);
   gate_up_ = ops_.Allocate(row_floats * 2 * c.intermediate);
-  mlp_ = ops_.Allocate(row_floats * c.intermediate);
 }
 
 void LlamaDecoder::BuildRopeTable() {
@@ -154,17 +153,16 @@ const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
   const RopeTable rope{F(cos_), F(sin_)};
   float* x = F(hidden_);
   ReservePeaks(batch);
-  ops_.OutlineAttention({batch.query_begin, batch.sequences, c.heads, batch.kv.data(),
-                         static_cast<int64_t>(batch.kv.size()), batch.formats, batch.most_rows});
   for (int i = 0; i < c.layers; ++i) {
     const Layer& layer = layers_[i];
+    if (batch.prepare) batch.prepare(i);
     if (batch.peak_rows > 0) {
       const int64_t row = i * batch.peak_rows;
       ops_.RowPeaks(x, batch.peak_row, batch.peak_rows, c.hidden, batch.peaks,
                     F(peaks_) + row * batch.peaks, batch.medians ? F(medians_) + row : nullptr);
     }
-    ops_.RmsNorm(x, F(layer.attention_norm), batch.rows, c.hidden, c.rms_eps, F(normed_));
-    ops_.MatMul(layer.qkv, F(normed_), batch.rows, F(qkv_));
+    ops_.MatMul(layer.qkv, x, batch.rows, F(qkv_), Activation::kNone, nullptr,
+                {Prologue::kRmsNorm, F(layer.attention_norm), nullptr, c.rms_eps});
     ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[i], batch.transform_rows, batch.rows,
                       c.heads, rope, batch.kv[i]);
     if (batch.column_jobs > 0) {
@@ -175,19 +173,19 @@ const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
                         c.heads, batch.kv[i], F(attention_));
     ops_.MatMul(layer.o, F(attention_), batch.rows, x, Activation::kNone, x);
 
-    ops_.RmsNorm(x, F(layer.mlp_norm), batch.rows, c.hidden, c.rms_eps, F(normed_));
-    ops_.MatMul(layer.gate_up, F(normed_), batch.rows, F(gate_up_));
-    ops_.SwiGlu(F(gate_up_), batch.rows, c.intermediate, F(mlp_));
-    ops_.MatMul(layer.down, F(mlp_), batch.rows, x, Activation::kNone, x);
+    ops_.MatMul(layer.gate_up, x, batch.rows, F(gate_up_), Activation::kNone, nullptr,
+                {Prologue::kRmsNorm, F(layer.mlp_norm), nullptr, c.rms_eps});
+    ops_.MatMul(layer.down, F(gate_up_), batch.rows, x, Activation::kNone, x,
+                {Prologue::kSwiGlu, nullptr, nullptr, 0});
   }
   if (batch.logit_rows == 0) return nullptr;
   if (batch.logit_rows > logits_rows_) {
     logits_rows_ = batch.logit_rows;
     logits_ = ops_.Allocate(logits_rows_ * c.vocab * 4);
   }
-  ops_.GatherRows(x, batch.logit_row, batch.logit_rows, c.hidden, F(normed_));
-  ops_.RmsNorm(F(normed_), F(final_norm_), batch.logit_rows, c.hidden, c.rms_eps, F(normed_));
-  ops_.MatMul(lm_head_, F(normed_), batch.logit_rows, F(logits_));
+  ops_.GatherRows(x, batch.logit_row, batch.logit_rows, c.hidden, F(last_));
+  ops_.MatMul(lm_head_, F(last_), batch.logit_rows, F(logits_), Activation::kNone, nullptr,
+              {Prologue::kRmsNorm, F(final_norm_), nullptr, c.rms_eps});
   return F(logits_);
 }
 

@@ -5,6 +5,7 @@
 // this object. One thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -32,10 +33,10 @@ struct DeviceBatch {
   float* columns = nullptr;                      // [layers, column_tokens], added to
   const uint8_t* transform_rows = nullptr;       // null: none
   const uint8_t* transform_sequences = nullptr;  // null: none
-  std::vector<const KvSlot*> slots;              // [layers]
-  std::vector<KvLayerView> kv;                   // [layers]
-  uint32_t formats = ~0u;                        // of the runs (AttentionOutline)
-  int64_t most_rows = INT64_MAX;                 // of one sequence
+  // [layers], or as many as were prepared.
+  std::vector<const KvSlot*> slots;
+  std::vector<KvLayerView> kv;
+  std::function<void(int64_t layer)> prepare;  // makes a layer's; null: all are there
 };
 
 class LlamaDecoder {
@@ -72,8 +73,8 @@ class LlamaDecoder {
   std::vector<Layer> layers_;
   Buffer final_norm_;
   Linear lm_head_;
-  Buffer cos_, sin_;                                          // [max_positions, head_dim / 2]
-  Buffer hidden_, normed_, qkv_, attention_, gate_up_, mlp_;  // [max_rows, ...]
+  Buffer cos_, sin_;                                  // [max_positions, head_dim / 2]
+  Buffer hidden_, last_, qkv_, attention_, gate_up_;  // [max_rows, ...]
   Buffer logits_;
   int64_t logits_rows_ = 0;
   Buffer peaks_, medians_;

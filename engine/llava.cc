@@ -1,9 +1,10 @@
 #include "engine/llava.h"
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 
 #include "engine/llama.h"
+#include "engine/staging.h"
 #include "vision/projector.h"
 
 namespace tessera {
@@ -11,40 +12,6 @@ namespace {
 
 // Images that run through the tower together: bounds its activations.
 constexpr int64_t kImagesPerPass = 8;
-
-// One step's metadata, packed into one host block and sent to the device by one copy.
-class Staging {
- public:
-  explicit Staging(Ops* ops) : ops_(ops) {}
-
-  void Clear() { host_.clear(); }
-  template <class T>
-  int64_t Add(const std::vector<T>& values) {
-    const int64_t offset = RoundUp<int64_t>(static_cast<int64_t>(host_.size()), 64);
-    host_.resize(offset + values.size() * sizeof(T));
-    if (!values.empty())
-      std::memcpy(host_.data() + offset, values.data(), values.size() * sizeof(T));
-    return offset;
-  }
-  void Upload() {
-    const auto bytes = static_cast<int64_t>(host_.size());
-    if (bytes > capacity_) {
-      capacity_ = 2 * bytes;
-      device_ = ops_->Allocate(capacity_);
-    }
-    ops_->CopyToDevice(device_.get(), host_.data(), bytes);
-  }
-  template <class T>
-  T* At(int64_t offset) const {
-    return reinterpret_cast<T*>(device_.get() + offset);
-  }
-
- private:
-  Ops* ops_;
-  std::vector<uint8_t> host_;
-  Buffer device_;
-  int64_t capacity_ = 0;
-};
 
 // Counts the elements that a model asks for: its parameters.
 class CountingSource final : public TensorSource {
@@ -78,6 +45,7 @@ class Llava final : public LlavaModel {
                                                  config_.projector_activation, source, *ops_,
                                                  "multi_modal_projector"));
     ASSIGN_OR_RETURN(decoder_, LlamaDecoder::Load(config_.text, source, *ops_, max_rows));
+    banned_ = ops_->Allocate(config_.text.vocab);
     parameters_ = source.elements();
     return absl::OkStatus();
   }
@@ -113,25 +81,54 @@ class Llava final : public LlavaModel {
     return out;
   }
 
-  const float* Forward(const Batch& batch, uint8_t* arena) override {
-    const DeviceBatch device = Stage(batch, arena);
+  void Ban(const std::vector<int32_t>& ids) override {
+    std::vector<uint8_t> banned(config_.text.vocab);
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < config_.text.vocab) banned[id] = 1;
+    }
+    ops_->CopyToDevice(banned_.get(), banned.data(), config_.text.vocab);
+  }
+
+  void Forward(const Batch& batch, uint8_t* arena) override {
+    staging_.Begin();
+    DeviceBatch device = Stage(batch, arena);
+    device.prepare = [&](int64_t layer) {
+      const auto staged = static_cast<int64_t>(device.kv.size());
+      if (layer < staged) return;
+      StageLayers(batch, arena, std::min<int64_t>(config_.text.layers, 3 * staged), &device);
+    };
     float* embeddings = decoder_->Embed(device);
     const int64_t width = config_.text.hidden;
     for (size_t i = 0; i < batch.splices.size(); ++i) {
       const Batch::Splice& s = batch.splices[i];
       const float* rows =
           reinterpret_cast<const float*>(s.features->data.get()) + s.first_feature * width;
-      ops_->ScatterRows(rows, staging_.At<int32_t>(splice_rows_[i]), s.rows, width, embeddings);
+      ops_->ScatterRows(rows, splice_rows_[i], s.rows, width, embeddings);
     }
-    const float* logits = decoder_->Forward(device);
-    const int64_t rows = config_.text.layers * device.peak_rows;
-    FetchFloats(decoder_->peaks(), rows * device.peaks, &measured_.peaks);
-    FetchFloats(decoder_->medians(), device.medians ? rows : 0, &measured_.medians);
-    FetchFloats(device.columns, static_cast<int64_t>(batch.columns.size()), &measured_.columns);
-    if (logits == nullptr) return nullptr;
-    host_logits_.resize(device.logit_rows * config_.text.vocab);
-    ops_->CopyToHost(host_logits_.data(), logits, static_cast<int64_t>(host_logits_.size()) * 4);
-    return host_logits_.data();
+    logits_ = decoder_->Forward(device);
+    const int64_t peak_rows = config_.text.layers * device.peak_rows;
+    peaks_ = peak_rows * device.peaks;
+    medians_ = device.medians ? peak_rows : 0;
+    columns_ = device.columns;
+    column_floats_ = static_cast<int64_t>(batch.columns.size());
+    wanted_logits_ = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
+    greedy_rows_ = static_cast<int64_t>(batch.greedy_rows.size());
+    if (greedy_rows_ > greedy_capacity_) {
+      greedy_capacity_ = greedy_rows_;
+      greedy_ = ops_->Allocate(greedy_rows_ * 4);
+    }
+    if (greedy_rows_ == 0) return;
+    ops_->LargestLogits(logits_ + wanted_logits_, greedy_rows_, config_.text.vocab, banned_.get(),
+                        reinterpret_cast<int32_t*>(greedy_.get()));
+  }
+
+  Answers Finish() override {
+    Fetch(decoder_->peaks(), peaks_, &measured_.peaks);
+    Fetch(decoder_->medians(), medians_, &measured_.medians);
+    Fetch(columns_, column_floats_, &measured_.columns);
+    Fetch(logits_, wanted_logits_, &host_logits_);
+    Fetch(reinterpret_cast<const int32_t*>(greedy_.get()), greedy_rows_, &host_tokens_);
+    return {host_logits_.data(), host_tokens_.data()};
   }
 
   const Measured& measured() const override { return measured_; }
@@ -144,11 +141,10 @@ class Llava final : public LlavaModel {
       residual_bytes_ = bytes;
       residuals_ = ops_->Allocate(bytes);
     }
-    staging_.Clear();
-    const int64_t list = staging_.Add(pages);
+    const PageId* list = staging_.Add(pages);
     staging_.Upload();
     auto* device = reinterpret_cast<float*>(residuals_.get());
-    ops_->LowPassResiduals(arena, geometry, staging_.At<PageId>(list),
+    ops_->LowPassResiduals(arena, geometry, list,
                            static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
                            segment.tokens, segment.kept, device);
     ops_->CopyToHost(out, device, bytes);
@@ -156,11 +152,10 @@ class Llava final : public LlavaModel {
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     for (const MoveBatch& batch : batches) {
-      staging_.Clear();
-      const int64_t moves = staging_.Add(batch.moves);
+      const TokenMove* moves = staging_.Add(batch.moves);
       staging_.Upload();
-      ops_->MoveTokens(arena, config_.text.kv_geometry(), batch.to, batch.rule,
-                       staging_.At<TokenMove>(moves), static_cast<int64_t>(batch.moves.size()));
+      ops_->MoveTokens(arena, config_.text.kv_geometry(), batch.to, batch.rule, moves,
+                       static_cast<int64_t>(batch.moves.size()));
     }
   }
 
@@ -170,71 +165,72 @@ class Llava final : public LlavaModel {
   int max_rows() const override { return max_rows_; }
 
  private:
-  void FetchFloats(const float* device, int64_t n, std::vector<float>* host) {
+  template <class T>
+  void Fetch(const T* device, int64_t n, std::vector<T>* host) {
     host->resize(n);
-    if (n > 0) ops_->CopyToHost(host->data(), device, n * 4);
+    if (n == 0) return;
+    ops_->CopyToHost(host->data(), device, n * static_cast<int64_t>(sizeof(T)));
+    staging_.Waited();
   }
 
+  // Layers are staged when the decoder comes to them, twice as many at a time as before: the device
+  // then works on the ones before.
   DeviceBatch Stage(const Batch& batch, uint8_t* arena) {
-    struct LayerOffsets {
-      int64_t slots, pages, runs, run_begin;
-    };
-    staging_.Clear();
-    splice_rows_.clear();
-    const int64_t ids = staging_.Add(batch.ids), positions = staging_.Add(batch.positions);
-    const int64_t query_begin = staging_.Add(batch.query_begin);
-    const int64_t logit_rows = staging_.Add(batch.logit_rows);
-    const int64_t peak_rows = staging_.Add(batch.peak_rows);
-    const int64_t column_jobs = staging_.Add(batch.column_jobs);
-    const int64_t columns = staging_.Add(batch.columns);
-    const int64_t transform_rows = staging_.Add(batch.transform_rows);
-    const int64_t transform_sequences = staging_.Add(batch.transform_sequences);
-    for (const Batch::Splice& s : batch.splices) {
-      std::vector<int32_t> rows(s.rows);
-      for (int32_t i = 0; i < s.rows; ++i) rows[i] = s.first_row + i;
-      splice_rows_.push_back(staging_.Add(rows));
-    }
-    std::vector<LayerOffsets> layers;
-    for (const Batch::Layer& layer : batch.layers)
-      layers.push_back({staging_.Add(layer.slots), staging_.Add(layer.pages),
-                        staging_.Add(layer.runs), staging_.Add(layer.run_begin)});
-    staging_.Upload();
-
     DeviceBatch device;
     device.rows = batch.rows();
     device.sequences = batch.sequences();
-    device.logit_rows = static_cast<int64_t>(batch.logit_rows.size());
-    device.ids = staging_.At<int32_t>(ids);
-    device.positions = staging_.At<int32_t>(positions);
-    device.query_begin = staging_.At<int32_t>(query_begin);
-    device.logit_row = staging_.At<int32_t>(logit_rows);
+    device.ids = staging_.Add(batch.ids);
+    device.positions = staging_.Add(batch.positions);
+    device.query_begin = staging_.Add(batch.query_begin);
+    std::vector<int32_t> rows = batch.logit_rows;
+    rows.insert(rows.end(), batch.greedy_rows.begin(), batch.greedy_rows.end());
+    device.logit_rows = static_cast<int64_t>(rows.size());
+    device.logit_row = staging_.Add(rows);
     device.peak_rows = static_cast<int64_t>(batch.peak_rows.size());
     device.peaks = batch.peaks;
     device.medians = batch.medians;
-    device.peak_row = staging_.At<int32_t>(peak_rows);
+    device.peak_row = staging_.Add(batch.peak_rows);
     device.column_jobs = static_cast<int64_t>(batch.column_jobs.size());
     device.column_tokens = batch.column_tokens;
-    device.column_job = staging_.At<ColumnJob>(column_jobs);
-    device.columns = staging_.At<float>(columns);
+    device.column_job = staging_.Add(batch.column_jobs);
+    device.columns = staging_.Add(batch.columns);
     if (!batch.transform_rows.empty()) {
-      device.transform_rows = staging_.At<uint8_t>(transform_rows);
-      device.transform_sequences = staging_.At<uint8_t>(transform_sequences);
+      device.transform_rows = staging_.Add(batch.transform_rows);
+      device.transform_sequences = staging_.Add(batch.transform_sequences);
     }
-    device.formats = 0;
-    for (const Batch::Layer& layer : batch.layers) {
-      for (const KvRun& run : layer.runs) device.formats |= 1u << static_cast<int>(run.format);
+    splice_rows_.clear();
+    for (const Batch::Splice& s : batch.splices) {
+      rows.resize(s.rows);
+      std::iota(rows.begin(), rows.end(), s.first_row);
+      splice_rows_.push_back(staging_.Add(rows));
     }
-    device.most_rows = 0;
-    for (int64_t s = 0; s < device.sequences; ++s) {
-      device.most_rows =
-          std::max<int64_t>(device.most_rows, batch.query_begin[s + 1] - batch.query_begin[s]);
-    }
-    for (const LayerOffsets& o : layers) {
-      device.slots.push_back(staging_.At<KvSlot>(o.slots));
-      device.kv.push_back({arena, config_.text.kv_geometry(), staging_.At<PageId>(o.pages),
-                           staging_.At<KvRun>(o.runs), staging_.At<int32_t>(o.run_begin)});
-    }
+    const int64_t layers = config_.text.layers;
+    device.slots.reserve(layers);
+    device.kv.reserve(layers);
+    StageLayers(batch, arena, 1, &device);
     return device;
+  }
+
+  // Until `end` layers are staged, and their attention told ahead.
+  void StageLayers(const Batch& batch, uint8_t* arena, int64_t end, DeviceBatch* device) {
+    const auto first = static_cast<int64_t>(device->kv.size());
+    uint32_t formats = 0;
+    for (auto l = static_cast<int>(device->kv.size()); l < end; ++l) {
+      batch.fill_layer(l, &layer_);
+      device->slots.push_back(staging_.Add(layer_.slots));
+      const PageId* pages = staging_.Add(layer_.pages);
+      const KvRun* runs = staging_.Add(layer_.runs);
+      device->kv.push_back(
+          {arena, config_.text.kv_geometry(), pages, runs, staging_.Add(layer_.run_begin)});
+      for (const KvRun& run : layer_.runs) formats |= 1u << static_cast<int>(run.format);
+    }
+    staging_.Upload();
+    int64_t most_rows = 0;
+    for (size_t s = 1; s < batch.query_begin.size(); ++s) {
+      most_rows = std::max<int64_t>(most_rows, batch.query_begin[s] - batch.query_begin[s - 1]);
+    }
+    ops_->OutlineAttention({device->query_begin, device->sequences, config_.text.heads,
+                            device->kv.data() + first, end - first, formats, most_rows});
   }
 
   ModelConfig config_;
@@ -248,8 +244,18 @@ class Llava final : public LlavaModel {
   Buffer pixels_, vision_out_, residuals_;
   int64_t residual_bytes_ = 0;
   Measured measured_;
-  std::vector<int64_t> splice_rows_;  // staging offsets
+  std::vector<const int32_t*> splice_rows_;  // staged
+  Batch::Layer layer_;                       // the one being staged
+  Buffer banned_;                            // [vocab]
+  Buffer greedy_;                            // int32 [greedy_capacity_]
+  int64_t greedy_capacity_ = 0;
+  // What Finish fetches of the last Forward: device memory, and how much of it.
+  const float* logits_ = nullptr;
+  const float* columns_ = nullptr;
+  int64_t peaks_ = 0, medians_ = 0, column_floats_ = 0;
+  int64_t wanted_logits_ = 0, greedy_rows_ = 0;
   std::vector<float> host_logits_;
+  std::vector<int32_t> host_tokens_;
 };
 
 }  // namespace

@@ -34,8 +34,10 @@ struct StepReport {
   int64_t held_slopes = 0;  // rows x heads x layers: Ops::held_slopes
   double plan_seconds = 0;
   double vision_seconds = 0;
-  double forward_seconds = 0;
-  double sample_seconds = 0;
+  double batch_seconds = 0;     // the step's arrays
+  double forward_seconds = 0;   // until its tokens are known
+  double compress_seconds = 0;  // commits and window exits
+  double sample_seconds = 0;    // what is left of sampling on the host, and telling the readers
 };
 
 // What policies did to the caches of one step's sequences.

@@ -37,6 +37,10 @@ class Sampler {
   void AddPromptToken(int32_t id);
   void AddOutputToken(int32_t id);
 
+  // Sample is the largest logit of the ids that are not banned: greedy, no biases, no penalties.
+  bool plain() const {
+    return params_.temperature == 0.0f && !penalties_ && params_.logit_bias.empty();
+  }
   // logits [vocab], not empty, is changed in place. `also_banned`: ids not allowed at this step
   // (end of sequence before min_tokens). Ties go to the lowest id.
   int32_t Sample(absl::Span<float> logits, absl::Span<const int32_t> also_banned, int index);

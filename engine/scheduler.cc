@@ -1,9 +1,13 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace tessera {
 namespace {
+
+// A commit's layers are moved in so many parts.
+constexpr int kCommitParts = 8;
 
 bool Before(const Sequence* a, const Sequence* b) {
   return a->priority != b->priority ? a->priority > b->priority : a->arrival < b->arrival;
@@ -18,6 +22,12 @@ bool Erase(std::vector<Sequence*>& list, Sequence* s) {
   if (it == list.end()) return false;
   list.erase(it);
   return true;
+}
+
+int64_t TokensOf(const std::vector<MoveBatch>& batches) {
+  int64_t tokens = 0;
+  for (const MoveBatch& batch : batches) tokens += std::ssize(batch.moves);
+  return tokens;
 }
 
 }  // namespace
@@ -116,6 +126,7 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
 }
 
 StepPlan Scheduler::Plan() {
+  TESSERA_CHECK(moving_.empty());
   StepPlan plan;
   // Copies, because preemption edits running_. Decodes first, then chunks, each by rank.
   for (const bool decode_pass : {true, false}) {
@@ -171,8 +182,8 @@ void Scheduler::Complete(const StepPlan::Item& item) {
 }
 
 Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Sequence*>* preempted) {
-  const bool commit = s->commit_due();
-  if (!commit && !(s->running && s->committed)) return {};
+  const bool commit = s->commit_due(), evict = !commit && s->running && s->eviction_due();
+  if (!commit && !evict && !(s->running && s->committed && s->computed >= s->exit_due)) return {};
   int64_t exited = 0;
   StepPlan plan;           // collects the preempted only
   Selection kept, pivots;  // of the commit, or kept alone, by index, of an eviction
@@ -182,37 +193,60 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
     pivots = s->policy->Pivots(kept, stats);
     if (s->keep_scores) s->scores = s->stats.Scores();
     if (!s->needs.attention_steps) s->stats.Clear();
-  } else if (s->eviction_due()) {
+  } else if (evict) {
     for (int layer = 0; layer < s->cache.layers(); ++layer) {
       kept.push_back(s->policy->Keep(s->stats.Columns(layer), s->token_limit()));
     }
   }
-  // Layer by layer: beside the old pages of one layer stand only its own new ones.
+  // A commit goes few layers at a time: beside the old pages of those stand only their own new
+  // ones; an eviction goes layer by layer. Exits are few tokens a layer and wait for those of other
+  // sequences, if there is room.
+  const int layers_at_once = std::max(1, s->cache.layers() / kCommitParts);
   for (int layer = 0; s->running && layer < s->cache.layers(); ++layer) {
     const LayerStorage storage = s->policy->Layer(layer);
-    std::vector<MoveBatch> moves;
+    int64_t before = TokensOf(moves_);
     const auto change = [&] {
       if (commit) {
-        return s->cache.Commit(layer, kept[layer], s->vision, storage, &moves, pivots[layer]);
+        return s->cache.Commit(layer, kept[layer], s->vision, storage, &moves_, pivots[layer]);
       }
-      return kept.empty() ? s->cache.ExitWindow(layer, s->vision, storage, &moves)
-                          : s->cache.Evict(layer, kept[layer], s->vision, &moves);
+      return evict ? s->cache.Evict(layer, kept[layer], s->vision, &moves_)
+                   : s->cache.ExitWindow(layer, s->vision, storage, &moves_);
     };
     while (!change()) {
+      if (!moving_.empty()) {
+        FinishMoves(mover);
+        before = 0;
+        continue;
+      }
       if (FreeSome(s, 1, &plan)) continue;
       Preempt(s, &plan);  // even alone there is no room now: it starts again later
       break;
     }
     if (!s->running) break;
     s->peak_bytes = std::max(s->peak_bytes, s->cache.bytes());
-    for (const MoveBatch& batch : moves) exited += kept.empty() ? std::ssize(batch.moves) : 0;
-    if (s->needs.attention_steps && !kept.empty()) s->stats.KeepColumns(layer, kept[layer]);
-    if (!moves.empty()) mover.Move(moves);
-    s->cache.FinishMoves();
+    exited += commit || evict ? 0 : TokensOf(moves_) - before;
+    if (s->needs.attention_steps && (commit || evict)) s->stats.KeepColumns(layer, kept[layer]);
+    // Evicted tokens move nowhere, but their pages are retired.
+    if (moving_.empty() || moving_.back() != s) moving_.push_back(s);
+    if (evict || (commit && (layer + 1) % layers_at_once == 0)) FinishMoves(mover);
   }
   preempted->insert(preempted->end(), plan.preempted.begin(), plan.preempted.end());
   s->committed = s->running;
+  if (s->running) {
+    int64_t next = std::numeric_limits<int>::max();
+    for (int layer = 0; layer < s->cache.layers(); ++layer) {
+      next = std::min<int64_t>(next, s->cache.TokensToExit(layer, s->policy->Layer(layer)));
+    }
+    s->exit_due = s->computed + next;
+  }
   return {s->running && commit, static_cast<double>(exited) / s->cache.layers()};
+}
+
+void Scheduler::FinishMoves(TokenMover& mover) {
+  if (!moves_.empty()) mover.Move(moves_);
+  for (Sequence* s : moving_) s->cache.FinishMoves();
+  moves_.clear();
+  moving_.clear();
 }
 
 }  // namespace tessera

@@ -68,8 +68,10 @@ class Scheduler {
   void Complete(const StepPlan::Item& item);
   // After Complete, while the sequence runs: commits it once its commit point is computed, then
   // lets tokens leave its window, or the cache. May preempt lower ranks, or the sequence itself,
-  // into `preempted`.
+  // into `preempted`. Exits of many layers and sequences are moved together: FinishMoves must
+  // follow.
   Compressed Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
+  void FinishMoves(TokenMover& mover);
 
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }
@@ -89,6 +91,8 @@ class Scheduler {
   PrefixIndex* prefix_;
   std::vector<Sequence*> waiting_;  // by rank, best first
   std::vector<Sequence*> running_;  // by rank, best first
+  std::vector<MoveBatch> moves_;    // not issued yet
+  std::vector<Sequence*> moving_;   // whose tokens those are
 };
 
 }  // namespace tessera

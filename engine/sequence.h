@@ -61,6 +61,7 @@ struct Sequence {
   int computed = 0;
   bool committed = false;  // the policy has answered: the pages of those tokens are compressed
   bool running = false;    // kept by the scheduler
+  int64_t exit_due = 0;    // likewise, once committed: tokens leave the window at so many computed
   bool use_prefix = false;
   Digest prefix_root{};  // when use_prefix
 

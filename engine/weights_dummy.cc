@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@ namespace {
 constexpr double kStddev = 0.02;
 constexpr size_t kKept = 9;  // the newest and 8 before it
 constexpr int kQuantiles = 1 << 16;
+constexpr int64_t kElementsPerThread = 1 << 20;  // a thread's start costs less than these
 
 // x with P(Z < x) = p for a standard normal Z and 0 < p <= 0.5, by bisection: exact enough for
 // any dtype here and free of library random generators, whose sequences differ between platforms.
@@ -65,10 +67,12 @@ std::vector<Element> MakeTable(DType dtype) {
   return table;
 }
 
+// Values [begin, end) of a tensor of `count`; begin is a multiple of 4.
 template <class Element>
-void FillNormal(const std::vector<Element>& table, uint64_t key, int64_t count, Element* out) {
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
+void FillRange(const std::vector<Element>& table, uint64_t key, int64_t begin, int64_t end,
+               Element* out) {
+  int64_t i = begin;
+  for (; i + 4 <= end; i += 4) {
     const uint64_t bits = Mix(key + static_cast<uint64_t>(i));
     out[i] = table[bits & 0xffff];
     out[i + 1] = table[bits >> 16 & 0xffff];
@@ -76,7 +80,23 @@ void FillNormal(const std::vector<Element>& table, uint64_t key, int64_t count, 
     out[i + 3] = table[bits >> 48];
   }
   uint64_t bits = Mix(key + static_cast<uint64_t>(i));
-  for (; i < count; ++i, bits >>= 16) out[i] = table[bits & 0xffff];
+  for (; i < end; ++i, bits >>= 16) out[i] = table[bits & 0xffff];
+}
+
+// Large tensors on all processors: a value depends on its place alone.
+template <class Element>
+void FillNormal(const std::vector<Element>& table, uint64_t key, int64_t count, Element* out) {
+  const auto processors = static_cast<int64_t>(std::thread::hardware_concurrency());
+  const int64_t parts =
+      std::clamp<int64_t>(count / kElementsPerThread, 1, std::max<int64_t>(processors, 1));
+  const int64_t stretch = RoundUp<int64_t>(CeilDiv(count, parts), 4);
+  std::vector<std::thread> threads;
+  for (int64_t begin = stretch; begin < count; begin += stretch) {
+    threads.emplace_back(
+        [&, begin] { FillRange(table, key, begin, std::min(begin + stretch, count), out); });
+  }
+  FillRange(table, key, 0, std::min(stretch, count), out);
+  for (std::thread& t : threads) t.join();
 }
 
 class DummySource : public TensorSource {

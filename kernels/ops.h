@@ -10,70 +10,14 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <vector>
 
-#include "kernels/base.h"
-#include "kernels/page_layout.h"
+#include "kernels/operands.h"
 #include "kernels/statistics_ops.h"
 
 namespace tessera {
 
 struct QuantRule;  // quantize.h, which .cu files of C++17 cannot read
-
-// Owned memory of a backend. Movable; the deleter knows the backend's allocator.
-using Buffer = std::unique_ptr<uint8_t[], std::function<void(uint8_t*)>>;
-
-// A dense layer y = x W^T + b in the backend's own layout.
-struct Linear {
-  int64_t in = 0;
-  int64_t out = 0;
-  DType dtype = DType::kF32;  // of the stored weights
-  Buffer weight;
-  Buffer bias;  // float32 [out], or null
-};
-
-// One [rows, cols] block of host weights; a Linear may be glued from several along `out`
-// (q, k, v; gate, up). `bias` is null or [rows] of the same dtype. Data may be misaligned.
-struct LinearPart {
-  const void* weight;
-  const void* bias;
-  int64_t rows;
-};
-
-struct RopeTable {  // float32 [max_positions, head_dim / 2] each
-  const float* cos;
-  const float* sin;
-};
-
-// What one layer's attention reads, for all sequences of a step.
-struct KvLayerView {
-  uint8_t* arena;  // base address of the arena
-  KvGeometry geometry;
-  const PageId* pages;       // page ids of all runs of this layer, run after run
-  const KvRun* runs;         // runs of all sequences, sequence after sequence
-  const int32_t* run_begin;  // [num_sequences + 1] into runs
-};
-
-// Calls of PagedAttention that are to come: one for each of `layers`, in any order.
-struct AttentionOutline {
-  const int32_t* query_begin;  // as in the calls
-  int64_t num_sequences;
-  int64_t heads;
-  const KvLayerView* layers;  // [num_layers], a host array
-  int64_t num_layers;
-  uint32_t formats;   // bit f: a run may have format f
-  int64_t most_rows;  // query rows of one sequence, at most
-};
-
-struct TokenMove {
-  KvSlot from;  // in a RAW16 page
-  KvSlot to;
-  PageId header = kNoPage;  // where the format has one: the segment's, written with it
-};
-
-enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
 
 // What only KV policies ask for is in the base class.
 class Ops : public StatisticsOps {
@@ -85,14 +29,19 @@ class Ops : public StatisticsOps {
   virtual Buffer Allocate(int64_t bytes) = 0;
   virtual void CopyToDevice(void* dst, const void* src, int64_t bytes) = 0;
   virtual void CopyToHost(void* dst, const void* src, int64_t bytes) = 0;  // waits
+  // Host memory that a device reads by itself: from there CopyToDevice returns at once, and the
+  // bytes must stay as they are until the next CopyToHost has returned.
+  virtual Buffer AllocateStaging(int64_t bytes) = 0;
   // Weights [sum of part rows, cols]; all parts have `dtype`; biases all present or all absent.
   virtual Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) = 0;
 
   // --- dense ----------------------------------------------------------------------------------
-  // y[rows, out] = act(x[rows, in] W^T + b), plus `residual`[rows, out] if not null.
-  // `residual` may be y itself; x may not alias y.
+  // y[rows, out] = act(p(x[rows, in]) W^T + b), plus `residual`[rows, out] if not null.
+  // `residual` may be y itself; x may not alias y. The prologue p is the separate operation's
+  // values, bit for bit on the CPU.
   virtual void MatMul(const Linear& w, const float* x, int64_t rows, float* y,
-                      Activation act = Activation::kNone, const float* residual = nullptr) = 0;
+                      Activation act = Activation::kNone, const float* residual = nullptr,
+                      const Prologue& prologue = {}) = 0;
 
   // --- elementwise and norms ------------------------------------------------------------------
   // out[rows, cols] = table[ids[row], :]; table is `dtype`, ids are checked by the caller.
@@ -112,6 +61,12 @@ class Ops : public StatisticsOps {
                          float eps, float* y) = 0;
   // y[rows, cols] = silu(gate) * up with x[rows, 2 * cols] = [gate | up].
   virtual void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) = 0;
+
+  // --- sampling -------------------------------------------------------------------------------
+  // ids[i] = where logits[i, :] is largest, the first such place: a NaN counts as -infinity,
+  // +infinity as the largest float. Places where `banned` [cols] is not 0 come after all others.
+  virtual void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                             int32_t* ids) = 0;
 
   // --- vision ---------------------------------------------------------------------------------
   // u8 pixels [images, side, side, 3] -> float patches [images, (side/patch)^2, 3*patch*patch],

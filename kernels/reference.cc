@@ -6,6 +6,7 @@
 
 #include "kernels/half.h"
 #include "kernels/host_memory.h"
+#include "kernels/host_ops.h"
 #include "kernels/quantize.h"
 #include "kernels/reference_cache.h"
 #include "kernels/reference_statistics.h"
@@ -54,6 +55,8 @@ class ReferenceOps final : public Ops {
     std::memcpy(dst, src, bytes);
   }
 
+  Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
+
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     TESSERA_CHECK(!parts.empty() && cols > 0);
     Linear w{.in = cols, .dtype = dtype};
@@ -76,7 +79,13 @@ class ReferenceOps final : public Ops {
   }
 
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
-              const float* residual) override {
+              const float* residual, const Prologue& prologue) override {
+    std::vector<float> before;
+    if (prologue.kind != Prologue::kNone) {
+      before.resize(rows * w.in);
+      ApplyPrologue(*this, prologue, x, rows, w.in, before.data());
+      x = before.data();
+    }
     const HostTensor weight{w.weight.get(), w.dtype, {w.out, w.in}};
     const auto* bias = reinterpret_cast<const float*>(w.bias.get());
     for (int64_t r = 0; r < rows; ++r) {
@@ -134,6 +143,13 @@ class ReferenceOps final : public Ops {
       for (int64_t c = 0; c < cols; ++c) {
         y[c] = static_cast<float>((x[c] - mean) * scale * w[c] + b[c]);
       }
+    }
+  }
+
+  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                     int32_t* ids) override {
+    for (int64_t r = 0; r < rows; ++r) {
+      ids[r] = LargestLogit(logits + r * cols, cols, banned);
     }
   }
 

@@ -214,7 +214,9 @@ void Metrics::OnStep(const StepReport& step, const EngineLoad&) {
   };
   part("plan", step.plan_seconds);
   if (step.vision_seconds > 0) part("vision", step.vision_seconds);
+  part("batch", step.batch_seconds);
   part("forward", step.forward_seconds);
+  part("compress", step.compress_seconds);
   part("sample", step.sample_seconds);
   impl_->At(Metric::kStepTokens, {"prefill"}).counter->Increment(step.prefill_tokens);
   impl_->At(Metric::kStepTokens, {"decode"}).counter->Increment(step.decode_tokens);

@@ -164,7 +164,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        "tessera_engine_step_seconds",
        K::kHistogram,
        "One engine step, by part.",
-       {{"part", {"plan", "vision", "forward", "sample"}}},
+       {{"part", {"plan", "vision", "batch", "forward", "compress", "sample"}}},
        B::kStep},
       {Metric::kStepTokens,
        "tessera_engine_step_tokens_total",

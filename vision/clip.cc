@@ -71,12 +71,12 @@ class ClipTowerImpl : public ClipTower {
   Norm pre_norm_;
   std::vector<Block> blocks_;
 
-  int64_t capacity_ = 0;          // images
-  Buffer patches_;                // [images * patches, 3 * patch * patch]
-  Buffer embedded_;               // [images * patches, hidden]
-  Buffer x_, normed_, attended_;  // [images * tokens, hidden]
-  Buffer qkv_;                    // [images * tokens, 3 * hidden]
-  Buffer up_;                     // [images * tokens, intermediate]
+  int64_t capacity_ = 0;  // images
+  Buffer patches_;        // [images * patches, 3 * patch * patch]
+  Buffer embedded_;       // [images * patches, hidden]
+  Buffer x_, attended_;   // [images * tokens, hidden]
+  Buffer qkv_;            // [images * tokens, 3 * hidden]
+  Buffer up_;             // [images * tokens, intermediate]
   // int32 rows. Patch i of any image: its position, and its row in x_.
   Buffer patch_position_, patch_row_;   // [images * patches]
   Buffer class_source_, class_target_;  // [images]: zeros, and the class tokens' rows in x_
@@ -117,7 +117,6 @@ void ClipTowerImpl::Reserve(int64_t images) {
   patches_ = floats(images * patches, patch_.in);
   embedded_ = floats(images * patches, hidden);
   x_ = floats(images * tokens, hidden);
-  normed_ = floats(images * tokens, hidden);
   attended_ = floats(images * tokens, hidden);
   qkv_ = floats(images * tokens, 3 * hidden);
   up_ = floats(images * tokens, c_.intermediate);
@@ -162,16 +161,14 @@ void ClipTowerImpl::Embed(const uint8_t* pixels, int64_t images, const float mea
 void ClipTowerImpl::Run(const Block& block, int64_t images) {
   const int64_t rows = images * c_.tokens(), hidden = c_.hidden;
   float* x = Floats(x_);
-  float* normed = Floats(normed_);
-  ops_.LayerNorm(x, Floats(block.norm_1.weight), Floats(block.norm_1.bias), rows, hidden, c_.eps,
-                 normed);
-  ops_.MatMul(block.qkv, normed, rows, Floats(qkv_));
+  const auto normed = [this](const Norm& norm) {
+    return Prologue{Prologue::kLayerNorm, Floats(norm.weight), Floats(norm.bias), c_.eps};
+  };
+  ops_.MatMul(block.qkv, x, rows, Floats(qkv_), Activation::kNone, nullptr, normed(block.norm_1));
   ops_.VitAttention(Floats(qkv_), images, c_.tokens(), c_.heads, hidden / c_.heads,
                     Floats(attended_));
   ops_.MatMul(block.out, Floats(attended_), rows, x, Activation::kNone, x);
-  ops_.LayerNorm(x, Floats(block.norm_2.weight), Floats(block.norm_2.bias), rows, hidden, c_.eps,
-                 normed);
-  ops_.MatMul(block.up, normed, rows, Floats(up_), c_.activation);
+  ops_.MatMul(block.up, x, rows, Floats(up_), c_.activation, nullptr, normed(block.norm_2));
   ops_.MatMul(block.down, Floats(up_), rows, x, Activation::kNone, x);
 }
 

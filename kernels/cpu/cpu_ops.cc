@@ -10,6 +10,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_mover.h"
 #include "kernels/host_memory.h"
+#include "kernels/host_ops.h"
 
 namespace tessera {
 namespace {
@@ -36,12 +37,18 @@ class CpuOps final : public Ops {
   void CopyToHost(void* dst, const void* src, int64_t bytes) override {
     std::memcpy(dst, src, bytes);
   }
+  Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.Pack(parts, cols, dtype);
   }
 
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
-              const float* residual) override {
+              const float* residual, const Prologue& prologue) override {
+    if (prologue.kind != Prologue::kNone) {
+      if (static_cast<int64_t>(before_.size()) < rows * w.in) before_.resize(rows * w.in);
+      ApplyPrologue(*this, prologue, x, rows, w.in, before_.data());
+      x = before_.data();
+    }
     dense_.Run({.panels = w.weight.get(),
                 .dtype = w.dtype,
                 .in = w.in,
@@ -90,6 +97,11 @@ class CpuOps final : public Ops {
     ForRows(rows, 4 * cols, [&](int64_t r) {
       kernels_.swiglu(x + 2 * r * cols, x + (2 * r + 1) * cols, cols, y + r * cols);
     });
+  }
+
+  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                     int32_t* ids) override {
+    ForRows(rows, cols, [&](int64_t r) { ids[r] = LargestLogit(logits + r * cols, cols, banned); });
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
@@ -192,6 +204,7 @@ class CpuOps final : public Ops {
   AttentionRunner attention_;
   TokenMover mover_;
   StatisticsRunner statistics_;
+  std::vector<float> before_;  // what a prologue made of a dense layer's input
 };
 
 }  // namespace

@@ -19,6 +19,11 @@ void RopeAndStore(cudaStream_t stream, float* qkv, const int32_t* positions, con
 void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
                   int64_t heads, int64_t dim, float* out);
 
+// The same on tensor cores: q, k, v and the softmax's weights are rounded to half. For few dims.
+bool HasTensorVitAttention(int64_t dim);
+void TensorVitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
+                        int64_t heads, int64_t dim, float* out);
+
 // Attention over pages of any formats. How many rows and tokens a sequence has is known on the
 // device only, so a small kernel plans first: it cuts the sequences with one query row (decode)
 // into chunks of about equal cost, enough of them to fill the device, and the others (prefill, and

@@ -1,27 +1,48 @@
+#include <algorithm>
+
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/move_tokens.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/sampling.h"
 #include "kernels/cuda/statistics.h"
 
 namespace tessera {
 namespace {
 
-// Owns the stream; a base, so that it outlives the members that use it.
+// Owns the stream and its memory pool; a base, so that it outlives the members that use it.
 struct Stream {
-  Stream() { TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
-  ~Stream() { TESSERA_CUDA_CHECK(cudaStreamDestroy(stream)); }
+  Stream() {
+    TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    cudaMemPoolProps properties = {};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    TESSERA_CUDA_CHECK(cudaGetDevice(&properties.location.id));
+    TESSERA_CUDA_CHECK(cudaMemPoolCreate(&pool, &properties));
+    uint64_t keep = UINT64_MAX;
+    TESSERA_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+  }
+  ~Stream() {
+    TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream));
+    TESSERA_CUDA_CHECK(cudaMemPoolDestroy(pool));
+    TESSERA_CUDA_CHECK(cudaStreamDestroy(stream));
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   cudaStream_t stream = nullptr;
+  cudaMemPool_t pool = nullptr;
 };
+
+// Buffers up to this size come from the pool: a picture's features are made and freed at every
+// request, and cudaFree would wait for the device.
+constexpr int64_t kMostPooledBytes = int64_t{64} << 20;
 
 class CudaOps final : private Stream, public Ops {
  public:
   CudaOps(const CublasLt* lt, bool precise)
-      : dense_(lt, stream, precise), attention_(stream, precise) {}
+      : precise_(precise), dense_(lt, stream, precise), attention_(stream, precise) {}
 
   const char* name() const override { return "cuda"; }
   cudaStream_t cuda_stream() const { return stream; }
@@ -30,6 +51,13 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CHECK(bytes >= 0);
     if (bytes == 0) bytes = 1;  // an empty buffer still has an address
     void* p = nullptr;
+    if (bytes <= kMostPooledBytes) {
+      TESSERA_CUDA_CHECK(cudaMallocFromPoolAsync(&p, bytes, pool, stream));
+      TESSERA_CUDA_CHECK(cudaMemsetAsync(p, 0, bytes, stream));
+      return Buffer(static_cast<uint8_t*>(p), [stream = stream](uint8_t* q) {
+        TESSERA_CUDA_CHECK(cudaFreeAsync(q, stream));
+      });
+    }
     TESSERA_CUDA_CHECK(cudaMalloc(&p, bytes));
     TESSERA_CUDA_CHECK(cudaMemsetAsync(p, 0, bytes, stream));
     return Buffer(static_cast<uint8_t*>(p), [](uint8_t* q) { TESSERA_CUDA_CHECK(cudaFree(q)); });
@@ -44,13 +72,19 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream));
     TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream));
   }
+  Buffer AllocateStaging(int64_t bytes) override {
+    void* p = nullptr;
+    TESSERA_CUDA_CHECK(cudaMallocHost(&p, std::max<int64_t>(bytes, 1)));
+    return Buffer(static_cast<uint8_t*>(p),
+                  [](uint8_t* q) { TESSERA_CUDA_CHECK(cudaFreeHost(q)); });
+  }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.MakeLinear(parts, cols, dtype, *this);
   }
 
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
-              const float* residual) override {
-    dense_.MatMul(w, x, rows, y, act, residual);
+              const float* residual, const Prologue& prologue) override {
+    dense_.MatMul(w, x, rows, y, act, residual, prologue);
   }
 
   void Embed(const void* table, DType dtype, const int32_t* ids, int64_t rows, int64_t cols,
@@ -77,13 +111,22 @@ class CudaOps final : private Stream, public Ops {
     cuda::SwiGlu(stream, x, rows, cols, y);
   }
 
+  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                     int32_t* ids) override {
+    cuda::LargestLogits(stream, logits, rows, cols, banned, ids);
+  }
+
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {
     cuda::Patchify(stream, pixels, images, side, patch, mean, std, out);
   }
   void VitAttention(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
                     float* out) override {
-    cuda::VitAttention(stream, qkv, images, tokens, heads, dim, out);
+    if (!precise_ && cuda::HasTensorVitAttention(dim)) {
+      cuda::TensorVitAttention(stream, qkv, images, tokens, heads, dim, out);
+    } else {
+      cuda::VitAttention(stream, qkv, images, tokens, heads, dim, out);
+    }
   }
 
   bool Supports(Format format) const override { return cuda::HasKernels(format); }
@@ -121,6 +164,7 @@ class CudaOps final : private Stream, public Ops {
   }
 
  private:
+  const bool precise_;
   CudaDense dense_;
   cuda::PagedAttention attention_;
   Workspace low_pass_;

@@ -7,6 +7,8 @@
 #include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/few_rows.h"
+#include "kernels/cuda/operand.h"
+#include "kernels/cuda/rows.h"
 
 namespace tessera {
 namespace {
@@ -21,49 +23,6 @@ int Blocks(int64_t work) {
 }
 
 constexpr int64_t Pad(DType dtype, int64_t n) { return RoundUp(n, 16 / DTypeBytes(dtype)); }
-
-__device__ float Round(float x, __nv_bfloat16* to) {
-  *to = __float2bfloat16_rn(x);
-  return __bfloat162float(*to);
-}
-// Saturates as FloatToHalf does; NaN stays.
-__device__ float Round(float x, __half* to) {
-  if (fabsf(x) > 65504.0f) x = copysignf(65504.0f, x);
-  *to = __float2half_rn(x);
-  return __half2float(*to);
-}
-__device__ float Round(float x, float* to) { return *to = x; }
-
-// x [rows, cols] -> out [terms, rows, padded]: the terms of every element (precision.h), zeros in
-// the padding. Four columns a thread where `vector` says that rows of x are 16-byte aligned.
-template <class T>
-__global__ void SplitKernel(const float* x, int64_t rows, int64_t cols, int64_t padded, int terms,
-                            bool vector, T* out) {
-  const int64_t quads = padded / 4, work = rows * quads;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < work;
-       i += int64_t{gridDim.x} * kThreads) {
-    const int64_t row = i / quads, col = i % quads * 4;
-    float v[4] = {0, 0, 0, 0};
-    if (vector && col + 4 <= cols) {
-      const float4 f = *reinterpret_cast<const float4*>(x + row * cols + col);
-      v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-    } else {
-      for (int j = 0; j < 4; ++j) {
-        if (col + j < cols) v[j] = x[row * cols + col + j];
-      }
-    }
-    for (int t = 0; t < terms; ++t) {
-      alignas(4 * sizeof(T)) T rounded[4];
-      for (int j = 0; j < 4; ++j) v[j] -= Round(v[j], &rounded[j]);
-      T* to = out + (t * rows + row) * padded + col;
-      if constexpr (sizeof(T) == 2) {
-        *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(rounded);
-      } else {
-        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(rounded);
-      }
-    }
-  }
-}
 
 // y[rows, out] = act(sum of the terms' products + bias) + residual. Smallest terms first.
 __global__ void EpilogueKernel(const float* product, int64_t rows, int64_t out, int64_t padded,
@@ -151,11 +110,37 @@ Linear CudaDense::MakeLinear(const std::vector<LinearPart>& parts, int64_t cols,
   return w;
 }
 
+const float* CudaDense::Before(const Prologue& p, const float* x, int64_t rows, int64_t in) {
+  auto* out = static_cast<float*>(before_.Get(rows * in * 4));
+  switch (p.kind) {
+    case Prologue::kNone:
+      return x;
+    case Prologue::kRmsNorm:
+      cuda::RmsNorm(stream_, x, p.weight, rows, in, p.eps, out);
+      break;
+    case Prologue::kLayerNorm:
+      cuda::LayerNorm(stream_, x, p.weight, p.bias, rows, in, p.eps, out);
+      break;
+    case Prologue::kSwiGlu:
+      cuda::SwiGlu(stream_, x, rows, in, out);
+      break;
+  }
+  return out;
+}
+
 void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
-                       const float* residual) {
+                       const float* residual, const Prologue& prologue) {
   if (rows == 0) return;
   const auto* bias = reinterpret_cast<const float*>(w.bias.get());
-  if (w.dtype != DType::kF32 && FloatActivations(w.dtype, rows, w.in) && Aligned(x)) {
+  const int64_t in = Pad(w.dtype, w.in), out = Pad(w.dtype, w.out);
+  const int terms = ActivationTerms(w.dtype, rows, precise_);
+  const bool floats = FloatActivations(w.dtype, rows, w.in);
+  cuda::OperandArgs operand_args{x, rows, w.in, in, terms, prologue};
+  if (prologue.kind != Prologue::kNone && (floats || !cuda::FusesPrologue(operand_args))) {
+    operand_args.x = x = Before(prologue, x, rows, w.in);
+    operand_args.prologue = {};
+  }
+  if (w.dtype != DType::kF32 && floats && Aligned(x)) {
     cuda::FewRowsArgs args;
     args.weight = w.weight.get();
     args.bias = bias;
@@ -169,25 +154,11 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
     cuda::MatMulFewRows(stream_, w.dtype, args);
     return;
   }
-  const int64_t in = Pad(w.dtype, w.in), out = Pad(w.dtype, w.out);
-  const int terms = ActivationTerms(w.dtype, rows, precise_);
   const void* operand = x;
   if (w.dtype != DType::kF32 || in != w.in || !Aligned(x)) {
-    void* split = operand_.Get(terms * rows * in * DTypeBytes(w.dtype));
-    operand = split;
-    const int blocks = Blocks(rows * in / 4);
-    const bool vector = Aligned(x) && w.in % 4 == 0;
-    if (w.dtype == DType::kBF16) {
-      SplitKernel<<<blocks, kThreads, 0, stream_>>>(x, rows, w.in, in, terms, vector,
-                                                    static_cast<__nv_bfloat16*>(split));
-    } else if (w.dtype == DType::kF16) {
-      SplitKernel<<<blocks, kThreads, 0, stream_>>>(x, rows, w.in, in, terms, vector,
-                                                    static_cast<__half*>(split));
-    } else {
-      SplitKernel<<<blocks, kThreads, 0, stream_>>>(x, rows, w.in, in, terms, vector,
-                                                    static_cast<float*>(split));
-    }
-    TESSERA_CUDA_CHECK_LAUNCH("SplitKernel");
+    void* made = operand_.Get(terms * rows * in * DTypeBytes(w.dtype));
+    cuda::MakeOperand(stream_, w.dtype, operand_args, made);
+    operand = made;
   }
 
   GemmShape shape;
@@ -195,11 +166,12 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   shape.n = out;
   shape.k = in;
   shape.in = w.dtype;
-  const bool plain = terms == 1 && out == w.out && Aligned(y) && bias == nullptr &&
-                     act == Activation::kNone && (residual == nullptr || residual == y);
+  const bool plain = terms == 1 && out == w.out && Aligned(y) && act == Activation::kNone &&
+                     (residual == nullptr || residual == y);
   if (plain) {  // the product may go, or be added, straight to where it belongs
     shape.accumulate = residual != nullptr;
-    gemm_.Run(shape, operand, w.weight.get(), y);
+    shape.bias = bias != nullptr;
+    gemm_.Run(shape, operand, w.weight.get(), y, bias);
     return;
   }
   auto* product = static_cast<float*>(product_.Get(shape.m * out * 4));

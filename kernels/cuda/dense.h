@@ -1,5 +1,5 @@
-// Dense layers on the device: activations to the weights' type, one cublasLt product, and one
-// kernel for bias, activation function and residual.
+// Dense layers on the device: activations to the weights' type (operand.h), one cublasLt product,
+// and one kernel for bias, activation function and residual.
 #pragma once
 
 #include <vector>
@@ -18,13 +18,16 @@ class CudaDense {
   // `allocate`d weights are row-major [out, in], both padded with zeros to whole 16-byte rows.
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype, Ops& memory);
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
-              const float* residual);
+              const float* residual, const Prologue& prologue);
 
  private:
+  // The prologue's rows as floats, where the operand's kernel does not compute it.
+  const float* Before(const Prologue& prologue, const float* x, int64_t rows, int64_t in);
+
   cudaStream_t stream_;
   bool precise_;
   Gemm gemm_;
-  Workspace operand_, product_;
+  Workspace before_, operand_, product_;
 };
 
 }  // namespace tessera

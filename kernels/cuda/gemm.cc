@@ -18,7 +18,7 @@ constexpr cudaDataType_t CudaType(DType t) {
 size_t Gemm::Hash::operator()(const GemmShape& s) const {
   uint64_t h = 0;
   for (int64_t v : {s.m, s.n, s.k, static_cast<int64_t>(s.in), static_cast<int64_t>(s.out),
-                    static_cast<int64_t>(s.accumulate)}) {
+                    static_cast<int64_t>(s.accumulate), static_cast<int64_t>(s.bias)}) {
     h = (h ^ static_cast<uint64_t>(v)) * 0x9e3779b97f4a7c15u;
     h ^= h >> 32;
   }
@@ -57,7 +57,7 @@ void Gemm::DropPlans() {
 
 // cublasLt is column-major: our row-major matrices are its transposes, so it computes
 // c^T[n, m] = b[n, k] a^T[k, m].
-Gemm::Plan Gemm::MakePlan(const GemmShape& shape) {
+Gemm::Plan Gemm::MakePlan(const GemmShape& shape, const float* bias) {
   Plan plan;
   const cublasOperation_t transpose = CUBLAS_OP_T;
   TESSERA_LT_CHECK(lt_->MatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -67,6 +67,16 @@ Gemm::Plan Gemm::MakePlan(const GemmShape& shape) {
   TESSERA_LT_CHECK(lt_->MatrixLayoutCreate(&plan.b, in, shape.k, shape.n, shape.k));
   TESSERA_LT_CHECK(lt_->MatrixLayoutCreate(&plan.a, in, shape.k, shape.m, shape.k));
   TESSERA_LT_CHECK(lt_->MatrixLayoutCreate(&plan.c, out, shape.n, shape.m, shape.n));
+
+  if (shape.bias) {
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const cudaDataType_t type = CUDA_R_32F;
+    TESSERA_LT_CHECK(lt_->MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                                 &epilogue, sizeof epilogue));
+    TESSERA_LT_CHECK(lt_->MatmulDescSetAttribute(
+        plan.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type));
+    SetBias(shape, plan, bias);
+  }
 
   cublasLtMatmulPreference_t preference;
   TESSERA_LT_CHECK(lt_->MatmulPreferenceCreate(&preference));
@@ -90,13 +100,20 @@ Gemm::Plan Gemm::MakePlan(const GemmShape& shape) {
   return plan;
 }
 
-void Gemm::Run(const GemmShape& shape, const void* a, const void* b, void* c) {
+void Gemm::SetBias(const GemmShape& shape, const Plan& plan, const float* bias) const {
+  TESSERA_LT_CHECK(lt_->MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                               &bias, sizeof bias));
+}
+
+void Gemm::Run(const GemmShape& shape, const void* a, const void* b, void* c, const float* bias) {
+  TESSERA_CHECK((bias != nullptr) == shape.bias);
   auto it = plans_.find(shape);
   if (it == plans_.end()) {
     if (plans_.size() >= kMaxPlans) DropPlans();
-    it = plans_.emplace(shape, MakePlan(shape)).first;
+    it = plans_.emplace(shape, MakePlan(shape, bias)).first;
   }
   const Plan& p = it->second;
+  if (shape.bias) SetBias(shape, p, bias);
   const float one = 1, beta = shape.accumulate ? 1 : 0;
   TESSERA_LT_CHECK(lt_->Matmul(handle_, p.operation, &one, b, p.b, a, p.a, &beta, c, p.c, c, p.c,
                                &p.algorithm, workspace_.Get(kWorkspaceBytes), kWorkspaceBytes,

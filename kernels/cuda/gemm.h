@@ -8,17 +8,18 @@
 
 namespace tessera {
 
-// c[m, n] = a[m, k] b[n, k]^T (+ c if `accumulate`), row-major and dense; a and b of `in`, c of
-// `out`, sums in float32 (float32 operands are not rounded to tf32).
+// c[m, n] = a[m, k] b[n, k]^T (+ c if `accumulate`, + bias[n] if `bias`), row-major and dense; a
+// and b of `in`, c of `out`, bias and sums in float32 (float32 operands are not rounded to tf32).
 struct GemmShape {
   int64_t m, n, k;
   DType in = DType::kBF16;
   DType out = DType::kF32;
   bool accumulate = false;
+  bool bias = false;
 
   bool operator==(const GemmShape& o) const {
     return m == o.m && n == o.n && k == o.k && in == o.in && out == o.out &&
-           accumulate == o.accumulate;
+           accumulate == o.accumulate && bias == o.bias;
   }
 };
 
@@ -31,7 +32,8 @@ class Gemm {
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
 
-  void Run(const GemmShape& shape, const void* a, const void* b, void* c);
+  void Run(const GemmShape& shape, const void* a, const void* b, void* c,
+           const float* bias = nullptr);
 
  private:
   struct Plan {
@@ -42,7 +44,8 @@ class Gemm {
   struct Hash {
     size_t operator()(const GemmShape& s) const;
   };
-  Plan MakePlan(const GemmShape& shape);
+  Plan MakePlan(const GemmShape& shape, const float* bias);
+  void SetBias(const GemmShape& shape, const Plan& plan, const float* bias) const;
   void DropPlans();
   void Check(cublasStatus_t status, int line, const GemmShape& shape) const;
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/rows.h"
 
@@ -54,24 +55,12 @@ void CopyRows(cudaStream_t stream, const float* in, const int32_t* from, const i
   TESSERA_CUDA_CHECK_LAUNCH("CopyRowsKernel");
 }
 
-// The block's sum, in every thread: a tree over the lanes, then over the warps.
-__device__ float BlockSum(float v) {
-  __shared__ float warps[kThreads / 32];
-  for (int off = 16; off > 0; off /= 2) v += __shfl_xor_sync(~0u, v, off);
-  __syncthreads();  // the last call's readers are done
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = v;
-  __syncthreads();
-  v = threadIdx.x % 32 < kThreads / 32 ? warps[threadIdx.x % 32] : 0;
-  for (int off = 16; off > 0; off /= 2) v += __shfl_xor_sync(~0u, v, off);
-  return v;
-}
-
 __global__ void RmsNormKernel(const float* x, const float* w, int64_t cols, float eps, float* y) {
   x += blockIdx.x * cols;
   y += blockIdx.x * cols;
   float squares = 0;
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) squares += x[c] * x[c];
-  const float scale = 1 / sqrtf(BlockSum(squares) / static_cast<float>(cols) + eps);
+  const float scale = 1 / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(cols) + eps);
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) y[c] = x[c] * scale * w[c];
 }
 
@@ -81,9 +70,9 @@ __global__ void LayerNormKernel(const float* x, const float* w, const float* b, 
   y += blockIdx.x * cols;
   float sum = 0, squares = 0;
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) sum += x[c];
-  const float mean = BlockSum(sum) / static_cast<float>(cols);
+  const float mean = BlockSum<kThreads>(sum) / static_cast<float>(cols);
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) squares += (x[c] - mean) * (x[c] - mean);
-  const float scale = 1 / sqrtf(BlockSum(squares) / static_cast<float>(cols) + eps);
+  const float scale = 1 / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(cols) + eps);
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
     y[c] = (x[c] - mean) * scale * w[c] + b[c];
   }

@@ -25,7 +25,8 @@ absl::Status Run(const Flags& flags, Report& report) {
       std::vector<double> total, forward;
       for (const StepReport& s : bench.log->steps) {
         if (s.prefill_tokens > 0 || s.decode_tokens != batch) continue;
-        total.push_back(s.plan_seconds + s.forward_seconds + s.sample_seconds);
+        total.push_back(s.plan_seconds + s.batch_seconds + s.forward_seconds + s.compress_seconds +
+                        s.sample_seconds);
         forward.push_back(s.forward_seconds);
       }
       if (total.empty()) {

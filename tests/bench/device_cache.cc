@@ -64,7 +64,7 @@ uint32_t CacheLayout::formats() const {
 
 DeviceCache::DeviceCache(Device& device, const KvGeometry& geometry, int64_t layers, int64_t batch,
                          int64_t rows, const CacheLayout& layout)
-    : geometry_(geometry), batch_(batch) {
+    : geometry_(geometry), query_rows_(batch * rows) {
   // Page formats in the order of the page table, then places in a random order.
   std::vector<Format> formats;
   std::vector<KvRun> runs;
@@ -97,9 +97,12 @@ DeviceCache::DeviceCache(Device& device, const KvGeometry& geometry, int64_t lay
   for (int64_t layer = 0; layer < layers; ++layer) {
     for (int64_t s = 0; s < batch; ++s) {
       const KvRun& run = runs[run_begin[s + 1] - 1];
-      const int last = run.tokens - 1, per_page = PageTokens(run.format);
-      slots.push_back({pages[layer * pages_per_layer_ + run.first_page + last / per_page],
-                       static_cast<uint32_t>(last % per_page)});
+      TESSERA_CHECK(rows <= run.tokens);
+      const int per_page = PageTokens(run.format);
+      for (auto t = static_cast<int>(run.tokens - rows); t < run.tokens; ++t) {
+        slots.push_back({pages[layer * pages_per_layer_ + run.first_page + t / per_page],
+                         static_cast<uint32_t>(t % per_page)});
+      }
     }
   }
   arena_ = device.ops().Allocate(bytes);
@@ -123,7 +126,7 @@ const int32_t* DeviceCache::query_begin() const {
 }
 
 const KvSlot* DeviceCache::last_slots(int64_t layer) const {
-  return reinterpret_cast<const KvSlot*>(slots_.get()) + layer * batch_;
+  return reinterpret_cast<const KvSlot*>(slots_.get()) + layer * query_rows_;
 }
 
 }  // namespace tessera::bench

@@ -38,13 +38,13 @@ class DeviceCache {
               int64_t rows, const CacheLayout& layout);
   KvLayerView Layer(int64_t layer) const;
   const int32_t* query_begin() const;  // [batch + 1], on the device
-  // Slots of the last run's last token of each sequence: where a decode step stores. RAW16 only.
+  // Slots of the last run's last `rows` tokens of each sequence: where a step stores. RAW16 only.
   const KvSlot* last_slots(int64_t layer) const;
 
  private:
   KvGeometry geometry_;
   Buffer arena_, pages_, runs_, run_begin_, query_begin_, slots_;
-  int64_t pages_per_layer_ = 0, batch_ = 0;
+  int64_t pages_per_layer_ = 0, query_rows_ = 0;
 };
 
 template <class T>

@@ -13,12 +13,16 @@ Command FirstTokenCommand();  // first_token.cc
 Command DecodeCommand();      // decode.cc
 Command PlanCommand();        // plan.cc
 Command StepCommand();        // step.cc
+Command PrefillCommand();     // prefill.cc
+Command VisionCommand();      // prefill.cc
+Command ServeCommand();       // serve.cc
 
 namespace {
 
 using MakeCommand = Command (*)();
-constexpr MakeCommand kCommands[] = {GemmCommand,   AttentionCommand, FirstTokenCommand,
-                                     DecodeCommand, PlanCommand,      StepCommand};
+constexpr MakeCommand kCommands[] = {GemmCommand,    AttentionCommand, FirstTokenCommand,
+                                     DecodeCommand,  PlanCommand,      StepCommand,
+                                     PrefillCommand, VisionCommand,    ServeCommand};
 
 std::vector<Flag> AllFlags(const Command& command) {
   std::vector<Flag> flags = command.flags;

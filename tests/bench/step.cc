@@ -10,38 +10,15 @@
 #include <functional>
 
 #include "absl/status/status.h"
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/llama.h"
 #include "tests/bench/device_cache.h"
+#include "tests/bench/repeated_weights.h"
 
 namespace tessera::bench {
 namespace {
-
-// Tensors of any shape, all views into one random block: producing 13 GB of numbers would take
-// longer than the benchmark. Norms are ones.
-class RepeatedWeights final : public TensorSource {
- public:
-  explicit RepeatedWeights(int64_t most) : block_(most), ones_(1 << 16, 0x3f80) {
-    FastRandom random(1);
-    for (uint16_t& b : block_) b = static_cast<uint16_t>(random.Next() < 0 ? 0xbc9e : 0x3c9e);
-    for (int64_t i = 0; i < most; i += 3) block_[i] ^= static_cast<uint16_t>(i * 37 & 0x7f);
-  }
-  absl::StatusOr<HostTensor> Find(absl::string_view name,
-                                  const std::vector<int64_t>& shape) override {
-    int64_t n = 1;
-    for (int64_t d : shape) n *= d;
-    const bool norm = absl::StrContains(name, "norm");
-    TESSERA_CHECK(n <= static_cast<int64_t>(norm ? ones_.size() : block_.size()));
-    return HostTensor{norm ? ones_.data() : block_.data(), DType::kBF16, shape};
-  }
-  bool Has(absl::string_view) const override { return true; }
-
- private:
-  std::vector<uint16_t> block_, ones_;  // bfloat16: +-0.0193 and near, 1
-};
 
 float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
@@ -132,13 +109,14 @@ absl::Status Run(const Flags& flags, Report& report) {
       step.positions = reinterpret_cast<const int32_t*>(positions_d.get());
       step.query_begin = cache.query_begin();
       step.logit_row = reinterpret_cast<const int32_t*>(rows_d.get());
-      step.formats = layout.formats();
-      step.most_rows = 1;
       if (layout.low_bits()) step.transform_rows = step.transform_sequences = ones_d.get();
       for (int64_t i = 0; i < config.layers; ++i) {
         step.slots.push_back(cache.last_slots(i % layers));
         step.kv.push_back(cache.Layer(i % layers));
       }
+      const AttentionOutline outline{
+          step.query_begin, batch, config.heads, step.kv.data(), config.layers,
+          layout.formats(), 1};
       const Buffer qkv = ops.Allocate(batch * qkv_cols * 4);
       device->Fill(qkv.get(), DType::kF32, batch * qkv_cols, 5);
       double host_seconds = 0;
@@ -146,14 +124,14 @@ absl::Status Run(const Flags& flags, Report& report) {
           flags,
           {[&](int64_t) {
              const auto begin = std::chrono::steady_clock::now();
+             ops.OutlineAttention(outline);
              decoder->Embed(step);
              decoder->Forward(step);
              host_seconds =
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
            },
            [&](int64_t) {
-             ops.OutlineAttention({step.query_begin, batch, config.heads, step.kv.data(),
-                                   config.layers, step.formats, 1});
+             ops.OutlineAttention(outline);
              for (int64_t i = 0; i < config.layers; ++i) {
                ops.PagedAttention(Floats(qkv), step.query_begin, step.transform_sequences, batch,
                                   config.heads, step.kv[i], Floats(out));

@@ -81,6 +81,7 @@ Outcome Serve(const char* text, const Prompt& prompt, int64_t arena_bytes, int r
       if (item.sequence->commit_due()) SetStats(*item.sequence);
       scheduler.Compress(item.sequence, mover, &preempted);
     }
+    scheduler.FinishMoves(mover);
     for (const StepPlan::Item& item : plan.items) {
       if (!item.sample) continue;
       item.sequence->tokens.push_back(1);

@@ -139,6 +139,30 @@ TEST(EnginePropertyTest, AnswersDoNotDependOnTheSchedule) {
   EXPECT_GT(cached, 0) << "prefix hits were meant to happen";
 }
 
+// Rows whose tokens the backend finds and rows whose logits come to the host, in one batch.
+TEST(EngineTest, GreedyAnswersDoNotDependOnWhereTheyAreFound) {
+  auto engine = TinyEngine(Options());
+  std::vector<Reader> readers(24);
+  for (int i = 0; i < 24; ++i) {
+    Request r = Endless(std::to_string(i), 20 + i / 4, 12, i / 4);
+    if (i % 4 == 1) r.top_logprobs = 2;
+    if (i % 4 == 2) r.stop.min_tokens = 6;
+    if (i % 4 == 3) r.sampling.logit_bias = {{5, 0.0f}};
+    ASSERT_TRUE(engine->Submit(std::move(r), readers[i].outbox(), nullptr).ok());
+  }
+  std::vector<Answer> answers;
+  for (Reader& reader : readers) answers.push_back(reader.ReadAll());
+  for (int i = 0; i < 24; i += 4) {
+    ASSERT_EQ(answers[i].ids.size(), 12u);
+    EXPECT_EQ(answers[i + 1].ids, answers[i].ids);
+    EXPECT_EQ(answers[i + 3].ids, answers[i].ids);
+    // The end of sequence is banned until six tokens are there.
+    if (std::find(answers[i].ids.begin(), answers[i].ids.end(), 2) == answers[i].ids.end()) {
+      EXPECT_EQ(answers[i + 2].ids, answers[i].ids);
+    }
+  }
+}
+
 TEST(EngineTest, UsageIsExact) {
   Checkpoint c;
   auto engine = TinyEngine(Options(), &c);

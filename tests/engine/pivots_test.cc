@@ -48,15 +48,19 @@ class Follower final : public LlavaModel {
       const std::vector<const PreparedImage*>& images) override {
     return model_->EncodeImages(images);
   }
-  const float* Forward(const Batch& batch, uint8_t* arena) override {
-    for (int layer = 0; layer < static_cast<int>(batch.layers.size()); ++layer) {
+  void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
+  void Forward(const Batch& batch, uint8_t* arena) override {
+    Batch::Layer arrays;
+    for (int layer = 0; layer < config().text.layers; ++layer) {
+      batch.fill_layer(layer, &arrays);
       for (int row = 0; row < batch.rows(); ++row) {
-        const KvSlot& slot = batch.layers[layer].slots[row];
+        const KvSlot& slot = arrays.slots[row];
         where_[{slot.page, slot.slot}] = {layer, batch.positions[row]};
       }
     }
-    return model_->Forward(batch, arena);
+    model_->Forward(batch, arena);
   }
+  Answers Finish() override { return model_->Finish(); }
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     for (const MoveBatch& batch : batches) {
       for (const TokenMove& move : batch.moves) {

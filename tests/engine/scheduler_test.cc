@@ -148,6 +148,7 @@ TEST(SchedulerTest, ChunksEndAtTheCommitAndAtWindowExits) {
     counts.push_back(plan.items[0].count);
     scheduler.Complete(plan.items[0]);
     const Compressed done = scheduler.Compress(&s, mover, &preempted);
+    scheduler.FinishMoves(mover);
     commits.push_back(done.committed);
     exits.push_back(static_cast<int>(done.exited_tokens));
   }

@@ -258,6 +258,16 @@ TEST(DummyWeightsTest, NormalByNameAndSeed) {
   }
 }
 
+TEST(DummyWeightsTest, AValueDependsOnItsPlaceAlone) {
+  // Large tensors are cut among threads, these two at different places.
+  const auto source = MakeDummyWeights(DType::kBF16, 1);
+  const std::vector<float> whole = Values(*source, "x.weight", {3 << 20 | 3});
+  std::vector<float> part = Values(*source, "x.weight", {2 << 20});
+  EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin()));
+  part = Values(*source, "x.weight", {1001});
+  EXPECT_TRUE(std::equal(part.begin(), part.end() - 1, whole.begin()));
+}
+
 TEST(DummyWeightsTest, NormsAreOneAndBiasesZero) {
   const auto source = MakeDummyWeights(DType::kBF16, 1);
   EXPECT_TRUE(source->Has("anything"));

@@ -137,7 +137,7 @@ TEST_P(AttentionTest, LargeScores) {
 
 TEST_P(AttentionTest, Vit) {
   for (int dim : {8, 64, 72}) {
-    for (int tokens : {1, 16, 17, 65}) {
+    for (int tokens : {1, 16, 17, 65, 128, 197}) {
       const int images = 2, heads = 3;
       Random random(tokens);
       const std::vector<float> qkv = random.Normals(images * tokens * 3 * heads * dim, 2);
@@ -147,9 +147,14 @@ TEST_P(AttentionTest, Vit) {
       float max = 0;
       for (float v : qkv) max = std::max(max, std::fabs(v));
       const double scores = double{max} * max * std::sqrt(dim);  // |q . k| / sqrt(dim) at most
-      const double e = AttentionBound(
-          ArithmeticOf(GetParam(), dim, 1, 1, false),
-          {.tokens = tokens, .scores = scores, .low = -scores, .high = scores, .value = max});
+      // On tensor cores several rows share a tile, and K and V are rounded to half as q is.
+      const double e =
+          AttentionBound(ArithmeticOf(GetParam(), dim, /*rows=*/2, 1, true), {.tokens = tokens,
+                                                                              .scores = scores,
+                                                                              .low = -scores,
+                                                                              .high = scores,
+                                                                              .value = max,
+                                                                              .low_bits = true});
       ExpectWithin(out, expected, std::vector<double>(out.size(), e),
                    "vit dim " + std::to_string(dim) + " tokens " + std::to_string(tokens));
     }

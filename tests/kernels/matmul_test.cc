@@ -175,6 +175,84 @@ TEST_P(MatMulTest, GluedParts) {
   }
 }
 
+// A prologue and the operation of that name: the same bits on the CPU; on a GPU within what another
+// order of the norm's sums, and the rounding to the weights' type, may change.
+TEST_P(MatMulTest, Prologues) {
+  const float eps = 1e-5f;
+  for (auto kind : {Prologue::kRmsNorm, Prologue::kLayerNorm, Prologue::kSwiGlu}) {
+    for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      for (int64_t rows : {3, 40, 70}) {
+        for (int64_t in : {67, 300}) {
+          const int64_t out = 33, wide = kind == Prologue::kSwiGlu ? 2 * in : in;
+          Random random(rows + in);
+          const Stored weight(random.Normals(in * out), dtype, false);
+          const std::vector<float> x = random.Normals(rows * wide, 2), scale = random.Normals(in),
+                                   shift = random.Normals(in);
+          std::vector<float> y(rows * out, NAN), expected = y, before(rows * in, NAN);
+          const Prologue p{kind, kind == Prologue::kSwiGlu ? nullptr : scale.data(),
+                           kind == Prologue::kLayerNorm ? shift.data() : nullptr, eps};
+          const Linear w = ops_->MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
+          ops_->MatMul(w, x.data(), rows, y.data(), Activation::kNone, nullptr, p);
+
+          Ops& separate = GetParam().cuda() ? *reference_ : *ops_;
+          if (kind == Prologue::kRmsNorm) {
+            separate.RmsNorm(x.data(), scale.data(), rows, in, eps, before.data());
+          } else if (kind == Prologue::kLayerNorm) {
+            separate.LayerNorm(x.data(), scale.data(), shift.data(), rows, in, eps, before.data());
+          } else {
+            separate.SwiGlu(x.data(), rows, in, before.data());
+          }
+          const Linear same = separate.MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
+          separate.MatMul(same, before.data(), rows, expected.data());
+          const std::string what = std::to_string(static_cast<int>(kind)) + " " + DTypeName(dtype) +
+                                   " " + std::to_string(rows) + "x" + std::to_string(in);
+          if (!GetParam().cuda()) {
+            ExpectSameBits(y, expected, what);
+            continue;
+          }
+          const bool rounds = !FloatActivations(dtype, rows, in);
+          const int terms = ActivationTerms(dtype, rows, GetParam().precise());
+          const double unit = dtype == DType::kF16 ? 0x1p-11 : 0x1p-8;
+          std::vector<double> bound(y.size());
+          for (int64_t r = 0; r < rows; ++r) {
+            // Errors of a norm's mean and scale: as in rows_test.cc, for sums in any order.
+            double mean = 0, sizes = 0, squares = 0;
+            for (int64_t k = 0; k < in; ++k) {
+              mean += kind == Prologue::kLayerNorm ? x[r * wide + k] / in : 0;
+              sizes += std::fabs(x[r * wide + k]) / in;
+            }
+            for (int64_t k = 0; k < in; ++k) squares += std::pow(x[r * wide + k] - mean, 2) / in;
+            const double inverse = 1 / std::sqrt(squares + eps);
+            const double mean_error =
+                kind == Prologue::kLayerNorm ? Gamma(in + 8) * sizes + kUnit * std::fabs(mean) : 0;
+            const double scale_error =
+                Gamma(in + 8) / 2 + 6 * kUnit + std::pow(mean_error * inverse, 2);
+            for (int64_t o = 0; o < out; ++o) {
+              double e = 0, all = 0;
+              for (int64_t k = 0; k < in; ++k) {
+                const double v = std::fabs(before[r * in + k]),
+                             size = std::fabs(weight[o * in + k]);
+                double d = 8 * kUnit * v;
+                if (kind != Prologue::kSwiGlu) {
+                  const double away = std::fabs(x[r * wide + k] - mean);
+                  d = std::fabs(scale[k]) * inverse *
+                          (mean_error + (away + mean_error) * scale_error) +
+                      2 * kUnit * v;
+                }
+                if (rounds) d += std::pow(unit, terms) * (v + d) + 0x1p-25;
+                e += size * d;
+                all += size * (v + d);
+              }
+              bound[r * out + o] = e + Gamma(4 * (in + terms)) * all;
+            }
+          }
+          ExpectWithin(y, expected, bound, what);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(MatMulTest, NoRowsDoesNothing) {
   const std::vector<float> w(16);
   const Linear linear = ops_->MakeLinear({{w.data(), nullptr, 4}}, 4, DType::kF32);

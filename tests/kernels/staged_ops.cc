@@ -38,16 +38,19 @@ class StagedOps final : public Ops {
   void CopyToHost(void* dst, const void* src, int64_t bytes) override {
     d_.CopyToHost(dst, src, bytes);
   }
+  Buffer AllocateStaging(int64_t bytes) override { return d_.AllocateStaging(bytes); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return d_.MakeLinear(parts, cols, dtype);
   }
 
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
-              const float* residual) override {
-    const Copy in(d_, x, rows * w.in);
+              const float* residual, const Prologue& prologue) override {
+    const Copy in(d_, x, rows * w.in * (prologue.kind == Prologue::kSwiGlu ? 2 : 1));
     const Copy<float> out(d_, y, rows * w.out);
     const Copy other(d_, residual == y ? nullptr : residual, rows * w.out);
-    d_.MatMul(w, in.get(), rows, out.get(), act, residual == y ? out.get() : other.get());
+    const Copy weight(d_, prologue.weight, w.in), bias(d_, prologue.bias, w.in);
+    d_.MatMul(w, in.get(), rows, out.get(), act, residual == y ? out.get() : other.get(),
+              {prologue.kind, weight.get(), bias.get(), prologue.eps});
     out.Back(y);
   }
 
@@ -98,6 +101,14 @@ class StagedOps final : public Ops {
     const Copy<float> out(d_, y, rows * cols);
     d_.SwiGlu(in.get(), rows, cols, out.get());
     out.Back(y);
+  }
+  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                     int32_t* ids) override {
+    const Copy in(d_, logits, rows * cols);
+    const Copy which(d_, banned, cols);
+    const Copy<int32_t> to(d_, ids, rows);
+    d_.LargestLogits(in.get(), rows, cols, which.get(), to.get());
+    to.Back(ids);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {

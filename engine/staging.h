@@ -1,0 +1,56 @@
+// The way of a step's small arrays to the device: packed into memory that the device reads by
+// itself, so that one copy takes many of them and no copy keeps the host waiting.
+//
+// Two sets of blocks take turns: while the device still reads what one step has staged, the next
+// step fills the other. Ownership: owns its blocks, which grow to what a step needs and stay.
+// Threads: one.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace tessera {
+
+class Staging {
+ public:
+  explicit Staging(Ops* ops) : ops_(ops) {}
+
+  // Begins a step: what the step before the last has staged is gone. Waits for the device if
+  // nothing has since then.
+  void Begin();
+  // A CopyToHost has returned in this step.
+  void Waited() { waited_ = true; }
+
+  // Where `values` will lie on the device (64-byte aligned), once Upload was called, until the step
+  // after the next begins.
+  template <class T>
+  T* Add(const std::vector<T>& values) {
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    const Place place = Reserve(bytes);
+    if (bytes > 0) std::memcpy(place.host, values.data(), bytes);
+    return reinterpret_cast<T*>(place.device);
+  }
+  // Sends what was added since the last call.
+  void Upload();
+
+ private:
+  struct Block {
+    Buffer host, device;
+    int64_t bytes = 0, used = 0, sent = 0;
+  };
+  struct Place {
+    uint8_t* host;
+    uint8_t* device;
+  };
+  Place Reserve(int64_t bytes);
+
+  Ops* ops_;
+  std::vector<Block> blocks_[2];
+  int turn_ = 0;
+  bool waited_ = true;
+};
+
+}  // namespace tessera

@@ -1,0 +1,15 @@
+// What the backends in host memory share of operations that need no instruction set.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace tessera {
+
+// out[rows, in] = the prologue's values of x, by the operations of `ops`.
+void ApplyPrologue(Ops& ops, const Prologue& prologue, const float* x, int64_t rows, int64_t in,
+                   float* out);
+
+// One row of Ops::LargestLogits.
+int32_t LargestLogit(const float* logits, int64_t cols, const uint8_t* banned);
+
+}  // namespace tessera

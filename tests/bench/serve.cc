@@ -1,0 +1,355 @@
+// tessera_bench serve: output tokens per second of the whole engine, LLaVA-1.5-7B with random
+// weights (or a checkpoint), by policy, sequences and shape of the requests.
+//
+// So many clients as there are sequences ask, each again when it is answered; every request has
+// other pictures and words, so no cache helps.
+// --requests=0, a steady state: the first requests begin as if they had been running, with part of
+// their answer in the prompt, evenly spread; measured is a stretch of --seconds after all of them
+// were given a token (or after --warmup).
+// --requests=N: N requests from the first submission to the last token.
+#include <cmath>
+#include <condition_variable>
+#include <deque>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/weights.h"
+#include "kernels/backend.h"
+#include "tests/bench/engine_fixture.h"
+#include "tests/bench/llava_7b.h"
+
+namespace tessera::bench {
+namespace {
+
+class ServeLog final : public Observer {
+ public:
+  struct Step {
+    absl::Time end;
+    StepReport report;
+    int running = 0, tokens = 0, preempted = 0, finished = 0;
+    int64_t kv_bytes = 0;
+  };
+
+  void OnFirstToken(const Request&, double) override {
+    ++now_.tokens;
+    MutexLock lock(mutex_);
+    ++first_tokens_;
+  }
+  void OnInterToken(double) override { ++now_.tokens; }
+  void OnPreempted(const Request&) override { ++now_.preempted; }
+  void OnFinished(const Request&, const Event&) override { ++now_.finished; }
+  void OnStep(const StepReport& report, const EngineLoad& load) override {
+    now_.end = absl::Now();
+    now_.report = report;
+    now_.running = load.running;
+    now_.kv_bytes = load.kv_bytes_used;
+    MutexLock lock(mutex_);
+    steps_.push_back(now_);
+    now_ = Step();
+  }
+
+  int first_tokens() const {
+    MutexLock lock(mutex_);
+    return first_tokens_;
+  }
+  // What was logged until now; logging starts again.
+  std::vector<Step> Take() {
+    MutexLock lock(mutex_);
+    first_tokens_ = 0;
+    return std::exchange(steps_, {});
+  }
+
+ private:
+  Step now_;  // the engine's thread
+  mutable Mutex mutex_;
+  std::vector<Step> steps_ TESSERA_GUARDED_BY(mutex_);
+  int first_tokens_ TESSERA_GUARDED_BY(mutex_) = 0;
+};
+
+struct Shape {
+  int images = 0, text = 0, output = 0;
+};
+
+struct Case {
+  std::shared_ptr<const Policy> policy;
+  int sequences = 0;
+  Shape shape;
+};
+
+struct Span {
+  absl::Time begin, end;
+  absl::Duration length() const { return end - begin; }
+};
+
+class Clients {
+ public:
+  Clients(Engine& engine, const Case& which, uint64_t seed)
+      : engine_(engine), case_(which), seed_(seed) {}
+
+  // Asks; `done` words of the answer are in the prompt already.
+  void Ask(int done) {
+    const Shape& shape = case_.shape;
+    const size_t index = boxes_.size();
+    boxes_.push_back(std::make_shared<Outbox>([this, index] {
+      MutexLock lock(mutex_);
+      ready_.push_back(index);
+      raised_.notify_all();
+    }));
+    Request r;
+    r.id = absl::StrCat("serve-", seed_, "-", index);
+    // RandomPictures writes a word behind every picture.
+    r.prompt = RandomPictures(engine_.model_config(), shape.images,
+                              shape.text - shape.images + done, seed_ << 32 | index);
+    r.stop.max_tokens = shape.output - done;
+    r.stop.ignore_eos = true;
+    r.policy = case_.policy;
+    r.bypass_prefix = true;
+    r.received = absl::Now();
+    const absl::Status status = engine_.Submit(std::move(r), boxes_.back(), nullptr);
+    if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
+    ++live_;
+  }
+
+  // Takes what has come, waiting for at most `longest`; returns how many answers have ended.
+  int Read(absl::Duration longest) {
+    std::deque<size_t> ready;
+    {
+      std::unique_lock<Mutex> lock(mutex_);
+      if (ready_.empty()) raised_.wait_for(lock, absl::ToChronoNanoseconds(longest));
+      ready.swap(ready_);
+    }
+    int ended = 0;
+    for (const size_t index : ready) {
+      while (const std::optional<Event> event = boxes_[index]->Take(absl::Now())) {
+        if (!event->done) continue;
+        TESSERA_CHECK(event->status.ok() || stopping_);
+        ++ended;
+      }
+    }
+    live_ -= ended;
+    return ended;
+  }
+
+  // Cancels what still runs and waits for it.
+  void Stop() {
+    stopping_ = true;
+    for (const auto& box : boxes_) box->Cancel();
+    while (live_ > 0) Read(absl::Milliseconds(10));
+  }
+  int live() const { return live_; }
+  int asked() const { return static_cast<int>(boxes_.size()); }
+
+ private:
+  Engine& engine_;
+  const Case& case_;
+  uint64_t seed_;
+  std::vector<std::shared_ptr<Outbox>> boxes_;
+  int live_ = 0;
+  bool stopping_ = false;
+  Mutex mutex_;
+  std::condition_variable_any raised_;
+  std::deque<size_t> ready_ TESSERA_GUARDED_BY(mutex_);
+};
+
+// Runs one case and returns the stretch of time that counts.
+Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
+             absl::Duration seconds, uint64_t seed, ServeLog& log) {
+  const double batch_tokens = engine.options().max_batch_tokens;
+  Clients clients(engine, c, seed);
+  Span span;
+  span.begin = absl::Now();
+  if (requests > 0) {
+    for (int i = 0; i < std::min(requests, c.sequences); ++i) clients.Ask(0);
+    while (clients.live() > 0) {
+      const int ended = clients.Read(absl::Milliseconds(100));
+      for (int i = 0; i < ended && clients.asked() < requests; ++i) clients.Ask(0);
+    }
+    span.end = absl::Now();
+    return span;
+  }
+  const absl::Time latest = span.begin + warmup;
+  // While the last prompts are still computed the first sequences decode: `ahead` steps, which must
+  // not bring them out of step.
+  const double tokens = c.shape.text +
+                        double(engine.model_config().tokens_per_image()) * c.shape.images +
+                        0.5 * c.shape.output;
+  const double ahead = c.sequences * tokens / (batch_tokens - 0.5 * c.sequences);
+  for (int i = 0; i < c.sequences; ++i) {
+    const double place = (i + 0.5) / c.sequences;
+    const double done = place * c.shape.output - (1 - place) * ahead;
+    const double turn = std::floor(done / c.shape.output) * c.shape.output;
+    clients.Ask(static_cast<int>(std::min(done - turn, c.shape.output - 1.0)));
+  }
+  span.end = absl::InfiniteFuture();
+  while (absl::Now() < span.end) {
+    const int ended = clients.Read(absl::Milliseconds(20));
+    for (int i = 0; i < ended; ++i) clients.Ask(0);
+    if (span.end == absl::InfiniteFuture() &&
+        (log.first_tokens() >= c.sequences || absl::Now() > latest)) {
+      span.begin = absl::Now();
+      span.end = span.begin + seconds;
+    }
+  }
+  clients.Stop();
+  return span;
+}
+
+// One row of the report: the steps of the span, all or those that only decode.
+void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool decodes_only,
+              const Case& c, Report& report) {
+  double seconds = 0, running = 0;
+  int64_t count = 0, tokens = 0, rows = 0, prefill = 0, preempted = 0, finished = 0, peak = 0;
+  StepReport sum;
+  for (size_t i = 1; i < steps.size(); ++i) {
+    const ServeLog::Step& s = steps[i];
+    if (steps[i - 1].end < span.begin || s.end > span.end) continue;
+    peak = std::max(peak, s.kv_bytes);
+    preempted += s.preempted;
+    finished += s.finished;
+    const StepReport& r = s.report;
+    if (decodes_only && (r.prefill_tokens > 0 || r.vision_seconds > 1e-3)) continue;
+    const double step = absl::ToDoubleSeconds(s.end - steps[i - 1].end);
+    seconds += step;
+    running += s.running * step;
+    ++count;
+    tokens += s.tokens;
+    rows += r.prefill_tokens + r.decode_tokens;
+    prefill += r.prefill_tokens;
+    sum.plan_seconds += r.plan_seconds;
+    sum.vision_seconds += r.vision_seconds;
+    sum.batch_seconds += r.batch_seconds;
+    sum.forward_seconds += r.forward_seconds;
+    sum.compress_seconds += r.compress_seconds;
+    sum.sample_seconds += r.sample_seconds;
+  }
+  const double per_step = 1e3 / static_cast<double>(std::max<int64_t>(count, 1));
+  const double rest = seconds - sum.plan_seconds - sum.vision_seconds - sum.batch_seconds -
+                      sum.forward_seconds - sum.compress_seconds - sum.sample_seconds;
+  report.Row()
+      .Text("policy", c.policy->Text())
+      .Text("request", absl::StrCat(c.shape.images, "x", c.shape.text, "x", c.shape.output))
+      .Text("steps", decodes_only ? "decode" : "all")
+      .Number("tokens/s", seconds > 0 ? static_cast<double>(tokens) / seconds : 0, 0)
+      .Number("running", seconds > 0 ? running / seconds : 0, 1)
+      .Number("peak GB", static_cast<double>(peak) * 1e-9, 1)
+      .Number("step ms", seconds * per_step, 2)
+      .Number("plan", sum.plan_seconds * per_step, 2)
+      .Number("vision", sum.vision_seconds * per_step, 2)
+      .Number("batch", sum.batch_seconds * per_step, 2)
+      .Number("forward", sum.forward_seconds * per_step, 2)
+      .Number("compress", sum.compress_seconds * per_step, 2)
+      .Number("sample", sum.sample_seconds * per_step, 2)
+      .Number("rest", rest * per_step, 2)
+      .Number("rows", static_cast<double>(rows) * per_step * 1e-3, 0)
+      .Number("prefill/s", seconds > 0 ? static_cast<double>(prefill) / seconds : 0, 0)
+      .Number("steps run", static_cast<double>(count), 0)
+      .Number("ended", static_cast<double>(finished), 0)
+      .Number("preempted", static_cast<double>(preempted), 0);
+}
+
+absl::StatusOr<Shape> ParseShape(absl::string_view text) {
+  Shape s;
+  const std::vector<std::string> numbers = absl::StrSplit(text, 'x');
+  if (numbers.size() != 3 || !absl::SimpleAtoi(numbers[0], &s.images) ||
+      !absl::SimpleAtoi(numbers[1], &s.text) || !absl::SimpleAtoi(numbers[2], &s.output) ||
+      s.images < 0 || s.text <= s.images || s.output <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not IMAGESxTEXTxOUTPUT"));
+  }
+  return s;
+}
+
+absl::StatusOr<std::vector<Case>> ParseCases(const Flags& flags) {
+  std::vector<Case> cases;
+  for (const absl::string_view text : absl::StrSplit(flags.Text("shape"), ',')) {
+    ASSIGN_OR_RETURN(const Shape shape, ParseShape(text));
+    for (const absl::string_view part : absl::StrSplit(flags.Text("policy"), ';')) {
+      const std::pair<std::string, std::string> halves = absl::StrSplit(part, '@');
+      Case c;
+      c.shape = shape;
+      if (!absl::SimpleAtoi(halves.second, &c.sequences) || c.sequences <= 0) {
+        return absl::InvalidArgumentError(absl::StrCat("\"", part, "\" is not POLICY@SEQUENCES"));
+      }
+      ASSIGN_OR_RETURN(c.policy, ParsePolicy(halves.first));
+      cases.push_back(c);
+    }
+  }
+  return cases;
+}
+
+absl::Status Run(const Flags& flags, Report& report) {
+  ASSIGN_OR_RETURN(const std::vector<Case> cases, ParseCases(flags));
+  int requests = 0;
+  if (!absl::SimpleAtoi(flags.Text("requests"), &requests) || requests < 0) {
+    return absl::InvalidArgumentError("--requests is a number");
+  }
+  EngineOptions options;
+  options.kv_cache_bytes = flags.Number("kv_cache_bytes");
+  options.prefix_cache = false;
+  options.stall_timeout = absl::InfiniteDuration();
+  for (const Case& c : cases) options.max_sequences = std::max(options.max_sequences, c.sequences);
+  options.max_queue = options.max_sequences + 1;
+  options.max_batch_tokens =
+      std::max(static_cast<int>(flags.Number("batch_tokens")), options.max_sequences);
+
+  const absl::Time start = absl::Now();
+  ModelConfig config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<TensorSource> weights;
+  if (const std::string& dir = flags.Text("model"); dir == "llava-1.5-7b") {
+    config = Llava7b();
+    tokenizer = MakeWordTokenizer(config.text.vocab);
+    weights = MakeDummyWeights(config.dtype, 1);
+  } else {
+    ASSIGN_OR_RETURN(config, LoadModelConfig(dir));
+    ASSIGN_OR_RETURN(tokenizer, Tokenizer::Load(dir));
+    ASSIGN_OR_RETURN(weights, OpenSafetensors(dir));
+  }
+  ASSIGN_OR_RETURN(auto ops, MakeBackend(flags.Text("device"), {}));
+  ASSIGN_OR_RETURN(auto model,
+                   LlavaModel::Load(config, *weights, std::move(ops), options.max_batch_tokens));
+  std::fprintf(stderr, "weights made and uploaded in %.1f s\n",
+               absl::ToDoubleSeconds(absl::Now() - start));
+  weights.reset();
+  ServeLog log;
+  Engine engine(std::move(model), tokenizer, options, &log);
+  const auto warmup = absl::Seconds(flags.Number("warmup"));
+  const auto seconds = absl::Seconds(flags.Number("seconds"));
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const Span span = RunCase(engine, cases[i], requests, warmup, seconds, i + 1, log);
+    // The last step's report may still be on its way.
+    while (engine.Load().running > 0) absl::SleepFor(absl::Milliseconds(1));
+    const std::vector<ServeLog::Step> steps = log.Take();
+    for (const bool decodes_only : {false, true}) {
+      Describe(steps, span, decodes_only, cases[i], report);
+    }
+    if (requests > 0) {
+      std::fprintf(stderr, "%s: %d requests in %.2f s, %.0f output tokens/s from end to end\n",
+                   cases[i].policy->Text().c_str(), requests, absl::ToDoubleSeconds(span.length()),
+                   requests * double(cases[i].shape.output) / absl::ToDoubleSeconds(span.length()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command ServeCommand() {
+  return {
+      .name = "serve",
+      .help = "output tokens per second of the whole engine by policy (milliseconds a step)",
+      .flags = {{"model", "llava-1.5-7b",
+                 "random weights of that size, or a checkpoint's directory"},
+                {"device", "cuda", "cpu, cuda or reference"},
+                {"policy", "none@96;akvq@384", "POLICY@SEQUENCES, joined by ';'"},
+                {"shape", "1x44x1024", "IMAGESxTEXTxOUTPUT of a request, joined by ','"},
+                {"kv_cache_bytes", "60129542144", "of the arena"},
+                {"batch_tokens", "2048", "rows of one step"},
+                {"requests", "0", "how many; 0: a steady state"},
+                {"warmup", "60", "seconds after which a steady state is measured at the latest"},
+                {"seconds", "15", "of a steady state that count"}},
+      .run = Run};
+}
+
+}  // namespace tessera::bench
