@@ -1,8 +1,8 @@
 // What KV policies may read of the forward pass over a prompt: what they ask for, and what they
 // get.
 //
-// The engine computes only what is asked for, keeps it until the commit, and computes it again
-// after a preemption. Sources: pivots.h and flashcache.cc in policies/. Threads: plain values.
+// The engine computes only what is asked for, keeps it until the commit (attention_steps: to the
+// end), and computes it again after a preemption. Sources: policies/. Threads: plain values.
 #pragma once
 
 #include <algorithm>

@@ -4,11 +4,11 @@
 // it would be empty; Extend and Shrink move its end. Until its commit a layer has no other run.
 // Commit moves, layer by layer, what a policy keeps into *closed* runs, one a format in the order
 // of formats (where a format has headers: one an image), and the window into fresh pages, so that
-// its front stays on a page border; later ExitWindow moves the oldest 32 tokens at a time. Layers
-// need not be alike: each holds its own tokens, in ascending order inside a run, with their logical
-// positions.
+// its front stays on a page border; later ExitWindow moves the oldest 32 tokens at a time, or Evict
+// compacts the open run. Layers need not be alike: each holds its own tokens, in ascending order
+// inside a run, with their logical positions.
 //
-// Commit and ExitWindow do bookkeeping only. They name the moves of the bytes, and keep the pages
+// Commit, ExitWindow and Evict do bookkeeping only: they name the moves of bytes, and keep the pages
 // that were read ("retired") until FinishMoves: MoveTokens must have been issued before it. Shared
 // pages are read and let go, never written. A run is never empty. Ownership: holds one reference to
 // each of its pages; Release or the destructor gives them back. The arena must outlive it.

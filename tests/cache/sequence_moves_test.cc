@@ -124,6 +124,68 @@ TEST(SequenceMoves, ExitInAFullArenaFailsCleanlyAndIsMadeUpFor) {
   EXPECT_TRUE(AuditCache(arena, nullptr, {&cache}).ok());
 }
 
+TEST(SequenceMoves, EvictionMovesWhatFollowsTheFirstGap) {
+  Arena arena(2 * kSlabBytes, kGeometry);
+  SequenceCache cache(&arena);
+  FakeMemory memory;
+  ASSERT_TRUE(cache.Extend(70));
+  memory.Write(cache, 1, 0, 70);
+  const std::vector<PageId> before = cache.runs(0)[0].pages;
+  for (const PageId page : before) arena.Ref(page);  // somebody else reads them
+  std::vector<int32_t> kept = All(70);
+  for (const int32_t gone : {69, 41, 40, 20}) kept.erase(kept.begin() + gone);
+  for (int layer = 0; layer < 3; ++layer) {
+    std::vector<MoveBatch> moves;
+    ASSERT_TRUE(cache.Evict(layer, kept, std::vector<uint8_t>(41, 1), &moves));
+    EXPECT_EQ(cache.retired().size(), 4u);  // the first page stays
+    ASSERT_EQ(moves.size(), 1u);
+    EXPECT_EQ(moves[0].moves.size(), 50u);
+    memory.Run(moves, arena);
+    cache.FinishMoves();
+    EXPECT_EQ(cache.stored(layer), 66);
+  }
+  const tessera::Run& run = cache.runs(0)[0];
+  EXPECT_EQ(run.Positions(), kept);
+  EXPECT_EQ(run.pages[0], before[0]);
+  EXPECT_EQ(arena.RefCount(before[0]), 2);
+  EXPECT_EQ(arena.RefCount(before[1]), 1);
+  EXPECT_EQ(cache.evicted().vision, 3 * 2);
+  EXPECT_EQ(cache.evicted().text, 3 * 2);
+  // It goes on where it was, and can lose its end without a move.
+  ASSERT_TRUE(cache.Extend(30));
+  memory.Write(cache, 1, 70, 30);
+  memory.Verify(cache, 1);
+  std::vector<MoveBatch> none;
+  ASSERT_TRUE(cache.Evict(0, All(80), {}, &none));
+  ASSERT_TRUE(cache.Evict(1, All(96), {}, &none));  // everything stays
+  EXPECT_TRUE(none.empty());
+  EXPECT_EQ(cache.retired().size(), 1u);
+  cache.FinishMoves();
+  memory.Verify(cache, 1);
+  EXPECT_EQ(cache.stored(0), 80);
+  EXPECT_EQ(cache.stored(1), 96);
+  for (const PageId page : before) arena.Unref(page);
+  EXPECT_TRUE(AuditCache(arena, nullptr, {&cache}).ok());
+}
+
+TEST(SequenceMoves, EvictionInAFullArenaFailsCleanly) {
+  Arena arena(kSlabBytes, kGeometry);
+  SequenceCache cache(&arena);
+  ASSERT_TRUE(cache.Extend(21 * 16));  // 63 of 64 pages
+  const auto before = State(cache);
+  const std::vector<int32_t> all = All(21 * 16);
+  std::vector<MoveBatch> moves;
+  EXPECT_FALSE(cache.Evict(0, absl::MakeConstSpan(all).subspan(1), {}, &moves));
+  EXPECT_TRUE(moves.empty());
+  EXPECT_EQ(State(cache), before);
+  EXPECT_EQ(cache.stored(0), 21 * 16);
+  EXPECT_EQ(arena.used_bytes(), cache.bytes());
+  EXPECT_TRUE(AuditCache(arena, nullptr, {&cache}).ok());
+  EXPECT_TRUE(cache.Evict(0, absl::MakeConstSpan(all).last(16), {}, &moves));
+  cache.FinishMoves();
+  EXPECT_TRUE(AuditCache(arena, nullptr, {&cache}).ok());
+}
+
 TEST(SequenceMoves, SharedPagesAreReadAndLetGo) {
   Arena arena(8 * kSlabBytes, kGeometry);
   SequenceCache first(&arena), second(&arena);
