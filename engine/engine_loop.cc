@@ -136,7 +136,10 @@ bool Engine::Loop::Step() {
   const absl::Time start = absl::Now();
   const StepPlan plan = scheduler_.Plan();
   for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
-  if (plan.items.empty()) return false;
+  if (plan.items.empty()) {
+    Deliver();
+    return false;
+  }
 
   StepReport report;
   const absl::Time planned = absl::Now();
@@ -152,6 +155,7 @@ bool Engine::Loop::Step() {
   const absl::Time made = absl::Now();
   report.held_slopes = -model_->ops().held_slopes();
   model_->Forward(batch, arena_memory_.get());
+  Deliver();
   // While the device works, unless a commit may wait for what the step measures.
   const bool measures = !batch.peak_rows.empty() || !batch.column_jobs.empty();
   absl::Duration compressing;
@@ -213,6 +217,7 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
     }
   }
   if (images.empty()) return;
+  Deliver();  // this may take long
   const absl::Time start = absl::Now();
   const auto encoded = model_->EncodeImages(images);
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
@@ -264,7 +269,10 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.transform_rows.clear();
     batch.transform_sequences.clear();
   }
-  batch.fill_layer = [&plan](int layer, Batch::Layer* out) { FillLayer(plan, layer, out); };
+  batch.fill_layer = [this, &plan](int layer, Batch::Layer* out) {
+    if (layer == 1) Deliver();  // the device has the first layer to work on
+    FillLayer(plan, layer, out);
+  };
   return batch;
 }
 
@@ -341,12 +349,18 @@ void Engine::Loop::Emit(const StepPlan& plan, LlavaModel::Answers answers) {
     if (event.done) {
       Finish(g, std::move(event), now);
     } else {
-      g.outbox().Put(std::move(event), now);
+      deliveries_.push_back({&g, std::move(event), now});
     }
   }
 }
 
+void Engine::Loop::Deliver() {
+  for (Delivery& d : deliveries_) d.to->outbox().Put(std::move(d.event), d.drawn);
+  deliveries_.clear();
+}
+
 void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
+  Deliver();  // what this one was not yet told comes first
   const Request& request = generation.request();
   event.done = true;
   Usage& usage = event.usage = generation.MakeUsage();

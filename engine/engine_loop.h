@@ -47,6 +47,11 @@ class Engine::Loop : private TokenMover {
     std::shared_ptr<Outbox> outbox;
     absl::Time submitted;
   };
+  struct Delivery {
+    Generation* to;
+    Event event;
+    absl::Time drawn;
+  };
 
   // --- the loop's thread
   void Main();
@@ -65,6 +70,8 @@ class Engine::Loop : private TokenMover {
   absl::Duration Complete(const StepPlan& plan, StepReport* step);
   void Move(const std::vector<MoveBatch>& batches) override;
   void Emit(const StepPlan& plan, LlavaModel::Answers answers);
+  // Tells the readers: a few microseconds each, so that it waits until the device works again.
+  void Deliver();
   void Finish(Generation& generation, Event event, absl::Time now);
   Generation& Of(const Sequence* sequence) { return *by_sequence_.at(sequence); }
   Digest FeatureKey(const Request& request, const PreparedImage& image) const;
@@ -89,7 +96,8 @@ class Engine::Loop : private TokenMover {
   std::unordered_map<const Sequence*, Generation*> by_sequence_;
   int64_t arrivals_ = 0;
   std::vector<float> row_logits_;
-  absl::Duration move_time_;  // of this step's moves
+  std::vector<Delivery> deliveries_;  // of the last step; those that end are told at once
+  absl::Duration move_time_;          // of this step's moves
 
   // Any thread.
   mutable Mutex mutex_;

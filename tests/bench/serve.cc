@@ -4,9 +4,10 @@
 // So many clients as there are sequences ask, each again when it is answered; every request has
 // other pictures and words, so no cache helps.
 // --requests=0, a steady state: the first requests begin as if they had been running, with part of
-// their answer in the prompt, evenly spread; measured is a stretch of --seconds after all of them
-// were given a token (or after --warmup).
+// their answer in the prompt, evenly spread; measured is a stretch of --seconds from when at most
+// one in 50 still waits for a first token (or after --warmup).
 // --requests=N: N requests from the first submission to the last token.
+#include <algorithm>
 #include <cmath>
 #include <condition_variable>
 #include <deque>
@@ -32,11 +33,7 @@ class ServeLog final : public Observer {
     int64_t kv_bytes = 0;
   };
 
-  void OnFirstToken(const Request&, double) override {
-    ++now_.tokens;
-    MutexLock lock(mutex_);
-    ++first_tokens_;
-  }
+  void OnFirstToken(const Request&, double) override { ++now_.tokens; }
   void OnInterToken(double) override { ++now_.tokens; }
   void OnPreempted(const Request&) override { ++now_.preempted; }
   void OnFinished(const Request&, const Event&) override { ++now_.finished; }
@@ -50,22 +47,16 @@ class ServeLog final : public Observer {
     now_ = Step();
   }
 
-  int first_tokens() const {
-    MutexLock lock(mutex_);
-    return first_tokens_;
-  }
   // What was logged until now; logging starts again.
   std::vector<Step> Take() {
     MutexLock lock(mutex_);
-    first_tokens_ = 0;
     return std::exchange(steps_, {});
   }
 
  private:
   Step now_;  // the engine's thread
-  mutable Mutex mutex_;
+  Mutex mutex_;
   std::vector<Step> steps_ TESSERA_GUARDED_BY(mutex_);
-  int first_tokens_ TESSERA_GUARDED_BY(mutex_) = 0;
 };
 
 struct Shape {
@@ -109,8 +100,11 @@ class Clients {
     r.received = absl::Now();
     const absl::Status status = engine_.Submit(std::move(r), boxes_.back(), nullptr);
     if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
+    started_.push_back(false);
     ++live_;
   }
+  // Asked, and given nothing yet.
+  int64_t unanswered() const { return std::count(started_.begin(), started_.end(), false); }
 
   // Takes what has come, waiting for at most `longest`; returns how many answers have ended.
   int Read(absl::Duration longest) {
@@ -123,6 +117,7 @@ class Clients {
     int ended = 0;
     for (const size_t index : ready) {
       while (const std::optional<Event> event = boxes_[index]->Take(absl::Now())) {
+        started_[index] = true;
         if (!event->done) continue;
         TESSERA_CHECK(event->status.ok() || stopping_);
         ++ended;
@@ -146,6 +141,7 @@ class Clients {
   const Case& case_;
   uint64_t seed_;
   std::vector<std::shared_ptr<Outbox>> boxes_;
+  std::vector<bool> started_;
   int live_ = 0;
   bool stopping_ = false;
   Mutex mutex_;
@@ -155,7 +151,7 @@ class Clients {
 
 // Runs one case and returns the stretch of time that counts.
 Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
-             absl::Duration seconds, uint64_t seed, ServeLog& log) {
+             absl::Duration seconds, uint64_t seed) {
   const double batch_tokens = engine.options().max_batch_tokens;
   Clients clients(engine, c, seed);
   Span span;
@@ -187,7 +183,7 @@ Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
     const int ended = clients.Read(absl::Milliseconds(20));
     for (int i = 0; i < ended; ++i) clients.Ask(0);
     if (span.end == absl::InfiniteFuture() &&
-        (log.first_tokens() >= c.sequences || absl::Now() > latest)) {
+        (clients.unanswered() * 50 <= c.sequences || absl::Now() > latest)) {
       span.begin = absl::Now();
       span.end = span.begin + seconds;
     }
@@ -317,7 +313,7 @@ absl::Status Run(const Flags& flags, Report& report) {
   const auto warmup = absl::Seconds(flags.Number("warmup"));
   const auto seconds = absl::Seconds(flags.Number("seconds"));
   for (size_t i = 0; i < cases.size(); ++i) {
-    const Span span = RunCase(engine, cases[i], requests, warmup, seconds, i + 1, log);
+    const Span span = RunCase(engine, cases[i], requests, warmup, seconds, i + 1);
     // The last step's report may still be on its way.
     while (engine.Load().running > 0) absl::SleepFor(absl::Milliseconds(1));
     const std::vector<ServeLog::Step> steps = log.Take();
