@@ -60,7 +60,7 @@ if $sanitizer; then
   if command -v compute-sanitizer >/dev/null; then
     check "memcheck" memcheck.log compute-sanitizer --tool memcheck --error-exitcode 9 \
       "$binaries/tessera_tests" \
-      --gtest_filter='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda'
+      --gtest_filter='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
   else
     summary+=("skipped memcheck: compute-sanitizer is not there")
   fi

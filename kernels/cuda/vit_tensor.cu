@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
   const int64_t to_value = int64_t{heads} * kDim, stride = 3 * to_value;
   qkv += int64_t{blockIdx.z} * tokens * stride + head * kDim;
   out += (int64_t{blockIdx.z} * tokens * heads + head) * kDim;
-  const int first = blockIdx.x * kQueries + threadIdx.x / 32 * 16 + lane / 4;
+  const int warp_first = blockIdx.x * kQueries + threadIdx.x / 32 * 16;
+  const int first = warp_first + lane / 4;
 
   WarpRows<kDim> warp;
 #pragma unroll
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
       held.Load(qkv + to_value, to_value, stride, begin + kTile, tokens);
     }
     const Tile tile = {Format::kRaw16, nullptr, begin, min(kTile, tokens - begin)};
-    warp.Add(tile, keys(buffer), values(buffer));
+    if (warp_first < tokens) warp.Add(tile, keys(buffer), values(buffer));
   }
 
   warp.Finish(false);
