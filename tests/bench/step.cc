@@ -50,7 +50,7 @@ absl::Status Run(const Flags& flags, Report& report) {
   Ops& ops = device->ops();
   LlamaConfig config;  // LLaVA-1.5-7B: Vicuna-7B with 64 more words
   config.vocab = 32064;
-  config.max_positions = 4096;
+  config.max_positions = 16384;  // longer contexts than the model was trained for take as long
   if (flags.Text("model") == "13b") {
     config.hidden = 5120, config.intermediate = 13824, config.layers = config.heads = 40;
     config.kv_heads = 40;
