@@ -41,8 +41,10 @@ absl::Status CheckUnixFree(const Address& address) {
 }  // namespace
 
 bool Address::loopback() const {
+  // "127.example.com" is a name, of any machine.
   return !unix_path.empty() || host == "localhost" || host == "::1" ||
-         absl::StartsWith(host, "127.");
+         (absl::StartsWith(host, "127.") &&
+          host.find_first_not_of("0123456789.") == std::string::npos);
 }
 
 absl::StatusOr<Address> ParseAddress(absl::string_view text) {

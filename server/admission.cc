@@ -1,9 +1,12 @@
 #include "server/admission.h"
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace tessera {
 
@@ -18,18 +21,44 @@ absl::Status TooManyToPrepare() {
                     reason::kQueueFull, absl::Seconds(1));
 }
 
-absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const v1::GenerateRequest& in,
-                                     absl::Time received, absl::Time deadline) {
+namespace {
+
+// The limits of the caller's token, and a cache of its own.
+absl::Status ApplyGrant(const ServiceContext& services, const Grant& grant,
+                        const v1::GenerateRequest& in, Request* request) {
+  const TenantLimits& limits = grant.limits();
+  if (limits.max_tokens > 0 && in.stopping().max_tokens() > limits.max_tokens) {
+    services.metrics->CountRefusal("max_tokens");
+    return NotAllowed(
+        absl::StrCat("stopping.max_tokens: this token may ask for at most ", limits.max_tokens));
+  }
+  for (const std::string& name : PolicyNames(request->policy->Text())) {
+    const auto& may = limits.policies;
+    if (may.empty() || std::binary_search(may.begin(), may.end(), name)) continue;
+    services.metrics->CountRefusal("policy");
+    return NotAllowed(absl::StrCat("kv_policy.text: this token may not use ", name,
+                                   "; it may use: ", absl::StrJoin(may, ", ")));
+  }
+  request->salt = grant.Salt(request->salt);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
+                                     const v1::GenerateRequest& in, absl::Time received,
+                                     absl::Time deadline) {
   RETURN_IF_ERROR(services.lifecycle->CheckAccepting(received));
   ASSIGN_OR_RETURN(Request request, ConvertRequest(in, services.convert));
+  RETURN_IF_ERROR(ApplyGrant(services, grant, in, &request));
   RETURN_IF_ERROR(ConvertPrompt(in, services.convert).status());
   request.received = received;
   request.deadline = deadline;
   return request;
 }
 
-absl::Status BuildPrompt(const ServiceContext& services, const v1::GenerateRequest& in,
-                         Request* request) {
+absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
+                         const v1::GenerateRequest& in, Request* request) {
   const Runtime& runtime = *services.runtime;
   const absl::Time start = absl::Now();
   ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
@@ -40,8 +69,10 @@ absl::Status BuildPrompt(const ServiceContext& services, const v1::GenerateReque
     request->image_decode_seconds = absl::ToDoubleSeconds(absl::Now() - start);
     services.metrics->ObserveImageDecode(request->image_decode_seconds);
   }
-  RETURN_IF_ERROR(
-      SetMaxTokens(in, runtime.context_tokens, services.config->default_max_tokens, request));
+  const int allowed = grant.limits().max_tokens;
+  const int by_default = services.config->default_max_tokens;
+  RETURN_IF_ERROR(SetMaxTokens(in, runtime.context_tokens,
+                               allowed > 0 ? std::min(allowed, by_default) : by_default, request));
   RETURN_IF_ERROR(SetCommitPoint(in, request));
   return Validate(request->sampling, request->stop);
 }

@@ -21,12 +21,13 @@ std::string NewRequestId();
 absl::Status TooManyToPrepare();
 
 // Cheap checks (views only), before the request waits for a worker: whether work is taken now, and
-// every field that needs neither a picture nor the tokenizer.
-absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const v1::GenerateRequest& in,
-                                     absl::Time received, absl::Time deadline);
+// every field that needs neither a picture nor the tokenizer, within what the caller's token bears.
+absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
+                                     const v1::GenerateRequest& in, absl::Time received,
+                                     absl::Time deadline);
 
 // On a worker: decodes the pictures, builds the prompt and fills what depends on its length.
-absl::Status BuildPrompt(const ServiceContext& services, const v1::GenerateRequest& in,
-                         Request* request);
+absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
+                         const v1::GenerateRequest& in, Request* request);
 
 }  // namespace tessera

@@ -88,6 +88,8 @@ absl::Status CheckTimes(const ServerConfig& c) {
   };
   const Row kRows[] = {
       {"max_connection_age", c.max_connection_age, absl::Seconds(1), absl::InfiniteDuration()},
+      {"handshake_timeout", c.handshake_timeout, absl::Milliseconds(10), absl::Hours(1)},
+      {"idle_timeout", c.idle_timeout, absl::Milliseconds(10), absl::InfiniteDuration()},
       {"max_request_time", c.max_request_time, absl::Milliseconds(1), absl::InfiniteDuration()},
       {"stall_timeout", c.stall_timeout, absl::Milliseconds(100), absl::Hours(24)},
       {"drain_delay", c.drain_delay, absl::ZeroDuration(), absl::Hours(1)},
@@ -104,36 +106,57 @@ absl::Status CheckTimes(const ServerConfig& c) {
   return absl::OkStatus();
 }
 
+enum class Traffic { kRequests, kAdmin, kMetrics };
+
 absl::Status CheckListener(const ServerConfig& c, const char* flag, const std::string& value,
-                           bool carries_requests) {
+                           Traffic traffic) {
   absl::StatusOr<Address> address = ParseAddress(value);
   if (!address.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", address.status().message()));
   }
-  if (carries_requests && !address->loopback() && !c.insecure_listen_any) {
+  if (address->loopback()) return absl::OkStatus();
+  if (traffic == Traffic::kAdmin) {
+    if (!c.tls.cert.empty() && !c.token_file.empty()) return absl::OkStatus();
     return Wrong(flag, value,
-                 "this address can be reached from other machines, and connections are not "
-                 "encrypted or authenticated; say --insecure_listen_any if that is meant");
+                 "operators' calls are taken on loopback (127.0.0.1:PORT) or a Unix socket "
+                 "(unix:PATH), elsewhere only with --tls_cert and --token_file");
+  }
+  const bool encrypted = traffic == Traffic::kRequests && !c.tls.cert.empty();
+  if (!encrypted && !c.allow_plaintext) {
+    return Wrong(flag, value,
+                 absl::StrCat("this address can be reached from other machines, and connections "
+                              "are not encrypted; say --allow_plaintext if that is meant",
+                              traffic == Traffic::kRequests ? ", or give --tls_cert" : ""));
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckListeners(const ServerConfig& c) {
-  RETURN_IF_ERROR(CheckListener(c, "listen", c.listen, true));
+  RETURN_IF_ERROR(CheckListener(c, "listen", c.listen, Traffic::kRequests));
   if (!IsOff(c.admin_listen)) {
-    RETURN_IF_ERROR(CheckListener(c, "admin_listen", c.admin_listen, true));
+    RETURN_IF_ERROR(CheckListener(c, "admin_listen", c.admin_listen, Traffic::kAdmin));
   }
   if (!IsOff(c.http_listen)) {
-    RETURN_IF_ERROR(CheckListener(c, "http_listen", c.http_listen, true));
+    RETURN_IF_ERROR(CheckListener(c, "http_listen", c.http_listen, Traffic::kRequests));
     if (!ParseAddress(c.http_listen)->unix_path.empty()) {
       return Wrong("http_listen", c.http_listen, "Unix sockets are not supported here");
     }
   }
   if (!IsOff(c.metrics_listen)) {
-    RETURN_IF_ERROR(CheckListener(c, "metrics_listen", c.metrics_listen, false));
+    RETURN_IF_ERROR(CheckListener(c, "metrics_listen", c.metrics_listen, Traffic::kMetrics));
     if (!ParseAddress(c.metrics_listen)->unix_path.empty()) {
       return Wrong("metrics_listen", c.metrics_listen, "Unix sockets are not supported here");
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTls(const TlsPaths& tls) {
+  if (tls.cert.empty() != tls.key.empty()) {
+    return absl::InvalidArgumentError("--tls_cert and --tls_key: want both or neither");
+  }
+  if (!tls.client_ca.empty() && tls.cert.empty()) {
+    return Wrong("tls_client_ca", tls.client_ca, "needs --tls_cert and --tls_key");
   }
   return absl::OkStatus();
 }
@@ -171,6 +194,7 @@ absl::Status Validate(const ServerConfig& config) {
   RETURN_IF_ERROR(CheckCounts(config));
   RETURN_IF_ERROR(CheckSizes(config));
   RETURN_IF_ERROR(CheckTimes(config));
+  RETURN_IF_ERROR(CheckTls(config.tls));
   RETURN_IF_ERROR(CheckListeners(config));
   return CheckNames(config);
 }

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/log.h"
+#include "server/tls.h"
 
 namespace tessera {
 
@@ -29,13 +30,17 @@ struct ServerConfig {
   std::string admin_listen = "127.0.0.1:8601";
   std::string http_listen = "127.0.0.1:8602";
   std::string metrics_listen = "127.0.0.1:9090";
-  bool insecure_listen_any = false;
+  bool allow_plaintext = false;
+  TlsPaths tls;            // cert empty: plain text
+  std::string token_file;  // empty: everybody may do everything
   bool reflection = true;
   int64_t max_message_bytes = int64_t{64} << 20;
   int64_t rpc_memory_bytes = int64_t{1} << 30;
   int max_concurrent_streams = 1024;
   int http_max_connections = 1024;
   absl::Duration max_connection_age = absl::InfiniteDuration();
+  absl::Duration handshake_timeout = absl::Seconds(10);
+  absl::Duration idle_timeout = absl::Minutes(5);
 
   // Cache and batching.
   int64_t kv_cache_bytes = int64_t{1} << 30;

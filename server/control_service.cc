@@ -87,7 +87,7 @@ void FillCacheStats(const ServiceContext& services, v1::GetCacheStatsResponse* o
 grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* context,
                                                         const v1::GetServerInfoRequest*,
                                                         v1::GetServerInfoResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetServerInfo", [this, response] {
+  return RunUnary(*services_, nullptr, context, "GetServerInfo", Right::kAdmin, [this, response] {
     response->set_version(Version());
     response->set_state(ToProto(services_->lifecycle->state()));
     response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - started_));
@@ -102,7 +102,7 @@ grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* context,
                                                        const v1::GetModelInfoRequest*,
                                                        v1::GetModelInfoResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetModelInfo", [this, response] {
+  return RunUnary(*services_, nullptr, context, "GetModelInfo", Right::kAdmin, [this, response] {
     RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
     FillModelInfo(*services_, response);
     return absl::OkStatus();
@@ -112,7 +112,7 @@ grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* context,
                                                   const v1::GetLoadRequest*,
                                                   v1::GetLoadResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetLoad", [this, response] {
+  return RunUnary(*services_, nullptr, context, "GetLoad", Right::kAdmin, [this, response] {
     RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
     const EngineApi& engine = *services_->runtime->engine;
     const EngineLoad load = engine.Load();
@@ -132,7 +132,7 @@ grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ControlService::GetCacheStats(grpc::CallbackServerContext* context,
                                                         const v1::GetCacheStatsRequest*,
                                                         v1::GetCacheStatsResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetCacheStats", [this, response] {
+  return RunUnary(*services_, nullptr, context, "GetCacheStats", Right::kAdmin, [this, response] {
     RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
     FillCacheStats(*services_, response);
     return absl::OkStatus();
@@ -142,7 +142,7 @@ grpc::ServerUnaryReactor* ControlService::GetCacheStats(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* context,
                                                 const v1::AbortRequest* request,
                                                 v1::AbortResponse*) {
-  return RunUnary(*services_, nullptr, context, "Abort", [this, request] {
+  return RunUnary(*services_, nullptr, context, "Abort", Right::kAdmin, [this, request] {
     RETURN_IF_ERROR(CheckRequestId("request_id", request->request_id()));
     // The stream also knows requests whose pictures are still being decoded; ending it cancels the
     // engine's side.
@@ -157,7 +157,7 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* ControlService::FlushCache(grpc::CallbackServerContext* context,
                                                      const v1::FlushCacheRequest*,
                                                      v1::FlushCacheResponse*) {
-  return RunUnary(*services_, nullptr, context, "FlushCache", [this] {
+  return RunUnary(*services_, nullptr, context, "FlushCache", Right::kAdmin, [this] {
     RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
     services_->runtime->engine->FlushCaches();
     return absl::OkStatus();
@@ -166,7 +166,7 @@ grpc::ServerUnaryReactor* ControlService::FlushCache(grpc::CallbackServerContext
 
 grpc::ServerUnaryReactor* ControlService::Drain(grpc::CallbackServerContext* context,
                                                 const v1::DrainRequest*, v1::DrainResponse*) {
-  return RunUnary(*services_, nullptr, context, "Drain", [this] {
+  return RunUnary(*services_, nullptr, context, "Drain", Right::kAdmin, [this] {
     services_->log->Write(LogLevel::kInfo, "drain asked by Control");
     services_->lifecycle->BeginDrain(absl::Now());
     return absl::OkStatus();

@@ -7,11 +7,14 @@
 #include "absl/time/clock.h"
 #include "server/address.h"
 #include "server/flags.h"
+#include "server/grpc_log.h"
 
 namespace tessera {
 namespace {
 
 constexpr absl::Duration kWatchTurn = absl::Milliseconds(100);
+// Often enough for a test to wait for, seldom enough to cost nothing.
+constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
 // One thread keeps up with some thirty thousand writes a second; a second one hides its wake-ups.
 constexpr int kSenderThreads = 2;
@@ -20,13 +23,22 @@ absl::Status WithFlag(const char* flag, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("--", flag, ": ", status.message()));
 }
 
+std::vector<std::string> Names(const TokenTable* tokens) {
+  std::vector<std::string> names;
+  if (tokens == nullptr) return names;
+  for (const Tenant& tenant : tokens->tenants()) names.push_back(tenant.name);
+  return names;
+}
+
 }  // namespace
 
-Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device)
+Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device,
+               std::shared_ptr<const TokenTable> tokens)
     : config_(config),
       device_(std::move(device)),
       log_(log),
-      metrics_(Version(), config_.model_name, device_),
+      metrics_(Version(), config_.model_name, device_, Names(tokens.get())),
+      access_(config_.token_file, std::move(tokens), &metrics_),
       lifecycle_(config_.drain_delay),
       senders_(
           std::make_unique<WorkerPool>("tessera-send", kSenderThreads, WorkerPool::kUnbounded)),
@@ -38,6 +50,7 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device)
   context_.config = &config_;
   context_.runtime = &runtime_;
   context_.lifecycle = &lifecycle_;
+  context_.access = &access_;
   context_.metrics = &metrics_;
   context_.log = log_;
   context_.workers = workers_.get();
@@ -48,7 +61,13 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device)
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config, Logger* log,
                                                       const Loader& loader, std::string device) {
-  std::unique_ptr<Daemon> daemon(new Daemon(config, log, std::move(device)));
+  std::shared_ptr<const TokenTable> tokens;
+  if (!config.token_file.empty()) {
+    auto read = TokenTable::Read(config.token_file);
+    if (!read.ok()) return WithFlag("token_file", read.status());
+    tokens = *std::move(read);
+  }
+  std::unique_ptr<Daemon> daemon(new Daemon(config, log, std::move(device), std::move(tokens)));
   RETURN_IF_ERROR(daemon->Listen());
   RETURN_IF_ERROR(daemon->Load(loader));
   return daemon;
@@ -56,6 +75,11 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config
 
 absl::Status Daemon::Listen() {
   SetUpGrpc(config_.reflection, log_);
+  if (!config_.tls.cert.empty()) {
+    auto tls = TlsSource::Open(config_.tls);
+    if (!tls.ok()) return WithFlag("tls_cert", tls.status());
+    tls_ = *std::move(tls);
+  }
   if (!IsOff(config_.metrics_listen)) {
     ASSIGN_OR_RETURN(const Address address, ParseAddress(config_.metrics_listen));
     if (absl::Status free = CheckAddressFree(address); !free.ok()) {
@@ -66,24 +90,28 @@ absl::Status Daemon::Listen() {
     exporter_ = *std::move(exporter);
     metrics_address_ = absl::StrCat(address.host, ":", exporter_->port());
   }
-  auto server = Listener::Start(config_.listen, config_, {&inference_, &tokenizer_});
+  auto server = Listener::Start(config_.listen, config_, {&inference_, &tokenizer_}, tls_.get());
   if (!server.ok()) return WithFlag("listen", server.status());
   public_ = *std::move(server);
   lifecycle_.Attach(public_->health());
   if (!IsOff(config_.admin_listen)) {
-    auto admin = Listener::Start(config_.admin_listen, config_, {&control_});
+    auto admin = Listener::Start(config_.admin_listen, config_, {&control_}, tls_.get());
     if (!admin.ok()) return WithFlag("admin_listen", admin.status());
     admin_ = *std::move(admin);
     admin_address_ = admin_->address();
     lifecycle_.Attach(admin_->health());
   }
   if (!IsOff(config_.http_listen)) {
-    auto gateway = Gateway::Start(config_.http_listen, &context_, &streams_);
+    auto gateway = Gateway::Start(config_.http_listen, &context_, &streams_, tls_.get());
     if (!gateway.ok()) return WithFlag("http_listen", gateway.status());
     gateway_ = *std::move(gateway);
   }
   log_->Write(LogLevel::kInfo, "listening",
-              {{"listen", listen_address()},
+              {{"tls", tls_ == nullptr                    ? "off"
+                       : tls_->needs_client_certificate() ? "clients need a certificate"
+                                                          : "on"},
+               {"tokens", access_.on() ? "on" : "off"},
+               {"listen", listen_address()},
                {"http_listen", http_address()},
                {"admin_listen", admin_address_},
                {"metrics_listen", metrics_address_}});
@@ -106,6 +134,7 @@ absl::Status Daemon::Load(const Loader& loader) {
     now.rpcs_in_flight = streams_.size();
     now.heartbeat_age_seconds = absl::ToDoubleSeconds(runtime_.engine->HeartbeatAge());
     now.ready = lifecycle_.state() == Lifecycle::State::kServing;
+    if (tls_ != nullptr) now.certificate_expires = tls_->current()->not_after;
     return now;
   });
   lifecycle_.Serve();
@@ -125,6 +154,7 @@ absl::Status Daemon::Load(const Loader& loader) {
 
 void Daemon::Watch() {
   absl::Time next_alive = absl::Now() + manager_.alive_interval();
+  absl::Time next_reload = absl::Now() + kReloadInterval;
   while (watching_.load()) {
     const absl::Duration age = runtime_.engine->HeartbeatAge();
     const bool live = age <= config_.liveness_timeout;
@@ -138,6 +168,10 @@ void Daemon::Watch() {
       // What fails now is told again in time.
       if (manager_.Tell("WATCHDOG=1").ok()) next_alive = absl::Now() + manager_.alive_interval();
     }
+    if (absl::Now() >= next_reload) {
+      Reload();
+      next_reload = absl::Now() + kReloadInterval;
+    }
     const int given_up = streams_.CancelStalled(absl::Now(), config_.stall_timeout);
     if (given_up > 0) {
       log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
@@ -145,6 +179,22 @@ void Daemon::Watch() {
     }
     absl::SleepFor(kWatchTurn);
   }
+}
+
+void Daemon::Reload() {
+  const auto tell = [this](const char* what, const absl::StatusOr<bool>& changed) {
+    if (changed.ok() && !*changed) return;
+    metrics_.CountReload(what, changed.ok());
+    if (changed.ok()) {
+      log_->Write(LogLevel::kInfo, "a changed file is in use", {{"file", what}});
+    } else {
+      log_->Write(LogLevel::kError,
+                  "a file has changed but does not work; what it was stays in use",
+                  {{"file", what}, {"error", changed.status().message()}});
+    }
+  };
+  if (tls_ != nullptr) tell("tls", tls_->Refresh());
+  if (access_.on()) tell("tokens", access_.Refresh());
 }
 
 void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
@@ -191,6 +241,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
 Daemon::~Daemon() {
   Drain([](absl::Duration) { return true; });
   runtime_.engine = nullptr;  // before the metrics that observe it
+  ForgetGrpcLog(log_);
 }
 
 }  // namespace tessera

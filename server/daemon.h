@@ -1,8 +1,10 @@
 // tesserad as an object: puts the parts together, and takes them apart in the one order that is
 // safe.
 //
-// Start:  log -> addresses -> metrics -> listeners (STARTING, not ready) -> model -> engine ->
-// ready. Drain:  not ready -> drain_delay -> refuse work -> wait for running calls <= drain_timeout
+// Start:  log -> tokens, certificates -> addresses -> metrics -> listeners (STARTING, not ready) ->
+// model
+// -> engine -> ready. Drain:  not ready -> drain_delay -> refuse work -> wait for running calls <=
+// drain_timeout
 // -> end
 //         the rest with UNAVAILABLE -> listeners -> engine -> metrics.
 // Each step of the drain is bounded; `hurry` cuts the waiting short.
@@ -18,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/access.h"
 #include "server/config.h"
 #include "server/control_service.h"
 #include "server/http/gateway.h"
@@ -30,6 +33,7 @@
 #include "server/service_context.h"
 #include "server/service_manager.h"
 #include "server/stream_registry.h"
+#include "server/tls.h"
 #include "server/tokenizer_service.h"
 #include "server/worker_pool.h"
 
@@ -59,10 +63,12 @@ class Daemon {
   WorkerPool& workers() { return *workers_; }  // until Drain
 
  private:
-  Daemon(const ServerConfig& config, Logger* log, std::string device);
+  Daemon(const ServerConfig& config, Logger* log, std::string device,
+         std::shared_ptr<const TokenTable> tokens);
   absl::Status Listen();
   absl::Status Load(const Loader& loader);
-  void Watch();  // the housekeeping thread
+  void Watch();   // the housekeeping thread
+  void Reload();  // files that have changed
 
   const ServerConfig config_;
   const std::string device_;
@@ -72,6 +78,8 @@ class Daemon {
 
   // Destroyed in reverse order: what others point to comes first.
   Metrics metrics_;
+  Access access_;
+  std::unique_ptr<TlsSource> tls_;  // null: plain text
   std::unique_ptr<MetricsExporter> exporter_;
   Lifecycle lifecycle_;
   StreamRegistry streams_;

@@ -55,6 +55,10 @@ const char* DefaultReason(absl::StatusCode code) {
       return reason::kDeadlineExceeded;
     case absl::StatusCode::kUnimplemented:
       return reason::kUnimplemented;
+    case absl::StatusCode::kUnauthenticated:
+      return reason::kTokenMissing;
+    case absl::StatusCode::kPermissionDenied:
+      return reason::kNotAllowed;
     case absl::StatusCode::kNotFound:
       return reason::kRequestNotFound;
     case absl::StatusCode::kAlreadyExists:
@@ -132,6 +136,21 @@ absl::Status RetryLater(absl::StatusCode code, absl::string_view message, absl::
   Attach(details, &status);
   Attach(MakeInfo(reason), &status);
   return status;
+}
+
+absl::Status TenantQuota(absl::string_view tenant, absl::string_view message,
+                         absl::string_view reason, absl::Duration delay) {
+  absl::Status status = RetryLater(absl::StatusCode::kResourceExhausted, message, reason, delay);
+  google::rpc::QuotaFailure details;
+  auto* violation = details.add_violations();
+  violation->set_subject(std::string(tenant));
+  violation->set_description(CutMessage(message));
+  Attach(details, &status);
+  return status;
+}
+
+absl::Status NotAllowed(absl::string_view message) {
+  return ErrorWithReason(absl::StatusCode::kPermissionDenied, message, reason::kNotAllowed);
 }
 
 absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,

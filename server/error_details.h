@@ -32,6 +32,11 @@ inline constexpr const char* kRequestNotFound = "REQUEST_NOT_FOUND";
 inline constexpr const char* kRequestIdInUse = "REQUEST_ID_IN_USE";
 inline constexpr const char* kPolicyNotAllowed = "KV_POLICY_NOT_ALLOWED";
 inline constexpr const char* kExplainNotAllowed = "EXPLAIN_NOT_ALLOWED";
+inline constexpr const char* kTokenMissing = "TOKEN_MISSING";
+inline constexpr const char* kTokenUnknown = "TOKEN_UNKNOWN";
+inline constexpr const char* kNotAllowed = "NOT_ALLOWED";          // by the token
+inline constexpr const char* kRateLimited = "RATE_LIMITED";        // retry later
+inline constexpr const char* kTooManyAtOnce = "TOO_MANY_AT_ONCE";  // retry later
 inline constexpr const char* kCancelled = "CANCELLED";
 inline constexpr const char* kDeadlineExceeded = "DEADLINE_EXCEEDED";
 inline constexpr const char* kUnimplemented = "UNIMPLEMENTED";
@@ -44,6 +49,11 @@ absl::Status FieldError(absl::string_view path, absl::string_view what,
 // UNAVAILABLE or RESOURCE_EXHAUSTED that a later try may not meet, with RetryInfo.
 absl::Status RetryLater(absl::StatusCode code, absl::string_view message, absl::string_view reason,
                         absl::Duration delay);
+// RESOURCE_EXHAUSTED for one tenant, with QuotaFailure on his name and RetryInfo.
+absl::Status TenantQuota(absl::string_view tenant, absl::string_view message,
+                         absl::string_view reason, absl::Duration delay);
+// PERMISSION_DENIED: the caller is known, but his token does not bear this.
+absl::Status NotAllowed(absl::string_view message);
 // Any code with a reason and nothing else.
 absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
                              absl::string_view reason);

@@ -45,17 +45,29 @@ ABSL_FLAG(int32_t, context_tokens, D(context_tokens),
 ABSL_FLAG(std::string, listen, D(listen),
           "Address of the public gRPC services: host:port (port 0: any free one) or unix:path.");
 ABSL_FLAG(std::string, admin_listen, D(admin_listen),
-          "Address of tessera.v1.Control, the operator's service; off: none.");
+          "Address of tessera.v1.Control, the operator's service: loopback or unix:path, elsewhere "
+          "only with --tls_cert and --token_file; off: none.");
 ABSL_FLAG(std::string, http_listen, D(http_listen),
           "Address of the OpenAI-compatible HTTP API, host:port; off: none.");
 ABSL_FLAG(int32_t, http_max_connections, D(http_max_connections),
           "HTTP connections at once, 1 to 1048576; more are refused with 503.");
 ABSL_FLAG(std::string, metrics_listen, D(metrics_listen),
           "Address of Prometheus metrics, GET /metrics; off: none.");
-ABSL_FLAG(bool, insecure_listen_any, D(insecure_listen_any),
-          "Allow --listen, --admin_listen and --http_listen addresses that other machines can "
-          "reach, although "
-          "connections are plain text without authentication.");
+ABSL_FLAG(bool, allow_plaintext, D(allow_plaintext),
+          "Allow addresses that other machines can reach although connections to them are not "
+          "encrypted: --listen and --http_listen without --tls_cert, and --metrics_listen.");
+// Certificates: PEM files, read again when they change.
+ABSL_FLAG(std::string, tls_cert, D(tls.cert),
+          "File of the server's certificate and those between it and its root. With it, --listen, "
+          "--http_listen and --admin_listen are encrypted, but for Unix sockets.");
+ABSL_FLAG(std::string, tls_key, D(tls.key), "File of its private key, not encrypted.");
+ABSL_FLAG(std::string, tls_client_ca, D(tls.client_ca),
+          "File of the certificates that sign clients' ones; with it, a client must show one.");
+ABSL_FLAG(std::string, token_file, D(token_file),
+          "File of who may call: a line has the SHA-256 of a token in hexadecimal, a name, and "
+          "limits (requests_per_minute=N concurrent=N max_tokens=N policies=A,B admin). With it, "
+          "every call but health and reflection needs \"authorization: Bearer TOKEN\", and "
+          "tessera.v1.Control one with admin. Read again when it changes.");
 ABSL_FLAG(bool, reflection, D(reflection), "Serve gRPC reflection, for grpcurl and the like.");
 ABSL_FLAG(ByteSize, max_message_bytes, D_BYTES(max_message_bytes),
           "Largest request message, 1KiB to 2GiB - 1.");
@@ -66,6 +78,10 @@ ABSL_FLAG(int32_t, max_concurrent_streams, D(max_concurrent_streams),
 ABSL_FLAG(absl::Duration, max_connection_age, D(max_connection_age),
           "Connections older than this are asked to reconnect, so that load balancers can "
           "rebalance; at least 1s, inf: never.");
+ABSL_FLAG(absl::Duration, handshake_timeout, D(handshake_timeout),
+          "How long a new connection may take to say which protocol it speaks, 10ms to 1h.");
+ABSL_FLAG(absl::Duration, idle_timeout, D(idle_timeout),
+          "Connections without a request are closed after this time; at least 10ms, inf: never.");
 // Cache and batching.
 ABSL_FLAG(ByteSize, kv_cache_bytes, D_BYTES(kv_cache_bytes),
           "Size of the KV-cache arena, 2MiB to 1TiB, such as 512MiB or 2GiB.");
@@ -166,12 +182,18 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.http_listen = absl::GetFlag(FLAGS_http_listen);
   c.http_max_connections = absl::GetFlag(FLAGS_http_max_connections);
   c.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
-  c.insecure_listen_any = absl::GetFlag(FLAGS_insecure_listen_any);
+  c.allow_plaintext = absl::GetFlag(FLAGS_allow_plaintext);
+  c.tls.cert = absl::GetFlag(FLAGS_tls_cert);
+  c.tls.key = absl::GetFlag(FLAGS_tls_key);
+  c.tls.client_ca = absl::GetFlag(FLAGS_tls_client_ca);
+  c.token_file = absl::GetFlag(FLAGS_token_file);
   c.reflection = absl::GetFlag(FLAGS_reflection);
   c.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes).bytes;
   c.rpc_memory_bytes = absl::GetFlag(FLAGS_rpc_memory_bytes).bytes;
   c.max_concurrent_streams = absl::GetFlag(FLAGS_max_concurrent_streams);
   c.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  c.handshake_timeout = absl::GetFlag(FLAGS_handshake_timeout);
+  c.idle_timeout = absl::GetFlag(FLAGS_idle_timeout);
   c.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes).bytes;
   c.kv_policy = absl::GetFlag(FLAGS_kv_policy);
   c.kv_policy_allow = absl::GetFlag(FLAGS_kv_policy_allow);

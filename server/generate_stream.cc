@@ -58,6 +58,11 @@ void GenerateStream::Start() {
 }
 
 absl::Status GenerateStream::Admit() {
+  ASSIGN_OR_RETURN(auto grant, AdmitRpc(*services_, *context_, Right::kWork, received_));
+  {
+    MutexLock lock(mutex_);
+    grant_ = std::move(grant);
+  }
   const std::string header = ClientRequestId(*context_);
   if (!header.empty()) RETURN_IF_ERROR(CheckRequestId(kRequestIdHeader, header));
   if (request_.request_id().empty()) {
@@ -70,7 +75,8 @@ absl::Status GenerateStream::Admit() {
     id_ = request_.request_id();
   }
 
-  ASSIGN_OR_RETURN(engine_request_, CheckRequest(*services_, request_, received_, deadline_));
+  ASSIGN_OR_RETURN(engine_request_,
+                   CheckRequest(*services_, *grant_, request_, received_, deadline_));
   reply_.token_ids = request_.response().token_ids();
   reply_.logprobs = engine_request_.top_logprobs >= 0;
   return absl::OkStatus();
@@ -101,7 +107,7 @@ absl::Status GenerateStream::BuildAndSubmit(v1::Accepted* accepted) {
   const Runtime& runtime = *services_->runtime;
   Request& request = engine_request_;
   if (absl::Now() >= deadline_) return CancelReason();
-  RETURN_IF_ERROR(BuildPrompt(*services_, request_, &request));
+  RETURN_IF_ERROR(BuildPrompt(*services_, *grant_, request_, &request));
   accepted->set_request_id(request_.request_id());
   request.id = request_.request_id();
   accepted->set_model(runtime.model.name);
@@ -151,12 +157,14 @@ GenerateStream::Action GenerateStream::NextLocked() {
   }
   phase_ = Phase::kFinished;
   op_started_ = absl::Now();
+  grant_->Release();
   return Action::kWriteLast;
 }
 
 GenerateStream::Action GenerateStream::FinishLocked(const absl::Status& status) {
   phase_ = Phase::kFinished;
   op_started_ = absl::Now();
+  if (grant_ != nullptr) grant_->Release();
   final_ = status;
   return Action::kFinish;
 }
@@ -234,11 +242,12 @@ absl::Status GenerateStream::CancelReason() const {
 void GenerateStream::OnDone() {
   absl::Status status;
   Usage usage;
-  std::string id;
+  std::string id, tenant;
   {
     MutexLock lock(mutex_);
     done_ = true;
     id = id_;
+    if (grant_ != nullptr) tenant = grant_->tenant();
     status = final_;
     if (last_.has_value()) usage = last_->usage;
   }
@@ -248,6 +257,7 @@ void GenerateStream::OnDone() {
                          {"code", RpcCodes()[static_cast<int>(status.code())]},
                          {"error", status.message()},
                          {"peer", peer_},
+                         {"tenant", tenant},
                          {"seconds", absl::ToDoubleSeconds(absl::Now() - received_)},
                          {"prompt_tokens", usage.prompt_tokens},
                          {"image_tokens", usage.image_tokens},

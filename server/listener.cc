@@ -1,18 +1,17 @@
 #include "server/listener.h"
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/server_builder.h"
 #include "kernels/base.h"
 #include "server/address.h"
-#include "server/log.h"
+#include "server/grpc_log.h"
+#include "server/grpc_tls.h"
 
 namespace tessera {
 namespace {
@@ -22,17 +21,8 @@ constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 // gRPC's default of five minutes punishes clients with common keepalive settings.
 constexpr int kMinPingIntervalMs = 10'000;
-
-// gRPC calls back a plain function, so this is the one global.
-std::atomic<Logger*> grpc_log{nullptr};
-
-void WriteGrpcLog(gpr_log_func_args* args) {
-  Logger* log = grpc_log.load();
-  if (log == nullptr) return;
-  const LogLevel level =
-      args->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug;
-  log->Write(level, args->message, {{"component", "grpc"}, {"line", args->line}});
-}
+// As much as an HTTP request's headers may take.
+constexpr int kMaxMetadataBytes = 16 << 10;
 
 void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(static_cast<int>(config.max_message_bytes));
@@ -44,15 +34,20 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                               kMinPingIntervalMs);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_concurrent_streams);
-  if (config.max_connection_age != absl::InfiniteDuration()) {
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  const auto set_time = [builder](const char* name, absl::Duration value) {
     constexpr int64_t kMaxMs = 1 << 30;
-    const int64_t age = absl::ToInt64Milliseconds(config.max_connection_age);
+    builder->AddChannelArgument(
+        name, static_cast<int>(std::min(absl::ToInt64Milliseconds(value), kMaxMs)));
+  };
+  set_time(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, config.handshake_timeout);
+  if (config.idle_timeout != absl::InfiniteDuration()) {
+    set_time(GRPC_ARG_MAX_CONNECTION_IDLE_MS, config.idle_timeout);
+  }
+  if (config.max_connection_age != absl::InfiniteDuration()) {
     // Calls that run may finish: a shorter grace would cut long answers.
-    const int64_t grace = absl::ToInt64Milliseconds(config.max_request_time);
-    builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
-                                static_cast<int>(std::min(age, kMaxMs)));
-    builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
-                                static_cast<int>(std::min(grace, kMaxMs)));
+    set_time(GRPC_ARG_MAX_CONNECTION_AGE_MS, config.max_connection_age);
+    set_time(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, config.max_request_time);
   }
   grpc::ResourceQuota quota("tesserad");
   quota.Resize(static_cast<size_t>(config.rpc_memory_bytes));
@@ -63,13 +58,16 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
 
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
     const std::string& address, const ServerConfig& config,
-    const std::vector<grpc::Service*>& services) {
+    const std::vector<grpc::Service*>& services, const TlsSource* tls) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   RETURN_IF_ERROR(CheckAddressFree(parsed));
   grpc::ServerBuilder builder;
   SetTransport(config, &builder);
   int port = 0;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  const std::shared_ptr<grpc::ServerCredentials> credentials =
+      tls == nullptr || !parsed.unix_path.empty() ? grpc::InsecureServerCredentials()
+                                                  : MakeTlsCredentials(tls);
+  builder.AddListeningPort(address, credentials, &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
@@ -78,11 +76,16 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(
   std::string bound = parsed.unix_path.empty()
                           ? absl::StrCat(address.substr(0, address.rfind(':')), ":", port)
                           : address;
-  return std::unique_ptr<Listener>(new Listener(std::move(server), std::move(bound), port));
+  return std::unique_ptr<Listener>(
+      new Listener(credentials, std::move(server), std::move(bound), port));
 }
 
-Listener::Listener(std::unique_ptr<grpc::Server> server, std::string address, int port)
-    : server_(std::move(server)), address_(std::move(address)), port_(port) {}
+Listener::Listener(std::shared_ptr<grpc::ServerCredentials> credentials,
+                   std::unique_ptr<grpc::Server> server, std::string address, int port)
+    : credentials_(std::move(credentials)),
+      server_(std::move(server)),
+      address_(std::move(address)),
+      port_(port) {}
 
 Listener::~Listener() { Shutdown(absl::Now()); }
 
@@ -93,8 +96,7 @@ void Listener::Shutdown(absl::Time deadline) {
 }
 
 void SetUpGrpc(bool reflection, Logger* log) {
-  grpc_log = log;
-  gpr_set_log_function(WriteGrpcLog);
+  SetGrpcLog(log);
   grpc::EnableDefaultHealthCheckService(true);
   if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 }

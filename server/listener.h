@@ -1,4 +1,4 @@
-// One gRPC server on one address, with Tessera's transport settings.
+// One gRPC server on one address, with Tessera's transport settings, plain or encrypted.
 //
 // Threads: one thread builds and shuts down. Errors: a taken or impossible address, by its text.
 #pragma once
@@ -11,16 +11,18 @@
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
 #include "server/config.h"
+#include "server/tls.h"
 
 namespace tessera {
 
 class Listener {
  public:
   // Starts serving `services` (not owned, must outlive the listener) beside the standard health
-  // service. `address` as --listen.
+  // service. `address` as --listen. With `tls` (not owned either) the connection is encrypted, but
+  // on a Unix socket, which its folder's permissions guard.
   static absl::StatusOr<std::unique_ptr<Listener>> Start(
       const std::string& address, const ServerConfig& config,
-      const std::vector<grpc::Service*>& services);
+      const std::vector<grpc::Service*>& services, const TlsSource* tls);
   ~Listener();  // Shutdown now
 
   // The address with the port that was chosen for port 0.
@@ -33,8 +35,10 @@ class Listener {
   void Shutdown(absl::Time deadline);
 
  private:
-  Listener(std::unique_ptr<grpc::Server> server, std::string address, int port);
+  Listener(std::shared_ptr<grpc::ServerCredentials> credentials,
+           std::unique_ptr<grpc::Server> server, std::string address, int port);
 
+  const std::shared_ptr<grpc::ServerCredentials> credentials_;  // outlives server_
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
   int port_;

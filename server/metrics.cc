@@ -84,6 +84,12 @@ class Metrics::Impl final : public prometheus::Collectable {
     }
     return series_[static_cast<size_t>(metric)][index];
   }
+  // The label of `tenant`: its own, or the last one, of all that have none.
+  std::string KnownTenant(const std::string& tenant) const {
+    const auto& known = table_[static_cast<size_t>(Metric::kTenantRequests)].labels.front().values;
+    const auto found = std::find(known.begin(), known.end(), tenant);
+    return found == known.end() ? known.back() : *found;
+  }
   // Labels that have one value each.
   std::vector<std::string> Only(Metric metric) const {
     std::vector<std::string> labels;
@@ -166,6 +172,9 @@ class Metrics::Impl final : public prometheus::Collectable {
     set(Metric::kImageCacheEntries, static_cast<double>(load.image_cache_entries));
     set(Metric::kHeartbeatAge, now.heartbeat_age_seconds);
     set(Metric::kReady, now.ready ? 1 : 0);
+    if (now.certificate_expires != absl::InfinitePast()) {
+      set(Metric::kCertificateExpires, absl::ToUnixSeconds(now.certificate_expires));
+    }
   }
 
   const std::vector<MetricSpec> table_;
@@ -175,8 +184,9 @@ class Metrics::Impl final : public prometheus::Collectable {
   std::function<MetricsSnapshot()> source_ TESSERA_GUARDED_BY(mutex_);
 };
 
-Metrics::Metrics(const std::string& version, const std::string& model, const std::string& device)
-    : impl_(std::make_shared<Impl>(MetricsTable(version, model, device))) {}
+Metrics::Metrics(const std::string& version, const std::string& model, const std::string& device,
+                 const std::vector<std::string>& tenants)
+    : impl_(std::make_shared<Impl>(MetricsTable(version, model, device, tenants))) {}
 Metrics::~Metrics() = default;
 
 void Metrics::SetSource(std::function<MetricsSnapshot()> source) {
@@ -194,6 +204,18 @@ void Metrics::CountHttp(const std::string& route, int http_status) {
   std::string code = std::to_string(http_status);
   if (std::find(known.begin(), known.end(), code) == known.end()) code = known.back();
   impl_->At(Metric::kHttpRequests, {route, code}).counter->Increment();
+}
+
+void Metrics::CountTenant(const std::string& tenant) {
+  impl_->At(Metric::kTenantRequests, {impl_->KnownTenant(tenant)}).counter->Increment();
+}
+
+void Metrics::CountRefusal(const std::string& reason) {
+  impl_->At(Metric::kRefusals, {reason}).counter->Increment();
+}
+
+void Metrics::CountReload(const std::string& what, bool ok) {
+  impl_->At(Metric::kReloads, {what, ok ? "ok" : "failed"}).counter->Increment();
 }
 
 void Metrics::ObserveImageDecode(double seconds) {

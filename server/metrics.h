@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/observer.h"
 #include "server/metrics_table.h"
 
@@ -22,11 +23,14 @@ struct MetricsSnapshot {
   int rpcs_in_flight = 0;
   double heartbeat_age_seconds = 0;
   bool ready = false;
+  absl::Time certificate_expires = absl::InfinitePast();  // no certificate
 };
 
 class Metrics final : public Observer {
  public:
-  Metrics(const std::string& version, const std::string& model, const std::string& device);
+  // `tenants`: those that have a series of their own.
+  Metrics(const std::string& version, const std::string& model, const std::string& device,
+          const std::vector<std::string>& tenants = {});
   ~Metrics() override;
 
   // Called on every scrape, until replaced; null: gauges keep their values.
@@ -36,6 +40,11 @@ class Metrics final : public Observer {
   void CountRpc(const std::string& method, int code);
   // An HTTP request was answered. `route` is one of HttpRoutes.
   void CountHttp(const std::string& route, int http_status);
+  // A call that does work was let in, or any call was not. `reason` is one of RefusalReasons.
+  void CountTenant(const std::string& tenant);
+  void CountRefusal(const std::string& reason);
+  // A file that changed while the daemon runs was read again. `what` is one of ReloadedFiles.
+  void CountReload(const std::string& what, bool ok);
   void ObserveImageDecode(double seconds);
 
   // Of a counter or gauge, for GetCacheStats and tests; `labels` in the table's order.

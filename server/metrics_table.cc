@@ -1,5 +1,7 @@
 #include "server/metrics_table.h"
 
+#include <algorithm>
+
 #include "cache/policy.h"
 #include "kernels/page_layout.h"
 #include "server/http/http_names.h"
@@ -7,6 +9,8 @@
 
 namespace tessera {
 namespace {
+
+constexpr const char* kOtherTenants = "other";
 
 // Single policies and compositions, without their parameters.
 std::vector<std::string> PolicyNames() {
@@ -27,10 +31,19 @@ std::vector<std::string> FormatNames() {
   return names;
 }
 
+// Names of the token file as it was at start, and one for all that come into it later.
+std::vector<std::string> TenantLabels(std::vector<std::string> tenants) {
+  if (std::find(tenants.begin(), tenants.end(), kOtherTenants) == tenants.end()) {
+    tenants.push_back(kOtherTenants);
+  }
+  return tenants;
+}
+
 }  // namespace
 
 std::vector<MetricSpec> MetricsTable(const std::string& version, const std::string& model,
-                                     const std::string& device) {
+                                     const std::string& device,
+                                     const std::vector<std::string>& tenants) {
   using K = MetricKind;
   using B = Buckets;
   return {
@@ -60,6 +73,19 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        "Admitted requests that ended before they were finished because nobody wanted the rest: "
        "dropped streams, Abort, stalled readers.",
        {}},
+      {Metric::kTenantRequests,
+       "tessera_requests_by_tenant_total",
+       K::kCounter,
+       "Calls that do work (generate, tokenise) and were let in, by the name that --token_file "
+       "gives "
+       "the token; other: names that came into the file while the server ran.",
+       {{"tenant", TenantLabels(tenants)}}},
+      {Metric::kRefusals,
+       "tessera_requests_refused_total",
+       K::kCounter,
+       "Calls refused because of their token, by why: there is none, it is not known, or it does "
+       "not bear what is asked.",
+       {{"reason", RefusalReasons()}}},
       {Metric::kPreemptions,
        "tessera_preemptions_total",
        K::kCounter,
@@ -277,6 +303,17 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        K::kGauge,
        "1 while new requests are welcome; 0 while starting and draining.",
        {}},
+      {Metric::kReloads,
+       "tessera_reloads_total",
+       K::kCounter,
+       "Times that files of the configuration changed while the server ran, by which and whether "
+       "the new ones work; where they do not, the old ones stay in use.",
+       {{"file", ReloadedFiles()}, {"result", {"ok", "failed"}}}},
+      {Metric::kCertificateExpires,
+       "tessera_tls_certificate_expiry_timestamp_seconds",
+       K::kGauge,
+       "When the server's certificate expires, in Unix time; 0 without one.",
+       {}},
       {Metric::kStartTime,
        "process_start_time_seconds",
        K::kGauge,
@@ -299,6 +336,17 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        "1; the labels say what runs.",
        {{"version", {version}}, {"model", {model}}, {"device", {device}}}},
   };
+}
+
+const std::vector<std::string>& RefusalReasons() {
+  static const std::vector<std::string> kReasons = {"no_token",   "bad_token",  "not_admin", "rate",
+                                                    "concurrent", "max_tokens", "policy"};
+  return kReasons;
+}
+
+const std::vector<std::string>& ReloadedFiles() {
+  static const std::vector<std::string> kFiles = {"tls", "tokens"};
+  return kFiles;
 }
 
 const std::vector<double>& BucketEdges(Buckets buckets) {

@@ -20,6 +20,8 @@ enum class Metric {
   kRequestsFinished,
   kRequestsByPolicy,
   kCancellations,
+  kTenantRequests,
+  kRefusals,
   kPreemptions,
   kRequestsRunning,
   kRequestsWaiting,
@@ -60,6 +62,8 @@ enum class Metric {
   kImageCacheEntries,
   kHeartbeatAge,
   kReady,
+  kReloads,
+  kCertificateExpires,
   kStartTime,
   kResidentMemory,
   kCpuSeconds,
@@ -82,10 +86,16 @@ struct MetricSpec {
   Buckets buckets = Buckets::kNone;
 };
 
-// Row i describes Metric(i). Label values that depend on the build or model (build_info's) come as
-// arguments.
+// Why a call of --token_file's tenants, or of nobody's, is refused.
+const std::vector<std::string>& RefusalReasons();
+// What CountReload counts: "tls", "tokens".
+const std::vector<std::string>& ReloadedFiles();
+
+// Row i describes Metric(i). Label values that depend on the build, the model (build_info's) or the
+// token file come as arguments.
 std::vector<MetricSpec> MetricsTable(const std::string& version, const std::string& model,
-                                     const std::string& device);
+                                     const std::string& device,
+                                     const std::vector<std::string>& tenants = {});
 
 const std::vector<double>& BucketEdges(Buckets buckets);
 

@@ -5,8 +5,8 @@
 namespace tessera {
 
 grpc::Status EndRpc(const ServiceContext& services, const char* method, const absl::Status& status,
-                    absl::string_view request_id, absl::Time received) {
-  const grpc::Status wire = ToGrpcStatus(status, request_id);
+                    absl::string_view tenant, absl::Time received) {
+  const grpc::Status wire = ToGrpcStatus(status);
   services.metrics->CountRpc(method, wire.error_code());
   // Polls of GetLoad and the like would drown the rest.
   const LogLevel level = IsServerFault(status) ? LogLevel::kError : LogLevel::kDebug;
@@ -15,10 +15,21 @@ grpc::Status EndRpc(const ServiceContext& services, const char* method, const ab
                         {{"method", method},
                          {"code", RpcCodes()[wire.error_code()]},
                          {"error", status.message()},
-                         {"request_id", request_id},
+                         {"tenant", tenant},
                          {"seconds", absl::ToDoubleSeconds(absl::Now() - received)}});
   }
   return wire;
+}
+
+absl::StatusOr<std::shared_ptr<Grant>> AdmitRpc(const ServiceContext& services,
+                                                const grpc::CallbackServerContext& context,
+                                                Right right, absl::Time now) {
+  std::vector<absl::string_view> headers;
+  const auto [begin, end] = context.client_metadata().equal_range("authorization");
+  for (auto header = begin; header != end; ++header) {
+    headers.emplace_back(header->second.data(), header->second.size());
+  }
+  return services.access->Admit(headers, right, now);
 }
 
 }  // namespace tessera

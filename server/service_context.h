@@ -3,6 +3,7 @@
 // Nothing is owned here: the daemon owns all of it and outlives its services.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/access.h"
 #include "server/config.h"
 #include "server/convert.h"
 #include "server/error_details.h"
@@ -27,6 +29,7 @@ struct ServiceContext {
   const ServerConfig* config = nullptr;
   const Runtime* runtime = nullptr;  // empty until SERVING
   Lifecycle* lifecycle = nullptr;
+  Access* access = nullptr;
   Metrics* metrics = nullptr;
   Logger* log = nullptr;
   WorkerPool* workers = nullptr;  // bounded: image decoding, tokenising
@@ -39,18 +42,31 @@ struct ServiceContext {
 // Counts and logs an RPC that ends with `status`, and makes what goes on the wire.
 // `method` is a name of RpcMethods (rpc_names.h).
 grpc::Status EndRpc(const ServiceContext& services, const char* method, const absl::Status& status,
-                    absl::string_view request_id, absl::Time received);
+                    absl::string_view tenant, absl::Time received);
 
-// A unary method: runs `body` (an absl::Status() that fills the response) and ends the RPC with
-// what it returns. With `pool`, on one of its threads; RESOURCE_EXHAUSTED if its queue is full.
+// Access::Admit by the call's metadata.
+absl::StatusOr<std::shared_ptr<Grant>> AdmitRpc(const ServiceContext& services,
+                                                const grpc::CallbackServerContext& context,
+                                                Right right, absl::Time now);
+
+// A unary method: for callers with `right`, runs `body` (an absl::Status() that fills the response)
+// and ends the RPC with what it returns. With `pool`, on one of its threads; RESOURCE_EXHAUSTED if
+// its queue is full.
 template <class Body>
 grpc::ServerUnaryReactor* RunUnary(const ServiceContext& services, WorkerPool* pool,
                                    grpc::CallbackServerContext* context, const char* method,
-                                   Body body) {
+                                   Right right, Body body) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const absl::Time received = absl::Now();
-  const auto run = [&services, method, received, reactor, body = std::move(body)] {
-    reactor->Finish(EndRpc(services, method, body(), "", received));
+  auto grant = AdmitRpc(services, *context, right, received);
+  if (!grant.ok()) {
+    reactor->Finish(EndRpc(services, method, grant.status(), "", received));
+    return reactor;
+  }
+  const auto run = [&services, method, received, reactor, grant = *grant, body = std::move(body)] {
+    const absl::Status status = body();
+    grant->Release();
+    reactor->Finish(EndRpc(services, method, status, grant->tenant(), received));
   };
   if (pool == nullptr) {
     run();
@@ -59,7 +75,7 @@ grpc::ServerUnaryReactor* RunUnary(const ServiceContext& services, WorkerPool* p
         services, method,
         RetryLater(absl::StatusCode::kResourceExhausted, "too many requests wait to be prepared",
                    reason::kQueueFull, absl::Seconds(1)),
-        "", received));
+        (*grant)->tenant(), received));
   }
   return reactor;
 }

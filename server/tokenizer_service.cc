@@ -74,10 +74,11 @@ grpc::ServerUnaryReactor* OnWorker(const ServiceContext& services,
                                    const Request* request, Response* response) {
   const absl::Status accepting = services.lifecycle->CheckAccepting(absl::Now());
   if (!accepting.ok()) {
-    return RunUnary(services, nullptr, context, name, [accepting] { return accepting; });
+    return RunUnary(services, nullptr, context, name, Right::kWork,
+                    [accepting] { return accepting; });
   }
   return RunUnary(
-      services, services.workers, context, name,
+      services, services.workers, context, name, Right::kWork,
       [&services, method, request, response] { return method(services, *request, response); });
 }
 

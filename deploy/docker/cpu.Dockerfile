@@ -27,5 +27,5 @@ STOPSIGNAL SIGTERM
 # Ready to take requests? Kubernetes has probes of its own and does not look at this.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
     CMD ["/usr/local/bin/tessera", "health", "--address=127.0.0.1:8600", "--timeout=3s"]
-# No listener beyond loopback unless the flags say so: there is no TLS yet.
+# No listener beyond loopback unless the flags say so.
 ENTRYPOINT ["/usr/local/bin/tesserad"]

@@ -100,11 +100,8 @@ int RunBench(const Args& args, const Io& io) {
   if (const auto status = config.Finish(options); !status.ok()) {
     return options.UsageError(status, io);
   }
-  auto channel = Connect(config.address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  auto channel = Connect(config.endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   int words = 0;
   if (config.prompt.empty()) {
     const grpc::Status status = CalibrateWords(*channel, config.prompt_tokens, &words);

@@ -51,8 +51,7 @@ absl::Status ParseSlo(absl::string_view text, Slo* out) {
 }
 
 void BenchConfig::Register(Options* options) {
-  address = kDefaultAddress;
-  options->Add("address", "HOST:PORT", &address, "the server");
+  endpoint.Register(options);
   options->Add("concurrency", &concurrency, Range<int>{1, 65536},
                "closed loop: requests in flight, the next is sent when one ends");
   options->Add("rate", &rate, Range<double>{0, 1e6},

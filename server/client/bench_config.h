@@ -8,6 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/client/commands.h"
+#include "server/client/connection.h"
 #include "server/client/generation_options.h"
 #include "server/client/options.h"
 
@@ -23,7 +25,7 @@ struct Slo {
 absl::Status ParseSlo(absl::string_view text, Slo* out);
 
 struct BenchConfig {
-  std::string address;
+  Endpoint endpoint{kDefaultAddress};
   int concurrency = 8;  // closed loop
   double rate = 0;      // requests a second; > 0: open loop
   int requests = 0;     // 0: until `duration`

@@ -31,7 +31,7 @@ struct Turn {
 };
 
 struct Config {
-  std::string address = kDefaultAddress;
+  Endpoint endpoint{kDefaultAddress};
   std::vector<Turn> turns;
   std::vector<std::string> images;  // not followed by a message
   ChatSession::Settings session;
@@ -41,7 +41,7 @@ struct Config {
 
 // Options whose order matters: images gather until their message comes.
 void Register(Options* options, Config* config) {
-  options->Add("address", "HOST:PORT", &config->address, "the server");
+  config->endpoint.Register(options);
   options->AddEach(
       "image", "FILE",
       [config](absl::string_view path) -> absl::Status {
@@ -228,11 +228,8 @@ int RunChat(const Args& args, const Io& io) {
   Register(&options, &config);
   if (const auto code = options.ParseOrExit(args, io)) return *code;
   if (const auto status = Check(&config); !status.ok()) return options.UsageError(status, io);
-  auto channel = Connect(config.address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  auto channel = Connect(config.endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   Chat chat(*std::move(channel), config, io);
   return config.turns.empty() ? chat.RunConversation(std::move(config.images))
                               : chat.RunTurns(config.turns);

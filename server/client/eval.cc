@@ -35,7 +35,7 @@ constexpr char kSummary[] =
     "Exit status 1 if a call failed; a low score is no failure unless --min_agreement says so.";
 
 struct Config {
-  std::string address = kDefaultAddress;
+  Endpoint endpoint{kDefaultAddress};
   std::string questions;
   int concurrency = 8;
   int limit = 0;
@@ -49,7 +49,7 @@ struct Config {
   RetryPolicy retry;
 
   void Register(Options* options) {
-    options->Add("address", "HOST:PORT", &address, "the server");
+    endpoint.Register(options);
     options->Add("questions", "FILE", &questions, "the questions; must be given");
     options->Add("concurrency", &concurrency, Range<int>{1, 65536}, "calls in flight");
     options->Add("limit", &limit, Range<int>{0}, "ask only the first N questions; 0 is all");
@@ -231,11 +231,8 @@ int RunEval(const Args& args, const Io& io) {
   }
   const auto policies = config.Policies();
   if (!policies.ok()) return options.UsageError(policies.status(), io);
-  auto channel = Connect(config.address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  auto channel = Connect(config.endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   auto questions = ReadQuestions(config.questions);
   if (!questions.ok()) {
     *io.err << "tessera eval: " << questions.status().message() << "\n";

@@ -22,7 +22,7 @@ constexpr char kSummary[] =
     "order, unless it says {image} where they stand.";
 
 struct Config {
-  std::string address = kDefaultAddress;
+  Endpoint endpoint{kDefaultAddress};
   std::string question, out = "explain.html";
   std::vector<std::string> images;
   ChatSession::Settings session;
@@ -30,7 +30,7 @@ struct Config {
   void Register(Options* options) {
     GenerationOptions& generation = session.generation;
     options->AddArgument("QUESTION", &question, "what to ask");
-    options->Add("address", "HOST:PORT", &address, "the server");
+    endpoint.Register(options);
     options->AddEach(
         "image", "FILE",
         [this](absl::string_view path) {
@@ -86,11 +86,8 @@ int RunExplain(const Args& args, const Io& io) {
   Options options("explain", kSummary);
   config.Register(&options);
   if (const auto code = options.ParseOrExit(args, io)) return *code;
-  auto channel = Connect(config.address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  auto channel = Connect(config.endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   if (config.question.empty()) {
     return options.UsageError(absl::InvalidArgumentError("a QUESTION must be given"), io);
   }

@@ -33,7 +33,7 @@ constexpr char kSummary[] =
     "Exit status 1 if a line failed.";
 
 struct Config {
-  std::string address = kDefaultAddress;
+  Endpoint endpoint{kDefaultAddress};
   std::string input = "-", output = "-";
   std::optional<std::string> image_directory;
   int concurrency = 16;
@@ -42,7 +42,7 @@ struct Config {
   RetryPolicy retry;
 
   void Register(Options* options) {
-    options->Add("address", "HOST:PORT", &address, "the server");
+    endpoint.Register(options);
     options->Add("input", "FILE", &input, "JSON lines to answer; - is the standard input");
     options->Add("output", "FILE", &output, "where answers go; - is the standard output");
     options->Add("image_directory", "DIR", &image_directory,
@@ -168,11 +168,8 @@ int RunGenerate(const Args& args, const Io& io) {
   if (config.input != "-" && config.input == config.output) {
     return options.UsageError(absl::InvalidArgumentError("--output would overwrite --input"), io);
   }
-  auto channel = Connect(config.address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  auto channel = Connect(config.endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   const bool from_file = config.input != "-";
   config.line.image_directory =
       config.image_directory.value_or(from_file ? DirectoryOf(config.input) : "");

@@ -62,19 +62,17 @@ grpc::Status Check(const std::shared_ptr<grpc::Channel>& channel, const std::str
 }  // namespace
 
 int RunHealth(const Args& args, const Io& io) {
-  std::string address = kDefaultAddress, service;
+  Endpoint endpoint(kDefaultAddress);
+  std::string service;
   absl::Duration timeout = absl::Seconds(3), wait;
   Options options("health", kSummary);
-  options.Add("address", "HOST:PORT", &address, "the server, its public or its admin listener");
+  endpoint.Register(&options, "the server, its public or its admin listener");
   options.Add("service", "NAME", &service, "health service: empty, live or tessera.v1.Inference");
   options.Add("wait", &wait, "ask again until the answer is SERVING, for this long");
   options.Add("timeout", &timeout, "deadline of each call; 0 is none");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
-  const auto channel = Connect(address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  const auto channel = Connect(endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   if (service.size() > kMaxServiceName) {
     return options.UsageError(absl::InvalidArgumentError("--service: at most 127 bytes"), io);
   }

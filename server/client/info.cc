@@ -162,11 +162,12 @@ bool PrintJson(const Snapshot& snapshot, const Io& io) {
 }  // namespace
 
 int RunInfo(const Args& args, const Io& io) {
-  std::string address = kDefaultAdminAddress, admin_address;
+  Endpoint endpoint(kDefaultAdminAddress);
+  std::string admin_address;
   bool json = false;
   absl::Duration timeout = absl::Seconds(5);
   Options options("info", kSummary);
-  options.Add("address", "HOST:PORT", &address, "the server's admin listener");
+  endpoint.Register(&options, "the server's admin listener");
   options.Add("admin_address", "HOST:PORT", &admin_address, "the same");
   options.Add("json", &json, "print one JSON line");
   options.Add("timeout", &timeout, "deadline of each call; 0 is none");
@@ -176,21 +177,18 @@ int RunInfo(const Args& args, const Io& io) {
       return options.UsageError(
           absl::InvalidArgumentError("--address and --admin_address are the same: give one"), io);
     }
-    address = admin_address;
+    endpoint.address = admin_address;
   }
-  auto channel = Connect(address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())),
-        io);
-  }
+  auto channel = Connect(endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   const auto stub = v1::Control::NewStub(*channel);
   Snapshot snapshot;
   const grpc::Status status = Fetch(stub.get(), timeout, &snapshot);
   if (!status.ok()) {
     *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(status));
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
-      *io.err << "  " << address << " is not an admin listener: tessera info wants tesserad's "
+      *io.err << "  " << endpoint.address
+              << " is not an admin listener: tessera info wants tesserad's "
               << "--admin_listen (default " << kDefaultAdminAddress << "), not --listen\n";
     }
     return kExitFailure;

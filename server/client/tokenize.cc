@@ -39,22 +39,19 @@ absl::StatusOr<std::string> ReadAll(int fd) {
 }  // namespace
 
 int RunTokenize(const Args& args, const Io& io) {
-  std::string address = kDefaultAddress;
+  Endpoint endpoint{kDefaultAddress};
   std::optional<std::string> text;
   bool no_special = false, json = false;
   absl::Duration timeout = absl::Seconds(30);
   Options options("tokenize", kSummary);
-  options.Add("address", "HOST:PORT", &address, "the server");
+  endpoint.Register(&options);
   options.Add("text", "TEXT", &text, "the text");
   options.Add("no_special_tokens", &no_special, "leave out what the tokenizer adds, such as BOS");
   options.Add("json", &json, "print one JSON line {\"ids\", \"pieces\"}");
   options.Add("timeout", &timeout, "give up after this time; 0 is never");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
-  auto channel = Connect(address);
-  if (!channel.ok()) {
-    return options.UsageError(
-        absl::InvalidArgumentError(absl::StrCat("--address: ", channel.status().message())), io);
-  }
+  auto channel = Connect(endpoint);
+  if (!channel.ok()) return options.UsageError(channel.status(), io);
   v1::TokenizeRequest request;
   if (!text) {
     auto input = ReadAll(io.in_fd);

@@ -25,6 +25,7 @@ struct Context {
   const ServiceContext* services;
   StreamRegistry* registry;
   std::string request_id;
+  std::shared_ptr<Grant> grant;  // null: nobody asked for it (/health), or it was refused
 };
 
 void End(const Context& context, const char* route, const Exchange& exchange,
@@ -33,13 +34,16 @@ void End(const Context& context, const char* route, const Exchange& exchange,
   context.services->metrics->CountHttp(route, status);
   const LogLevel level = status >= 500 && status != 503 ? LogLevel::kError : LogLevel::kDebug;
   if (context.services->log->Enabled(level)) {
-    context.services->log->Write(level, "http",
-                                 {{"request_id", context.request_id},
-                                  {"route", route},
-                                  {"status", status},
-                                  {"peer", exchange->request().peer}});
+    context.services->log->Write(
+        level, "http",
+        {{"request_id", context.request_id},
+         {"route", route},
+         {"status", status},
+         {"tenant", context.grant == nullptr ? "" : context.grant->tenant()},
+         {"peer", exchange->request().peer}});
   }
   response.headers.emplace_back("X-Request-Id", context.request_id);
+  if (context.grant != nullptr) context.grant->Release();
   exchange->Respond(std::move(response));
 }
 
@@ -68,8 +72,8 @@ void OnWorker(const Context& context, const char* route, Exchange exchange) {
 
 template <OpenAiKind kind>
 void Generate(const Context& context, const char*, Exchange exchange) {
-  std::make_shared<OpenAiCall>(context.services, context.registry, kind, context.request_id,
-                               std::move(exchange))
+  std::make_shared<OpenAiCall>(context.services, context.registry, context.grant, kind,
+                               context.request_id, std::move(exchange))
       ->Start();
 }
 
@@ -131,9 +135,9 @@ absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& reque
   if (FindMember(json, "messages") != nullptr) {  // as a chat completion would see them
     ASSIGN_OR_RETURN(const OpenAiRequest chat,
                      ParseOpenAiRequest(OpenAiKind::kChat, request.body, runtime.model));
-    ASSIGN_OR_RETURN(Request built, CheckRequest(services, chat.prompts.front(), absl::Now(),
-                                                 absl::InfiniteFuture()));
-    RETURN_IF_ERROR(BuildPrompt(services, chat.prompts.front(), &built));
+    ASSIGN_OR_RETURN(Request built, CheckRequest(services, *context.grant, chat.prompts.front(),
+                                                 absl::Now(), absl::InfiniteFuture()));
+    RETURN_IF_ERROR(BuildPrompt(services, *context.grant, chat.prompts.front(), &built));
     ids = std::move(built.prompt.ids);
   } else {
     JsonMembers members(json, "");
@@ -181,19 +185,20 @@ absl::StatusOr<HttpResponse> Detokenize(const Context& context, HttpRequest& req
 
 struct Route {
   const char* method;
-  const char* path;  // also the metric's label
-  bool prefix;       // paths below it too
+  const char* path;            // also the metric's label
+  bool prefix;                 // paths below it too
+  std::optional<Right> right;  // that a token must bear; none: no token is needed
   void (*handle)(const Context&, const char* route, Exchange);
 };
 constexpr Route kRoutes[] = {
-    {"POST", "/v1/chat/completions", false, Generate<OpenAiKind::kChat>},
-    {"POST", "/v1/completions", false, Generate<OpenAiKind::kCompletion>},
-    {"GET", "/v1/models", true, Now<Models>},
-    {"POST", "/tokenize", false, OnWorker<Tokenize>},
-    {"POST", "/detokenize", false, OnWorker<Detokenize>},
-    {"GET", "/health", false, Now<Health>},
-    {"GET", "/version", false, Now<ServerVersion>},
-    {"GET", "/metrics", false, OnWorker<MetricsText>},
+    {"POST", "/v1/chat/completions", false, Right::kWork, Generate<OpenAiKind::kChat>},
+    {"POST", "/v1/completions", false, Right::kWork, Generate<OpenAiKind::kCompletion>},
+    {"GET", "/v1/models", true, Right::kKnown, Now<Models>},
+    {"POST", "/tokenize", false, Right::kWork, OnWorker<Tokenize>},
+    {"POST", "/detokenize", false, Right::kWork, OnWorker<Detokenize>},
+    {"GET", "/health", false, std::nullopt, Now<Health>},
+    {"GET", "/version", false, Right::kKnown, Now<ServerVersion>},
+    {"GET", "/metrics", false, Right::kAdmin, OnWorker<MetricsText>},
 };
 
 const Route* FindRoute(absl::string_view path) {
@@ -207,8 +212,29 @@ const Route* FindRoute(absl::string_view path) {
 
 }  // namespace
 
+// Before the body is read: whether there is a token that bears the route at all. What it bears just
+// now, its rate and places, is asked when the work begins.
+std::optional<HttpResponse> Gateway::Refuse(const HttpRequest& head) {
+  const Route* route = FindRoute(head.path);
+  const std::optional<Right> right = route == nullptr ? Right::kKnown : route->right;
+  if (!right.has_value()) return std::nullopt;
+  const auto grant = services_->access->Admit(
+      head.Headers("authorization"), *right == Right::kAdmin ? Right::kAdmin : Right::kKnown,
+      absl::Now());
+  if (grant.ok()) return std::nullopt;
+  const char* name = route == nullptr ? "other" : route->path;
+  HttpResponse response = ErrorResponse(grant.status(), "");
+  services_->metrics->CountHttp(name, response.status);
+  if (services_->log->Enabled(LogLevel::kDebug)) {
+    services_->log->Write(LogLevel::kDebug, "http",
+                          {{"route", name}, {"status", response.status}, {"peer", head.peer}});
+  }
+  return response;
+}
+
 void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
-  Context context{services_, registry_, std::string(exchange->request().Header("x-request-id"))};
+  Context context{services_, registry_, std::string(exchange->request().Header("x-request-id")),
+                  nullptr};
   const absl::Status id = context.request_id.empty()
                               ? absl::OkStatus()
                               : CheckRequestId("x-request-id", context.request_id);
@@ -225,12 +251,21 @@ void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
     response.headers.emplace_back("Allow", route->method);
     return End(context, name, exchange, std::move(response));
   }
+  if (route->right.has_value()) {
+    auto grant = services_->access->Admit(exchange->request().Headers("authorization"),
+                                          *route->right, absl::Now());
+    if (!grant.ok()) {
+      return End(context, name, exchange, ErrorResponse(grant.status(), context.request_id));
+    }
+    context.grant = *std::move(grant);
+  }
   route->handle(context, name, std::move(exchange));
 }
 
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const std::string& address,
                                                         const ServiceContext* services,
-                                                        StreamRegistry* registry) {
+                                                        StreamRegistry* registry,
+                                                        const TlsSource* tls) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   RETURN_IF_ERROR(CheckAddressFree(parsed));
   std::unique_ptr<Gateway> gateway(new Gateway(services, registry));
@@ -238,10 +273,15 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const std::string& addre
   options.max_body_bytes = services->config->max_message_bytes;
   options.max_connections = services->config->http_max_connections;
   options.write_timeout = services->config->stall_timeout;
-  ASSIGN_OR_RETURN(gateway->server_,
-                   HttpServer::Start(parsed, options, [raw = gateway.get()](Exchange exchange) {
-                     raw->Handle(std::move(exchange));
-                   }));
+  options.handshake_timeout = services->config->handshake_timeout;
+  options.idle_timeout = services->config->idle_timeout;
+  options.tls = tls;
+  ASSIGN_OR_RETURN(
+      gateway->server_,
+      HttpServer::Start(
+          parsed, options,
+          [raw = gateway.get()](const HttpRequest& head) { return raw->Refuse(head); },
+          [raw = gateway.get()](Exchange exchange) { raw->Handle(std::move(exchange)); }));
   gateway->address_ = absl::StrCat(parsed.host, ":", gateway->server_->port());
   return gateway;
 }

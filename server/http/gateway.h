@@ -6,11 +6,15 @@
 //   GET  /health                                 200 when ready, else 503 (live or not: in the
 //   body) GET  /version, /metrics
 //
+// With tokens, all but /health need one ("authorization: Bearer ..."), and /metrics an admin's; a
+// caller without one is refused before his request's body is read.
+//
 // A route is one line of the table in gateway.cc. Threads: as HttpServer's handler; nothing here
 // blocks. Lifetime: `services` and `registry` outlive the gateway.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -23,10 +27,11 @@ namespace tessera {
 
 class Gateway {
  public:
-  // `address` as --http_listen.
+  // `address` as --http_listen; plain text without `tls`, which outlives the gateway.
   static absl::StatusOr<std::unique_ptr<Gateway>> Start(const std::string& address,
                                                         const ServiceContext* services,
-                                                        StreamRegistry* registry);
+                                                        StreamRegistry* registry,
+                                                        const TlsSource* tls);
   // host:port, with the port that was chosen for port 0.
   const std::string& address() const { return address_; }
   void Stop(absl::Time deadline) { server_->Stop(deadline); }
@@ -34,6 +39,7 @@ class Gateway {
  private:
   Gateway(const ServiceContext* services, StreamRegistry* registry)
       : services_(services), registry_(registry) {}
+  std::optional<HttpResponse> Refuse(const HttpRequest& head);
   void Handle(std::shared_ptr<HttpExchange> exchange);
 
   const ServiceContext* const services_;

@@ -119,7 +119,12 @@ HttpResponse ErrorResponse(const absl::Status& status, absl::string_view request
     const int64_t seconds = (absl::ToInt64Milliseconds(delay) + 999) / 1000;
     response.headers.emplace_back("Retry-After", absl::StrCat(seconds));
   }
-  if (response.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  if (response.status == 401) {  // RFC 6750: no error is named to who brought no token
+    response.headers.emplace_back("WWW-Authenticate",
+                                  ReasonOfError(status) == reason::kTokenUnknown
+                                      ? "Bearer realm=\"tessera\", error=\"invalid_token\""
+                                      : "Bearer realm=\"tessera\"");
+  }
   return response;
 }
 

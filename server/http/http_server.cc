@@ -33,10 +33,21 @@ absl::string_view HttpRequest::Header(absl::string_view name) const {
   return "";
 }
 
+std::vector<absl::string_view> HttpRequest::Headers(absl::string_view name) const {
+  std::vector<absl::string_view> values;
+  for (const auto& [key, value] : headers) {
+    if (key == name) values.push_back(value);
+  }
+  return values;
+}
+
 class HttpServer::Impl final : public HttpSessionOwner {
  public:
-  Impl(const HttpServerOptions& options, Handler handler)
-      : options_(options), handler_(std::move(handler)), acceptor_(context_) {}
+  Impl(const HttpServerOptions& options, Gate gate, Handler handler)
+      : options_(options),
+        gate_(std::move(gate)),
+        handler_(std::move(handler)),
+        acceptor_(context_) {}
 
   ~Impl() override { Stop(absl::Now()); }
 
@@ -86,6 +97,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
   // --- HttpSessionOwner
   const HttpServerOptions& options() const override { return options_; }
   bool stopping() const override { return stopping_.load(); }
+  std::optional<HttpResponse> Refuse(const HttpRequest& head) override { return gate_(head); }
   void Handle(std::shared_ptr<HttpExchange> exchange) override { handler_(std::move(exchange)); }
   void OnSessionEnd() override {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -112,9 +124,12 @@ class HttpServer::Impl final : public HttpSessionOwner {
     socket.set_option(tcp::no_delay(true), ignored);
     tcp::socket plain(std::move(socket));
     std::string peer = PeerName(plain);
+    const std::shared_ptr<SSL_CTX> tls =
+        options_.tls == nullptr ? nullptr : options_.tls->current()->http;
     std::unique_lock<std::mutex> lock(mutex_);
     if (count_ >= options_.max_connections) {
       lock.unlock();
+      if (tls != nullptr) return;  // a refusal in words would cost a handshake
       static constexpr char kFull[] =
           "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
           "Content-Length: 0\r\n\r\n";
@@ -124,8 +139,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
     }
     ++count_;
     std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
-    auto session =
-        std::make_shared<HttpSessionOf<tcp::socket>>(std::move(plain), std::move(peer), this);
+    auto session = std::make_shared<HttpSession>(std::move(plain), tls, std::move(peer), this);
     sessions_.push_back(session);
     lock.unlock();
     session->Start();
@@ -148,6 +162,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
   }
 
   const HttpServerOptions options_;
+  const Gate gate_;
   const Handler handler_;
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
@@ -168,12 +183,12 @@ void HttpServer::Stop(absl::Time deadline) { impl_->Stop(deadline); }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const Address& address,
                                                               const HttpServerOptions& options,
-                                                              Handler handler) {
+                                                              Gate gate, Handler handler) {
   if (!address.unix_path.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat(address.text, ": HTTP is served on host:port only"));
   }
-  auto impl = std::make_unique<Impl>(options, std::move(handler));
+  auto impl = std::make_unique<Impl>(options, std::move(gate), std::move(handler));
   RETURN_IF_ERROR(impl->Listen(address));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

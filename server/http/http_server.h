@@ -3,15 +3,17 @@
 //
 // Asynchronous (Boost.Asio; Boost.Beast parses): a connection costs memory, never a thread. A
 // request is read whole before it is handled, at most `max_body_bytes`; headers take at most 16 KiB
-// and must arrive, like the body, within `read_timeout`. One request of a connection at a time;
-// `Expect: 100-continue` is answered. Errors of the transport (400, 408, 413, 431, 503) are
-// answered here, as OpenAI-shaped JSON. Threads: HttpExchange may be used from any; the handler and
-// all callbacks run on the server's threads and must not block.
+// and must arrive within `read_timeout`, and so must the body; in between the gate sees the head.
+// One request of a connection at a time; `Expect: 100-continue` is answered. With `tls`,
+// connections are encrypted. Errors of the transport (400, 408, 413, 431, 503) are answered here,
+// as OpenAI-shaped JSON. Threads: HttpExchange may be used from any; the handler and all callbacks
+// run on the server's threads and must not block.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +22,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/address.h"
+#include "server/tls.h"
 
 namespace tessera {
 
@@ -31,6 +34,7 @@ struct HttpRequest {
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   // The first header of that (lower-case) name; "" if there is none.
   absl::string_view Header(absl::string_view name) const;
+  std::vector<absl::string_view> Headers(absl::string_view name) const;  // all of that name
 };
 
 struct HttpResponse {
@@ -62,18 +66,23 @@ class HttpExchange {
 struct HttpServerOptions {
   int64_t max_body_bytes = int64_t{64} << 20;
   int max_connections = 1024;
-  absl::Duration read_timeout = absl::Seconds(60);   // for a whole request, and between requests
+  absl::Duration read_timeout = absl::Seconds(60);   // for a request's head, and for its body
+  absl::Duration idle_timeout = absl::Minutes(5);    // between requests
   absl::Duration write_timeout = absl::Seconds(30);  // for a piece of an answer
+  absl::Duration handshake_timeout = absl::Seconds(10);
+  const TlsSource* tls = nullptr;  // null: plain text; else outlives the server
   int threads = 2;
 };
 
 class HttpServer {
  public:
   using Handler = std::function<void(std::shared_ptr<HttpExchange>)>;
+  // Judges a request by its head. An answer refuses it: the body is not read, the connection ends.
+  using Gate = std::function<std::optional<HttpResponse>(const HttpRequest&)>;
   // ALREADY_EXISTS or another code, naming the address.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const Address& address,
                                                            const HttpServerOptions& options,
-                                                           Handler handler);
+                                                           Gate gate, Handler handler);
   ~HttpServer();  // Stop
   int port() const;
   // Takes no more connections, ends those without a request at work now and the others after their

@@ -17,10 +17,12 @@ std::string ServerSentEvent(const nlohmann::ordered_json& json) {
 
 }  // namespace
 
-OpenAiCall::OpenAiCall(const ServiceContext* services, StreamRegistry* registry, OpenAiKind kind,
-                       std::string request_id, std::shared_ptr<HttpExchange> exchange)
+OpenAiCall::OpenAiCall(const ServiceContext* services, StreamRegistry* registry,
+                       std::shared_ptr<Grant> grant, OpenAiKind kind, std::string request_id,
+                       std::shared_ptr<HttpExchange> exchange)
     : services_(services),
       registry_(registry),
+      grant_(std::move(grant)),
       kind_(kind),
       id_(std::move(request_id)),
       received_(absl::Now()),
@@ -59,13 +61,15 @@ absl::Status OpenAiCall::BuildAndSubmit() {
   ASSIGN_OR_RETURN(OpenAiRequest in,
                    ParseOpenAiRequest(kind_, exchange_->request().body, runtime.model));
   exchange_->request().body = std::string();  // megabytes of pictures, decoded into `in`
+  RETURN_IF_ERROR(grant_->TakeMore(static_cast<int>(in.prompts.size()) * in.n - 1, absl::Now()));
   stream_ = in.stream;
   include_usage_ = in.include_usage;
   // All prompts are built before the first is submitted: a bad one fails the call.
   std::vector<Request> built;
   for (v1::GenerateRequest& prompt : in.prompts) {
-    ASSIGN_OR_RETURN(Request request, CheckRequest(*services_, prompt, received_, deadline_));
-    RETURN_IF_ERROR(BuildPrompt(*services_, prompt, &request));
+    ASSIGN_OR_RETURN(Request request,
+                     CheckRequest(*services_, *grant_, prompt, received_, deadline_));
+    RETURN_IF_ERROR(BuildPrompt(*services_, *grant_, prompt, &request));
     prompt.Clear();
     built.push_back(std::move(request));
   }
@@ -144,6 +148,7 @@ OpenAiCall::Step OpenAiCall::NextLocked() {
   final_ = forced_.has_value() ? *forced_ : TakeLocked(&step);
   const bool last = !final_.ok() || std::all_of(choices_.begin(), choices_.end(),
                                                 [](const auto& c) { return c.done; });
+  if (last) grant_->Release();
   if (last && !final_.ok()) {
     for (const Answer& answer : answers_) answer.outbox->Cancel();
   }
@@ -266,6 +271,7 @@ void OpenAiCall::Finish() {
                          {"status", http_status},
                          {"error", status.message()},
                          {"peer", peer_},
+                         {"tenant", grant_->tenant()},
                          {"traceparent", trace_},
                          {"seconds", absl::ToDoubleSeconds(absl::Now() - received_)},
                          {"prompt_tokens", prompt},

@@ -30,8 +30,8 @@ namespace tessera {
 
 class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<OpenAiCall> {
  public:
-  OpenAiCall(const ServiceContext* services, StreamRegistry* registry, OpenAiKind kind,
-             std::string request_id, std::shared_ptr<HttpExchange> exchange);
+  OpenAiCall(const ServiceContext* services, StreamRegistry* registry, std::shared_ptr<Grant> grant,
+             OpenAiKind kind, std::string request_id, std::shared_ptr<HttpExchange> exchange);
 
   void Start();  // once
 
@@ -75,6 +75,7 @@ class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<
 
   const ServiceContext* const services_;
   StreamRegistry* const registry_;
+  const std::shared_ptr<Grant> grant_;
   const OpenAiKind kind_;
   const std::string id_;
   const absl::Time received_;

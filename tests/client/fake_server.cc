@@ -185,7 +185,9 @@ FakeServer::~FakeServer() {
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
 }
 
-std::shared_ptr<grpc::Channel> FakeServer::channel() const { return Connect(address_).value(); }
+std::shared_ptr<grpc::Channel> FakeServer::channel() const {
+  return Connect(Endpoint(address_)).value();
+}
 
 std::vector<v1::GenerateRequest> FakeServer::requests() {
   MutexLock lock(inference_->mutex_);

@@ -63,11 +63,11 @@ TEST(ClientRpcError, PlainAndBrokenDetails) {
 
 TEST(ClientConnection, Addresses) {
   for (const char* good : {"localhost:1", "127.0.0.1:65535", "[::1]:80", "unix:/run/x.sock"}) {
-    EXPECT_TRUE(Connect(good).ok()) << good;
+    EXPECT_TRUE(Connect(Endpoint(good)).ok()) << good;
   }
   for (const char* bad : {"", "localhost", ":80", "localhost:", "localhost:0", "localhost:65536",
                           "localhost:+80", "::1:80", "[]:80", "http://a:80", "unix:", "a b:1"}) {
-    EXPECT_EQ(Connect(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+    EXPECT_EQ(Connect(Endpoint(bad)).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }
 }
 

@@ -10,12 +10,13 @@ import names_test
 
 # Of other programs that the documents run.
 FOREIGN_FLAGS = {
-    "read-only", "cap-drop", "security-opt", "gpus", "tmpfs", "env", "stop-timeout", "rm",  # docker
+    "read-only", "cap-drop", "security-opt", "gpus", "tmpfs", "env", "stop-timeout", "rm",
+    "health-cmd",  # docker
     "install", "prefix", "strip",  # cmake
     "now", "previous", "config-file", "pool-name", "pool-namespace", "model-server-metrics-port",
     "config.file", "web.listen-address", "gtest_filter",
 }
-READMES = ["deploy/README.md", "deploy/sizing.md"]
+READMES = ["deploy/README.md", "deploy/sizing.md", "SECURITY.md"]
 
 
 class Docs(unittest.TestCase):

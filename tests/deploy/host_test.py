@@ -60,7 +60,7 @@ class Unit(unittest.TestCase):
         self.assertEqual(self.service["IPAddressAllow"], "localhost")
         for flag in ("listen", "admin_listen", "metrics_listen"):
             self.assertTrue(self.flags[flag].startswith("127.0.0.1:"), flag)
-        self.assertNotIn("insecure_listen_any", self.flags)
+        self.assertNotIn("allow_plaintext", self.flags)
         scraped = (dt.DEPLOY / "prometheus/prometheus.yaml").read_text()
         self.assertIn(f"targets: [{self.flags['metrics_listen']}]", scraped)
 

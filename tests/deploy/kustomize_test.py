@@ -158,7 +158,7 @@ class Kustomize(unittest.TestCase):
             with dt.Server(*(f"--{line}" for line in overlay.flag_lines)) as server:
                 effective = dict(word.removeprefix("--").split("=", 1) for word in
                                  server.entry("configuration")["flags"].split(" "))
-            self.assertEqual(effective["insecure_listen_any"], "true")
+            self.assertEqual(effective["allow_plaintext"], "true")
             for flag in ("drain_delay", "drain_timeout"):
                 self.assertEqual(dt.seconds(effective[flag]), dt.seconds(overlay.flags[flag]))
 

@@ -200,8 +200,8 @@ TEST(BadStartTest, BadFlagsAreNamed) {
       {"--device=tpu", "--device=tpu"},
       {"--kv_policy=zip", "--kv_policy=zip"},
       {"--kv_cache_bytes=lots", "kv_cache_bytes"},
-      {"--listen=0.0.0.0:0", "--insecure_listen_any"},
-      {"--http_listen=0.0.0.0:0", "--insecure_listen_any"},
+      {"--listen=0.0.0.0:0", "--allow_plaintext"},
+      {"--http_listen=0.0.0.0:0", "--allow_plaintext"},
       {"--context_tokens=100000", "--context_tokens=100000"},
       {"--no_such_flag=1", "no_such_flag"},
       {"stray", "stray"}};

@@ -37,7 +37,8 @@ TEST(AddressTest, KnowsWhatOthersCanReach) {
   for (const char* text : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:x"}) {
     EXPECT_TRUE(ParseAddress(text)->loopback()) << text;
   }
-  for (const char* text : {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1"}) {
+  for (const char* text :
+       {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "127.0.0.1.example.org:1"}) {
     EXPECT_FALSE(ParseAddress(text)->loopback()) << text;
   }
 }

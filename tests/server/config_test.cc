@@ -61,8 +61,24 @@ INSTANTIATE_TEST_SUITE_P(
              },
              "--kv_policy_allow=nope"},
         Case{"listen", [](ServerConfig* c) { c->listen = "nonsense"; }, "--listen"},
-        Case{"open", [](ServerConfig* c) { c->listen = "0.0.0.0:1"; }, "--insecure_listen_any"},
-        Case{"admin", [](ServerConfig* c) { c->admin_listen = "[::]:1"; }, "--insecure_listen_any"},
+        Case{"open", [](ServerConfig* c) { c->listen = "0.0.0.0:1"; }, "--allow_plaintext"},
+        Case{"open_http", [](ServerConfig* c) { c->http_listen = "0.0.0.0:1"; }, "--tls_cert"},
+        Case{"open_metrics",
+             [](ServerConfig* c) {
+               c->metrics_listen = "0.0.0.0:1";
+               c->tls = {"cert", "key", ""};  // metrics are plain text all the same
+             },
+             "--allow_plaintext"},
+        Case{"admin",
+             [](ServerConfig* c) {
+               c->admin_listen = "[::]:1";
+               c->allow_plaintext = true;
+             },
+             "--admin_listen=[::]:1"},
+        Case{"certificate_alone", [](ServerConfig* c) { c->tls.cert = "cert"; }, "--tls_key"},
+        Case{"key_alone", [](ServerConfig* c) { c->tls.key = "key"; }, "--tls_cert"},
+        Case{"client_ca_alone", [](ServerConfig* c) { c->tls.client_ca = "ca"; },
+             "--tls_client_ca=ca"},
         Case{"metrics", [](ServerConfig* c) { c->metrics_listen = "unix:/x"; },
              "--metrics_listen"}),
     [](const auto& info) { return std::string(info.param.name); });
@@ -70,9 +86,16 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(ConfigTest, OpenAddressesCanBeAskedFor) {
   ServerConfig config = Good();
   config.listen = "0.0.0.0:8600";
-  config.insecure_listen_any = true;
+  config.allow_plaintext = true;
   config.metrics_listen = "off";
   config.admin_listen = "unix:/tmp/admin";
+  EXPECT_TRUE(Validate(config).ok()) << Validate(config);
+}
+
+TEST(ConfigTest, EncryptedAddressesMayBeOpen) {
+  ServerConfig config = Good();
+  config.listen = config.http_listen = "0.0.0.0:8600";
+  config.tls = {"cert", "key", "ca"};
   EXPECT_TRUE(Validate(config).ok()) << Validate(config);
 }
 

@@ -6,12 +6,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gtest/gtest.h"
 
 namespace tessera {
@@ -28,11 +30,60 @@ HttpClient::HttpClient(const std::string& address) {
   EXPECT_EQ(connect(fd_, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0) << address;
 }
 
-HttpClient::~HttpClient() { close(fd_); }
+HttpClient::HttpClient(const std::string& address, const HttpTls& tls) : HttpClient(address) {
+  std::signal(SIGPIPE, SIG_IGN);  // OpenSSL writes without MSG_NOSIGNAL
+  SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  if (tls.max_version != 0) {
+    // Debian's OpenSSL does not offer versions before 1.2 at its usual level.
+    SSL_CTX_set_security_level(context, 0);
+    SSL_CTX_set_min_proto_version(context, TLS1_VERSION);
+    SSL_CTX_set_max_proto_version(context, tls.max_version);
+  }
+  EXPECT_EQ(SSL_CTX_load_verify_file(context, tls.ca.c_str()), 1) << tls.ca;
+  if (!tls.cert.empty()) {
+    EXPECT_EQ(SSL_CTX_use_certificate_chain_file(context, tls.cert.c_str()), 1);
+    EXPECT_EQ(SSL_CTX_use_PrivateKey_file(context, tls.key.c_str(), SSL_FILETYPE_PEM), 1);
+  }
+  ssl_ = SSL_new(context);
+  SSL_CTX_free(context);
+  const std::string offer =
+      absl::StrCat(std::string(1, static_cast<char>(tls.alpn.size())), tls.alpn);
+  if (!tls.alpn.empty()) {
+    SSL_set_alpn_protos(ssl_, reinterpret_cast<const unsigned char*>(offer.data()),
+                        static_cast<unsigned>(offer.size()));
+  }
+  SSL_set1_host(ssl_, "localhost");
+  SSL_set_fd(ssl_, fd_);
+  connected_ = SSL_connect(ssl_) == 1;
+}
+
+HttpClient::~HttpClient() {
+  SSL_free(ssl_);
+  close(fd_);
+}
+
+std::string HttpClient::peer_name() const {
+  X509* certificate = SSL_get1_peer_certificate(ssl_);
+  char name[256] = "";
+  X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, name, sizeof(name));
+  X509_free(certificate);
+  return name;
+}
+
+std::string HttpClient::alpn() const {
+  const unsigned char* chosen = nullptr;
+  unsigned length = 0;
+  SSL_get0_alpn_selected(ssl_, &chosen, &length);
+  return {reinterpret_cast<const char*>(chosen), length};
+}
 
 void HttpClient::Send(const std::string& bytes) {
   for (size_t sent = 0; sent < bytes.size();) {
-    const ssize_t n = send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+    const ssize_t n =
+        ssl_ != nullptr
+            ? SSL_write(ssl_, bytes.data() + sent, static_cast<int>(bytes.size() - sent))
+            : send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
     if (n <= 0) return;  // the server may refuse before it has read everything
     sent += static_cast<size_t>(n);
   }
@@ -40,7 +91,8 @@ void HttpClient::Send(const std::string& bytes) {
 
 bool HttpClient::Fill() {
   char bytes[4096];
-  const ssize_t n = recv(fd_, bytes, sizeof(bytes), 0);
+  const ssize_t n =
+      ssl_ != nullptr ? SSL_read(ssl_, bytes, sizeof(bytes)) : recv(fd_, bytes, sizeof(bytes), 0);
   if (n > 0) buffer_.append(bytes, static_cast<size_t>(n));
   return n > 0;
 }
@@ -116,6 +168,11 @@ bool HttpClient::AtEnd() {
   while (Fill()) {
   }
   return true;
+}
+
+bool HttpClient::ends_within(absl::Duration limit) {
+  const absl::Time start = absl::Now();
+  return AtEnd() && absl::Now() - start < limit;
 }
 
 HttpReply HttpClient::Get(const std::string& path) {

@@ -190,8 +190,12 @@ v1::GenerateRequest TextRequest(const std::string& text) {
 }
 
 std::string ReadTestFile(const std::string& relative_path) {
-  std::ifstream in(std::string(TESSERA_SOURCE_DIR) + "/" + relative_path, std::ios::binary);
-  EXPECT_TRUE(in.good()) << relative_path;
+  return ReadAnyFile(std::string(TESSERA_SOURCE_DIR) + "/" + relative_path);
+}
+
+std::string ReadAnyFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  EXPECT_TRUE(in.good()) << path;
   std::stringstream text;
   text << in.rdbuf();
   return text.str();

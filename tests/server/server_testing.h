@@ -121,6 +121,7 @@ Answer Generate(v1::Inference::Stub& stub, const v1::GenerateRequest& request);
 
 v1::GenerateRequest TextRequest(const std::string& text);
 std::string ReadTestFile(const std::string& relative_path);  // of the source tree
+std::string ReadAnyFile(const std::string& path);
 // Polls until `done`, at most 10 s.
 bool Eventually(const std::function<bool()>& done);
 
