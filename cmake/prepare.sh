@@ -11,7 +11,7 @@ BUILD_PACKAGES=(
 )
 # promtool (prometheus) and kubectl are used where they are; the first comes with a service that
 # nobody asked for.
-TEST_PACKAGES=(libgtest-dev libgmock-dev python3-yaml)
+TEST_PACKAGES=(libgtest-dev libgmock-dev python3-yaml python3-grpcio curl openssl)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 
 if [[ -t 1 ]]; then

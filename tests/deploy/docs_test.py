@@ -16,7 +16,7 @@ FOREIGN_FLAGS = {
     "now", "previous", "config-file", "pool-name", "pool-namespace", "model-server-metrics-port",
     "config.file", "web.listen-address", "gtest_filter",
 }
-READMES = ["deploy/README.md", "deploy/sizing.md"]
+READMES = ["deploy/README.md", "deploy/sizing.md", "SECURITY.md"]
 
 
 class Docs(unittest.TestCase):
