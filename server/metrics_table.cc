@@ -219,7 +219,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        "Bytes of the allocated KV pages by format.",
        {{"format", FormatNames()}}},
       {Metric::kKvMeanBits,
-       "tessera_request_kv_mean_bits",
+       "tessera_request_kv_bit_width",
        K::kHistogram,
        "Bits of a stored value at a request's end, metadata included; requests that finished only.",
        {},

@@ -119,7 +119,7 @@ TEST(MetricsTest, CountsWhatTheEngineReports) {
   EXPECT_THAT(text, HasSubstr("tessera_time_to_first_token_seconds_sum 0.3"));
   EXPECT_THAT(text, HasSubstr("tessera_kv_commit_seconds_count 1\n"));
   EXPECT_THAT(text, HasSubstr("tessera_kv_quantize_seconds_count 2\n"));
-  EXPECT_THAT(text, HasSubstr("tessera_request_kv_mean_bits_bucket{le=\"2.5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("tessera_request_kv_bit_width_bucket{le=\"2.5\"} 1\n"));
 }
 
 // Every single policy and every legal composition has a series.
