@@ -11,6 +11,7 @@
 #include "server/client/connection.h"
 #include "server/client/json_fields.h"
 #include "server/client/load_run.h"
+#include "server/client/soak.h"
 #include "server/client/synthetic.h"
 #include "server/client/terminal.h"
 #include "tessera/v1/tokenizer.grpc.pb.h"
@@ -23,7 +24,9 @@ constexpr char kSummary[] =
     "tokens, end-to-end time, throughput and goodput. Closed loop (--concurrency) asks how fast "
     "the server is with so many at once; open loop (--rate) asks what its users see at that many a "
     "second.\n"
-    "Requests are not retried: a refusal is a result. Exit status 1 if a request failed.";
+    "Requests are not retried: a refusal is a result. Exit status 1 if a request failed.\n"
+    "With --soak it asks another question: whether the server loses memory, KV pages or open files "
+    "while clients cancel and read slowly.";
 
 // How many words make about `tokens` text tokens with this server's tokenizer and template.
 grpc::Status CalibrateWords(const std::shared_ptr<grpc::Channel>& channel, int tokens, int* words) {
@@ -90,27 +93,56 @@ bool Warm(const std::shared_ptr<grpc::Channel>& channel, const BenchConfig& conf
          static_cast<int>(results.size()) == config.warmup;
 }
 
+int SoakAndReport(const std::shared_ptr<grpc::Channel>& channel,
+                  const std::shared_ptr<grpc::Channel>& admin, const BenchConfig& config,
+                  const SoakConfig& soak, const Workload& workload, const Io& io) {
+  const auto record = RunSoak(channel, admin, config, soak, workload, io);
+  if (!record.ok()) {
+    *io.err << Style(io.err_terminal).Red("error") << ": " << Printable(record.status().message())
+            << "\n";
+    return kExitFailure;
+  }
+  const std::vector<SoakCheck> checks =
+      CheckSoak(*record, soak.max_resident_growth_mib * (1 << 20));
+  if (config.json) {
+    *io.out << ToLine(SoakToJson(*record, checks)) << "\n";
+  } else {
+    *io.out << RenderSoak(*record, checks);
+  }
+  const bool ok = std::all_of(checks.begin(), checks.end(), [](const auto& c) { return c.ok; });
+  return ok ? kExitOk : kExitFailure;
+}
+
 }  // namespace
 
 int RunBench(const Args& args, const Io& io) {
   BenchConfig config;
   Options options("bench", kSummary);
   config.Register(&options);
+  SoakConfig soak;
+  soak.Register(&options);
   if (const auto code = options.ParseOrExit(args, io)) return *code;
-  if (const auto status = config.Finish(options); !status.ok()) {
-    return options.UsageError(status, io);
-  }
+  absl::Status status = soak.Finish(options, &config);
+  if (status.ok()) status = config.Finish(options);
+  if (!status.ok()) return options.UsageError(status, io);
   auto channel = Connect(config.endpoint);
   if (!channel.ok()) return options.UsageError(channel.status(), io);
   int words = 0;
   if (config.prompt.empty()) {
-    const grpc::Status status = CalibrateWords(*channel, config.prompt_tokens, &words);
-    if (!status.ok()) {
-      *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(status));
+    const grpc::Status counted = CalibrateWords(*channel, config.prompt_tokens, &words);
+    if (!counted.ok()) {
+      *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(counted));
       return kExitFailure;
     }
   }
   const Workload workload(config, words);
+  if (soak.on) {
+    Endpoint endpoint = config.endpoint;  // the same certificates and token
+    endpoint.address = soak.admin_address;
+    const auto admin = Connect(endpoint);
+    if (!admin.ok()) return options.UsageError(admin.status(), io);
+    return SoakAndReport(*channel, *admin, config, soak, workload, io);
+  }
   if (!Warm(*channel, config, workload, io)) {
     *io.err << "tessera bench: the warm-up failed\n";
     return kExitFailure;

@@ -21,6 +21,7 @@ struct Measured {
   // count from here, so that a client or server that falls behind does not hide its own delay.
   Clock::time_point due;
   CallResult call;
+  bool cancelled = false;  // this client cancelled it, perhaps after its end
 };
 
 struct BenchReport {

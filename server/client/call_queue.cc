@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grpcpp/alarm.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/client_callback.h"
 #include "server/client/connection.h"
@@ -13,10 +14,16 @@ namespace tessera::client {
 class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
   Call(CallQueue* queue, int64_t tag, std::shared_ptr<const v1::GenerateRequest> request,
-       std::shared_ptr<grpc::ClientContext> context)
-      : queue_(queue), request_(std::move(request)), context_(std::move(context)) {
+       std::shared_ptr<grpc::ClientContext> context, absl::Duration read_pause)
+      : tag_(tag),
+        queue_(queue),
+        request_(std::move(request)),
+        context_(std::move(context)),
+        read_pause_(read_pause) {
     result_.tag = tag;
   }
+
+  int64_t tag() const { return tag_; }
 
   void Begin() {
     result_.sent = Clock::now();
@@ -28,7 +35,18 @@ class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
   void OnReadDone(bool ok) override {
     if (!ok) return;
     Take();
-    StartRead(&response_);
+    if (read_pause_ <= absl::ZeroDuration()) {
+      StartRead(&response_);
+      return;
+    }
+    AddHold();  // without a read under way the call could end before the alarm
+    // A new alarm each time: the function of the last one may still be returning.
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(read_pause_),
+                [this](bool) {
+                  StartRead(&response_);
+                  RemoveHold();
+                });
   }
 
   void OnDone(const grpc::Status& status) override {
@@ -82,9 +100,12 @@ class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
     response_.Clear();
   }
 
+  const int64_t tag_;
   CallQueue* const queue_;
   const std::shared_ptr<const v1::GenerateRequest> request_;
   const std::shared_ptr<grpc::ClientContext> context_;
+  const absl::Duration read_pause_;
+  std::unique_ptr<grpc::Alarm> alarm_;
   v1::GenerateResponse response_;
   CallResult result_;
   std::string violation_;
@@ -103,10 +124,10 @@ CallQueue::~CallQueue() {
 }
 
 void CallQueue::Start(int64_t tag, std::shared_ptr<const v1::GenerateRequest> request,
-                      absl::Duration timeout) {
+                      absl::Duration timeout, absl::Duration read_pause) {
   auto context = std::make_shared<grpc::ClientContext>();
   SetTimeout(timeout, context.get());
-  Call* call = new Call(this, tag, std::move(request), context);
+  Call* call = new Call(this, tag, std::move(request), context, read_pause);
   ++in_flight_;
   {
     MutexLock lock(mutex_);
@@ -130,6 +151,17 @@ std::optional<CallResult> CallQueue::Next(Clock::time_point until) {
   finished_.pop_front();
   --in_flight_;
   return result;
+}
+
+void CallQueue::Cancel(int64_t tag) {
+  std::vector<std::shared_ptr<grpc::ClientContext>> contexts;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [call, context] : running_) {
+      if (call->tag() == tag) contexts.push_back(context);
+    }
+  }
+  for (const auto& context : contexts) context->TryCancel();
 }
 
 void CallQueue::CancelAll() {

@@ -1,7 +1,8 @@
 // Generate calls in flight without a thread for each: started from one thread, run by gRPC's
 // callback threads, and handed back to the starting thread as finished results.
 //
-// Threads: Start, Next and the destructor from one thread; CancelAll and Wake from any.
+// Threads: Start, Next and the destructor from one thread; Cancel,
+// CancelAll and Wake from any.
 // Ownership: results are values; the stub's channel is shared.
 #pragma once
 
@@ -55,14 +56,17 @@ class CallQueue {
   CallQueue(const CallQueue&) = delete;
   CallQueue& operator=(const CallQueue&) = delete;
 
-  // `timeout` 0: no deadline. The request is kept until the call is done.
+  // `timeout` 0: no deadline. `read_pause`: how long to wait before each further message is read,
+  // as a slow client does. The request is kept until the call is done.
   void Start(int64_t tag, std::shared_ptr<const v1::GenerateRequest> request,
-             absl::Duration timeout);
+             absl::Duration timeout, absl::Duration read_pause = absl::ZeroDuration());
   // The next finished call, in order of finishing; nullopt at `until` or after Wake.
   std::optional<CallResult> Next(Clock::time_point until);
   // Started and not yet returned by Next.
   int in_flight() const { return in_flight_; }
 
+  // Running calls of this tag end with CANCELLED soon; others have ended before.
+  void Cancel(int64_t tag);
   // Running calls end with CANCELLED soon.
   void CancelAll();
   // Makes the current or the next Next return at once.

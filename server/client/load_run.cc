@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <random>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -119,27 +120,47 @@ std::vector<Measured> RunLoad(std::shared_ptr<grpc::Channel> channel, const Load
     calls.Wake();
   });
   int64_t sent = 0, failed = 0;
+  std::multimap<Clock::time_point, int64_t> cancels;  // to come, by time
+  std::set<int64_t> cancelled;                        // of requests in flight
+  const auto cancel_due = [&] {
+    while (!cancels.empty() && cancels.begin()->first <= Clock::now()) {
+      const int64_t tag = cancels.begin()->second;
+      cancels.erase(cancels.begin());
+      if (due.count(tag) == 0) continue;  // it has ended
+      cancelled.insert(tag);
+      calls.Cancel(tag);
+    }
+  };
   SharedRequest request;
   Arrivals arrivals(plan);
   while (true) {
+    cancel_due();
     const bool more = !stopped && arrivals.more(sent);
     if (more && request == nullptr) request = feed.Take();
     if (more && arrivals.is_due(calls.in_flight())) {
+      const Treatment treatment = plan.treat ? plan.treat(plan.first_index + sent) : Treatment();
       due[sent] = arrivals.Take();
-      calls.Start(sent, std::move(request), plan.timeout);
+      calls.Start(sent, std::move(request), plan.timeout, treatment.read_pause);
+      if (treatment.cancel_after) {
+        cancels.emplace(Clock::now() + absl::ToChronoNanoseconds(*treatment.cancel_after), sent);
+      }
       if (stopped) calls.CancelAll();
       request = nullptr;
       ++sent;
       continue;
     }
     if (!more && calls.in_flight() == 0) break;
-    auto call = calls.Next(more ? arrivals.next() : Clock::time_point::max());
+    auto until = more ? arrivals.next() : Clock::time_point::max();
+    if (!cancels.empty()) until = std::min(until, cancels.begin()->first);
+    auto call = calls.Next(until);
     if (!call) continue;
-    if (stopped && call->error.code == grpc::StatusCode::CANCELLED) continue;
-    failed += !call->ok();
+    const auto started = due.extract(call->tag);
+    const bool was_cancelled = cancelled.erase(call->tag) > 0;
+    const bool ended_so = call->error.code == grpc::StatusCode::CANCELLED;
+    if (stopped && ended_so) continue;
+    failed += !call->ok() && !(was_cancelled && ended_so);
     call->text.clear();
-    results.push_back({due[call->tag], std::move(*call)});
-    due.erase(results.back().call.tag);
+    results.push_back({started.mapped(), std::move(*call), was_cancelled});
     on_progress(static_cast<int64_t>(results.size()), failed);
   }
   return results;

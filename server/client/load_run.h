@@ -3,12 +3,19 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "server/client/bench_report.h"
 #include "server/client/interrupt.h"
 
 namespace tessera::client {
+
+// How this client behaves towards one request.
+struct Treatment {
+  std::optional<absl::Duration> cancel_after;  // sending
+  absl::Duration read_pause;                   // before each message but the first
+};
 
 struct LoadPlan {
   int64_t first_index = 0;  // of the workload
@@ -18,11 +25,14 @@ struct LoadPlan {
   double rate = 0;          // > 0: open loop, requests a second
   uint64_t seed = 0;        // of the arrivals
   absl::Duration timeout;   // of a request
+  // Null: every request is read as fast as it comes, and to its end. Called when request number i
+  // is sent, on the thread of RunLoad.
+  std::function<Treatment(int64_t index)> treat;
 };
 
 // Makes request number i; called on a thread of its own, ahead of need.
 using MakeRequest = std::function<v1::GenerateRequest(int64_t index)>;
-// Called after each finished request.
+// Called after each finished request; cancelled ones that ended so have not failed.
 using OnProgress = std::function<void(int64_t done, int64_t failed)>;
 
 // Returns when every request that was sent has ended; an interrupt cancels what runs, and those

@@ -128,6 +128,38 @@ TEST(ClientCallQueue, DeadlineCancelAndDestructorEndHangingCalls) {
   while (server.cancelled() < 2) absl::SleepFor(absl::Milliseconds(1));
 }
 
+TEST(ClientCallQueue, CancelEndsTheCallOfItsTagAlone) {
+  FakeServer server([](const v1::GenerateRequest&, int) {
+    Reply reply = Answer("a");
+    reply.hang = true;
+    return reply;
+  });
+  CallQueue calls(server.channel());
+  for (int i = 0; i < 3; ++i) calls.Start(i, Text(""), absl::ZeroDuration());
+  calls.Cancel(7);  // none
+  calls.Cancel(1);
+  const auto result = calls.Next(kForever);
+  EXPECT_EQ(result->tag, 1);
+  EXPECT_EQ(result->error.code, grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(calls.Next(Clock::now() + std::chrono::milliseconds(20)), std::nullopt);
+}
+
+TEST(ClientCallQueue, SlowReaderPausesBeforeEachMessageAndCanBeCancelled) {
+  FakeServer server([](const v1::GenerateRequest&, int) { return Answer("abc"); });
+  CallQueue calls(server.channel());
+  calls.Start(0, Text(""), absl::ZeroDuration(), absl::Milliseconds(10));
+  const auto result = calls.Next(kForever);
+  EXPECT_TRUE(result->ok()) << FormatError(result->error);
+  EXPECT_EQ(result->text, "abc");
+  // `accepted` is read at once, three deltas and `finished` after a pause each.
+  EXPECT_GE(result->marks[2].at - result->sent, std::chrono::milliseconds(30));
+  EXPECT_GE(result->done - result->sent, std::chrono::milliseconds(40));
+  calls.Start(1, Text(""), absl::ZeroDuration(), absl::Milliseconds(300));
+  absl::SleepFor(absl::Milliseconds(20));  // most likely in its first pause
+  calls.Cancel(1);
+  EXPECT_EQ(calls.Next(kForever)->tag, 1);
+}
+
 TEST(ClientCallQueue, WakeIsRememberedOnce) {
   FakeServer server([](const v1::GenerateRequest&, int) { return Answer(""); });
   CallQueue calls(server.channel());

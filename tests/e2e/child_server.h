@@ -24,6 +24,7 @@ class ChildServer {
   const std::string& listen() const { return listen_; }
   const std::string& admin() const { return admin_; }
   const std::string& http() const { return http_; }
+  const std::string& metrics() const { return metrics_; }
   std::string log() const;
 
   void Signal(int number);
