@@ -23,7 +23,7 @@ class AbuseTest : public testing::Test {
  protected:
   static void Configure(ServerConfig* config) {
     config->http_listen = "127.0.0.1:0";
-    config->handshake_timeout = absl::Milliseconds(200);
+    config->handshake_timeout = absl::Seconds(2);
     config->max_concurrent_streams = 2;
   }
   // The answer to raw bytes, each on a connection of its own.
