@@ -103,7 +103,8 @@ INSTANTIATE_TEST_SUITE_P(Policies, DevicePolicyTest,
                                            "hadamard(bits=2, window=32)",
                                            "kivi(bits=2, group=head, residual=32)",
                                            "akvq(window=32)", "kivi(bits=2, residual=32)",
-                                           "rtn(bits=4, group=64)",
+                                           "rtn(bits=4, group=64)", "flashcache(keep=0.5)",
+                                           "snapkv(keep=0.5)", "h2o(keep=0.5)",
                                            "window(sinks=4, recent=64)+rtn(bits=1)"));
 
 }  // namespace
