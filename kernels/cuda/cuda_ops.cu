@@ -115,9 +115,9 @@ class CudaOps final : private Stream, public Ops {
     cuda::SwiGlu(stream, x, rows, cols, y);
   }
 
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
-    cuda::LargestLogits(stream, logits, rows, cols, banned, ids);
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
+    cuda::DrawTokens(stream, logits, rows, cols, banned, rules, ids);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
