@@ -36,8 +36,8 @@ class PagedAttention {
   struct Kernels {
     int queries, prefill_queries;
     void (*decode)(PagedArgs);
-    void (*prefill)(PagedArgs);  // null: `decode` does it, or nothing is to be done
-    int shared_bytes = 0;        // of `decode`
+    void (*prefill)(PagedArgs);  // null: no sequence has more than one row
+    int prefill_shared_bytes = 0;
   };
 
   PagedAttention(cudaStream_t stream, bool precise);

@@ -165,12 +165,12 @@ PagedAttention::Kernels PagedAttention::Choose(int64_t dim, int64_t group, uint3
                                                int64_t most_rows) {
   Kernels kernels = KernelsFor(dim, group);
   if (!precise_ && HasTensorAttention(dim)) {
-    const TensorAttention made =
-        most_rows <= 1 ? TensorDecodeFor(dim, group, formats) : TensorAttentionFor(dim, group);
-    kernels = {made.queries, kPrefillRows, made.kernel, nullptr, made.shared_bytes};
-  } else if (most_rows <= 1) {
-    kernels.prefill = nullptr;
+    const TensorKernel decode = TensorDecodeFor(dim, group, formats);
+    const TensorKernel prefill = TensorPrefillFor(dim);
+    kernels = {decode.queries, prefill.queries, decode.kernel, prefill.kernel,
+               prefill.shared_bytes};
   }
+  if (most_rows <= 1) kernels.prefill = nullptr;
   return kernels;
 }
 
@@ -200,7 +200,7 @@ PagedArgs PagedAttention::MakeArgs(const Kernels& kernels, const int32_t* query_
     if (!HoldsTokens(static_cast<Format>(f))) continue;
     args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
   }
-  args.warps = GridOf(kernels.decode, kernels.shared_bytes) * kWarps;
+  args.warps = GridOf(kernels.decode, 0) * kWarps;
   args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, args.head_blocks());
   return args;
 }
@@ -284,10 +284,10 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
   args.partial_max = args.partial + partials * dim;
   args.partial_sum = args.partial_max + partials;
-  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, kernels.shared_bytes, stream_,
-                   args);
-  if (kernels.prefill == nullptr) return;  // the same kernel has done the rest, or there is none
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, 0), kWarps * 32, 0, stream_, args);
+  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, 0, stream_, args);
+  if (kernels.prefill == nullptr) return;
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, kernels.prefill_shared_bytes),
+                   kWarps * 32, kernels.prefill_shared_bytes, stream_, args);
 }
 
 }  // namespace tessera::cuda

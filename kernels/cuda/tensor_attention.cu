@@ -254,49 +254,49 @@ __device__ void DecodeGroup(const PagedArgs& args) {
   }
 }
 
-template <int kDim, bool kOneQuery>
-__global__ void __launch_bounds__(kThreads, 2) TensorAttentionKernel(PagedArgs args) {
+template <int kDim, bool kCodesOnly>
+__global__ void __launch_bounds__(kThreads, 2) DecodeOneQueryKernel(PagedArgs args) {
   LetNextKernelComeUp();
   WaitForEarlierKernels();
-  if constexpr (kOneQuery) {
-    DecodeOneQuery<kDim, false>(args);
-  } else {
-    DecodeGroup<kDim>(args);
-  }
+  DecodeOneQuery<kDim, kCodesOnly>(args);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
+  DecodeGroup<kDim>(args);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 2) PrefillKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
   TakePrefillUnits<kDim>(args);
 }
 
-// What most decode steps need and nothing else.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) CodesDecodeKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
-  DecodeOneQuery<kDim, true>(args);
-}
-
-template <int kDim>
-TensorAttention Made(int64_t group) {
-  TensorAttention made{
-      group == 1 ? 1 : 8, PrefillSharedBytes(kDim),
-      group == 1 ? TensorAttentionKernel<kDim, true> : TensorAttentionKernel<kDim, false>};
-  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          made.shared_bytes));
-  return made;
+TensorKernel DecodeFor(int64_t group, uint32_t formats) {
+  if (group > 1) return {DecodeGroupKernel<kDim>, 8};
+  // What most decode steps need, and nothing else: faster.
+  const bool codes_only = (formats & ~(kCodes | Bit(Format::kRaw16))) == 0;
+  return {codes_only ? DecodeOneQueryKernel<kDim, true> : DecodeOneQueryKernel<kDim, false>, 1};
 }
 
 }  // namespace
 
-TensorAttention TensorAttentionFor(int64_t dim, int64_t group) {
+TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
   TESSERA_CHECK(HasTensorAttention(dim));
-  return dim == 64 ? Made<64>(group) : Made<128>(group);
+  return dim == 64 ? DecodeFor<64>(group, formats) : DecodeFor<128>(group, formats);
 }
 
-TensorAttention TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
-  if (group != 1 || (formats & ~(kCodes | Bit(Format::kRaw16))) != 0) {
-    return TensorAttentionFor(dim, group);
-  }
+TensorKernel TensorPrefillFor(int64_t dim) {
   TESSERA_CHECK(HasTensorAttention(dim));
-  return {1, 0, dim == 64 ? CodesDecodeKernel<64> : CodesDecodeKernel<128>};
+  const TensorKernel made{dim == 64 ? PrefillKernel<64> : PrefillKernel<128>, kPrefillRows,
+                          PrefillSharedBytes(static_cast<int>(dim))};
+  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          made.shared_bytes));
+  return made;
 }
 
 }  // namespace tessera::cuda
