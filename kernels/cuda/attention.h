@@ -80,7 +80,8 @@ class PagedAttention {
   Kernels outlined_kernels_ = {};
   int64_t outlined_rows_ = 0;  // where runs may have maps; else 0
   Workspace plan_, outlined_plans_, partial_, maps_;
-  volatile unsigned long long* held_slopes_ = nullptr;  // pinned: the device counts
+  unsigned long long* held_count_ = nullptr;            // on the device, which counts
+  volatile unsigned long long* held_slopes_ = nullptr;  // pinned: as of the last calls that ended
 };
 
 }  // namespace tessera::cuda

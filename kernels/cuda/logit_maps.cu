@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   const float range = extremes.high - extremes.low, target = range - map.raise - map.lower;
   const float slope = target > 0 ? target / range : 0;
   maps[at] = {slope, fmaf(-slope, extremes.low, extremes.low + map.raise)};
-  if (target < 0) atomicAdd_system(held, 1ull);
+  if (target < 0) atomicAdd(held, 1ull);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 namespace tessera::cuda {
 
 // maps [rows, heads]; rows of sequences without a map are left as they are. Adds the number of maps
-// whose slope was held at 0 to *held, host memory that the device sees. args: query_begin,
+// whose slope was held at 0 to *held, device memory. args: query_begin,
 // sequences, heads, group, scale, kv, formats, qkv. head_dim at most 256.
 void FindLogitMaps(cudaStream_t stream, const PagedArgs& args, int64_t rows, AffineMap* maps,
                    unsigned long long* held);

@@ -144,12 +144,16 @@ PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
   TESSERA_CUDA_CHECK(
       cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
   void* counter = nullptr;
-  TESSERA_CUDA_CHECK(cudaHostAlloc(&counter, sizeof *held_slopes_, cudaHostAllocMapped));
+  TESSERA_CUDA_CHECK(cudaMalloc(&counter, sizeof *held_count_));
+  held_count_ = static_cast<unsigned long long*>(counter);
+  TESSERA_CUDA_CHECK(cudaMemsetAsync(held_count_, 0, sizeof *held_count_, stream_));
+  TESSERA_CUDA_CHECK(cudaMallocHost(&counter, sizeof *held_slopes_));
   held_slopes_ = static_cast<unsigned long long*>(counter);
   *held_slopes_ = 0;
 }
 
 PagedAttention::~PagedAttention() {
+  TESSERA_CUDA_CHECK(cudaFree(held_count_));
   TESSERA_CUDA_CHECK(cudaFreeHost(const_cast<unsigned long long*>(held_slopes_)));
 }
 
@@ -277,8 +281,10 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   const int64_t rows = outlined ? outlined_rows_ : RowsOf(query_begin, num_sequences);
   if (rows > 0) {
     auto* maps = static_cast<AffineMap*>(maps_.Get(rows * heads * int64_t{sizeof(AffineMap)}));
-    FindLogitMaps(stream_, args, rows, maps, const_cast<unsigned long long*>(held_slopes_));
+    FindLogitMaps(stream_, args, rows, maps, held_count_);
     args.maps = maps;
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(const_cast<unsigned long long*>(held_slopes_), held_count_,
+                                       sizeof *held_count_, cudaMemcpyDeviceToHost, stream_));
   }
   const int64_t partials = int64_t{args.max_chunks} * heads;
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
