@@ -33,10 +33,10 @@ class CpuOps final : public Ops {
 
   Buffer Allocate(int64_t bytes) override { return AllocateHost(bytes); }
   void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
-    std::memcpy(dst, src, bytes);
+    if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
   }
   void CopyToHost(void* dst, const void* src, int64_t bytes) override {
-    std::memcpy(dst, src, bytes);
+    if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
   }
   Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {

@@ -17,23 +17,12 @@ namespace tessera {
 namespace {
 
 client::Args SoakArgs(const ChildServer& server, int requests, const std::string& metrics) {
-  return {"bench",
-          "--soak",
-          "--json",
-          "--address",
-          server.listen(),
-          "--admin_address",
-          server.admin(),
-          "--metrics_address",
-          metrics,
-          absl::StrCat("--requests=", requests),
-          "--concurrency=16",
-          "--image_side=64",
-          "--prompt_tokens=16",
-          "--output_tokens=8",
-          "--cancel_share=0.2",
-          "--slow_share=0.1",
-          "--read_pause=3ms"};
+  return {
+      "bench", "--soak", "--json", "--address", server.listen(), "--admin_address", server.admin(),
+      "--metrics_address", metrics, absl::StrCat("--requests=", requests), "--concurrency=16",
+      "--image_side=64", "--prompt_tokens=16", "--output_tokens=8", "--cancel_share=0.2",
+      // The address sanitizer keeps what is freed for a while.
+      absl::StrCat("--max_growth_mib=", 32 * kSlowness), "--slow_share=0.1", "--read_pause=3ms"};
 }
 
 // Small caches: full, or as full as they get, well before the second third of the requests.

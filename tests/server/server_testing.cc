@@ -179,7 +179,7 @@ Answer Generate(v1::Inference::Stub& stub, const v1::GenerateRequest& request,
 
 Answer Generate(v1::Inference::Stub& stub, const v1::GenerateRequest& request) {
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30 * kSlowness));
   return Generate(stub, request, &context);
 }
 
@@ -201,8 +201,14 @@ std::string ReadAnyFile(const std::string& path) {
   return text.str();
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+const int kSlowness = 10;
+#else
+const int kSlowness = 1;
+#endif
+
 bool Eventually(const std::function<bool()>& done) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  const absl::Time deadline = absl::Now() + absl::Seconds(10 * kSlowness);
   while (!done()) {
     if (absl::Now() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(1));

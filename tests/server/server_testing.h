@@ -122,7 +122,10 @@ Answer Generate(v1::Inference::Stub& stub, const v1::GenerateRequest& request);
 v1::GenerateRequest TextRequest(const std::string& text);
 std::string ReadTestFile(const std::string& relative_path);  // of the source tree
 std::string ReadAnyFile(const std::string& path);
-// Polls until `done`, at most 10 s.
+// Polls until `done`, at most 10 s times kSlowness.
 bool Eventually(const std::function<bool()>& done);
+
+// By how much longer tests wait: 10 where a sanitizer slows the code down, else 1.
+extern const int kSlowness;
 
 }  // namespace tessera
