@@ -56,10 +56,10 @@ __device__ void AddRaw16(const PagedArgs& args, const KvRun& run, int first, int
   }
 }
 
-// Channels 8 * column .. + 7 of one token of one part of a head in a low-bit page: `head` is the
-// head's first byte in the page.
-__device__ inline void LoadCodes(const uint8_t* head, const PagePart& part, int slot, int column,
-                                 float (&out)[8]) {
+// Channels 8 * column .. + 7 of one token of one part of a head in a low-bit page of `tokens`:
+// `head` is the head's first byte in the page.
+__device__ inline void LoadCodes(const uint8_t* head, const PagePart& part, int tokens, int slot,
+                                 int column, float (&out)[8]) {
   const uint8_t* codes = head + part.codes + slot * part.row_bytes + column * part.bits;
   uint64_t packed = 0;
   switch (part.bits) {
@@ -81,8 +81,9 @@ __device__ inline void LoadCodes(const uint8_t* head, const PagePart& part, int 
     ToFloats(__ldg(reinterpret_cast<const uint4*>(meta) + column), scale);
     ToFloats(__ldg(reinterpret_cast<const uint4*>(meta + part.scales) + column), offset);
   } else {
-    scale[0] = __half2float(meta[slot]);
-    offset[0] = __half2float(meta[part.scales + slot]);
+    const int at = column / part.group * tokens + slot;
+    scale[0] = __half2float(meta[at]);
+    offset[0] = __half2float(meta[part.scales + at]);
 #pragma unroll
     for (int i = 1; i < 8; ++i) scale[i] = scale[0], offset[i] = offset[0];
   }
@@ -117,8 +118,8 @@ __device__ void AddLowBits(const PagedArgs& args, const KvRun& run, int first, i
       if (!active || at >= high) continue;
       const uint8_t* in_page = args.kv.arena + pages[at / parts.tokens] * kPageUnitBytes +
                                int64_t{head} * parts.head_bytes;
-      LoadCodes(in_page, parts.part[0], at % parts.tokens, column, key[j]);
-      LoadCodes(in_page, parts.part[1], at % parts.tokens, column, value[j]);
+      LoadCodes(in_page, parts.part[0], parts.tokens, at % parts.tokens, column, key[j]);
+      LoadCodes(in_page, parts.part[1], parts.tokens, at % parts.tokens, column, value[j]);
     }
     __syncwarp();
     const auto copy = [](const float(&from)[8], float(&out)[8]) {

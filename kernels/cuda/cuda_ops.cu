@@ -4,6 +4,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
+#include "kernels/cuda/low_pass.h"
 #include "kernels/cuda/move_tokens.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampling.h"
@@ -42,7 +43,10 @@ constexpr int64_t kMostPooledBytes = int64_t{64} << 20;
 class CudaOps final : private Stream, public Ops {
  public:
   CudaOps(const CublasLt* lt, bool precise)
-      : precise_(precise), dense_(lt, stream, precise), attention_(stream, precise) {}
+      : precise_(precise),
+        dense_(lt, stream, precise),
+        attention_(stream, precise),
+        low_pass_(&dense_.gemm(), stream, precise) {}
 
   const char* name() const override { return "cuda"; }
   cudaStream_t cuda_stream() const { return stream; }
@@ -154,8 +158,7 @@ class CudaOps final : private Stream, public Ops {
   void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
                         int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
                         float* out) override {
-    cuda::LowPassResiduals(stream, low_pass_, arena, geometry, pages, layer_pages, first, tokens,
-                           kept, out);
+    low_pass_.Residuals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
   }
   void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,
@@ -167,7 +170,7 @@ class CudaOps final : private Stream, public Ops {
   const bool precise_;
   CudaDense dense_;
   cuda::PagedAttention attention_;
-  Workspace low_pass_;
+  cuda::LowPass low_pass_;
 };
 
 __global__ void ProbeKernel() {}

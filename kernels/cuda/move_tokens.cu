@@ -79,8 +79,8 @@ __device__ void StoreCodes(const uint32_t (&codes)[kLane], uint8_t* row) {
   if (kBits == 1) *to = static_cast<uint8_t>(packed);
 }
 
-// One warp a (move, head, K or V): a scale and an offset per token. `first_value` is 1 where only V
-// has them; grid (moves, enough blocks for heads and parts).
+// One warp a (move, head, K or V): a scale and an offset per token and group. `first_value` is 1
+// where only V has them; grid (moves, enough blocks for heads and parts).
 template <int kBits>
 __global__ void __launch_bounds__(kWarps * 32) PerTokenKernel(MoveArgs args, int first_value) {
   if (blockIdx.y == 0 && threadIdx.x == 0) CheckMove(args, blockIdx.x);
@@ -97,21 +97,21 @@ __global__ void __launch_bounds__(kWarps * 32) PerTokenKernel(MoveArgs args, int
     min = active ? fminf(min, x[i]) : min;
     max = active ? fmaxf(max, x[i]) : max;
   }
-#pragma unroll
-  for (int off = 16; off > 0; off /= 2) {
+  const PagePart& part = args.to.part[value];
+  const int lane = threadIdx.x % 32, group = part.group * kLane >= args.dim ? 32 : part.group;
+  for (int off = group / 2; off > 0; off /= 2) {  // 4, 8 or all lanes
     min = fminf(min, __shfl_xor_sync(~0u, min, off));
     max = fmaxf(max, __shfl_xor_sync(~0u, max, off));
   }
   const DeviceAffine a = Fit(min, max, kBits, args.rule.clip[value], args.rule.integer_offset);
-  const PagePart& part = args.to.part[value];
   uint8_t* to = Head(args, move.to.page, head);
   const int slot = static_cast<int>(move.to.slot);
-  if (threadIdx.x % 32 == 0) {
-    auto* meta = reinterpret_cast<__half*>(to + part.meta);
+  if (!active) return;
+  if (lane % group == 0) {
+    auto* meta = reinterpret_cast<__half*>(to + part.meta) + lane / group * args.to.tokens;
     meta[slot] = a.scale;
     meta[part.scales + slot] = a.offset;
   }
-  if (!active) return;
   const float scale = __half2float(a.scale), offset = __half2float(a.offset);
   uint32_t codes[kLane];
 #pragma unroll

@@ -12,6 +12,7 @@ struct PagePart {
   Axis axis;
   int codes, row_bytes;  // rows by slot
   int meta, scales;      // as many half scales, then as many half offsets
+  int group;             // pieces of eight channels that share a token's scale; axis kToken
 };
 
 struct PageParts {
@@ -30,27 +31,13 @@ inline PageParts PartsOf(Format f, int head_dim) {
                          static_cast<int>(CodesOffset(f, head_dim, 0, value != 0)),
                          static_cast<int>(RowBytes(codec, head_dim)),
                          static_cast<int>(MetaOffset(f, head_dim, 0, value != 0)),
-                         static_cast<int>(Scales(f, head_dim, value != 0))};
+                         static_cast<int>(Scales(f, head_dim, value != 0)),
+                         CeilDiv(GroupChannels(codec, head_dim), 8)};
   }
   return parts;
 }
 
-// The formats that this backend reads and writes. A format added to page_layout.h is refused until
-// it has its kernels.
-constexpr bool HasKernels(Format f) {
-  switch (f) {
-    case Format::kRaw16:
-    case Format::kToken8:
-    case Format::kToken4:
-    case Format::kToken2:
-    case Format::kToken1:
-    case Format::kKivi4:
-    case Format::kKivi2:
-    case Format::kKivi1:
-      return true;
-    default:
-      return false;
-  }
-}
+// The formats that this backend reads and writes.
+constexpr bool HasKernels(Format f) { return HoldsTokens(f) && !HasHeader(f); }
 
 }  // namespace tessera::cuda

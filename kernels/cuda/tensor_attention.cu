@@ -25,6 +25,28 @@ __device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const fl
 constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
 constexpr uint32_t kCodes = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
 
+// Formats whose tokens have several scales, for groups of channels.
+constexpr bool HasGroups(Format f) { return CodecOf(f, true).group > 0; }
+constexpr uint32_t AllWithGroups() {
+  uint32_t formats = 0;
+  for (int f = 0; f < kNumFormats; ++f) {
+    if (HasGroups(static_cast<Format>(f))) formats |= 1u << f;
+  }
+  return formats;
+}
+constexpr uint32_t kGroups = AllWithGroups();
+
+// Adds the unit's pages of formats with groups, if there are any, by CUDA cores in float32.
+template <int kDim>
+__device__ void AddGroups(const PagedArgs& args, const DecodeUnit& unit,
+                          WarpAttention<kDim / 8, 1>& attention) {
+  unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+    if ((kGroups & Bit(run.format)) == 0) return;
+    const int page = args.formats[static_cast<int>(run.format)].tokens;
+    AddLowBits(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention);
+  });
+}
+
 template <int kDim, int kColumns>
 __device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
                                const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
@@ -136,14 +158,18 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
     constexpr int kPage = PageTokens(Format::kRaw16);
     AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head, attention);
   });
-  if (formats & Bit(Format::kRaw16)) attention.JoinLanes();
+  if constexpr (!kCodesOnly) {
+    if (formats & kGroups) AddGroups<kDim>(args, unit, attention);
+  }
+  if (formats & (Bit(Format::kRaw16) | kGroups)) attention.JoinLanes();
   if (formats & kCodes) AttendCodes<kDim>(args, unit, q, attention);
   if constexpr (!kCodesOnly) {
-    if ((formats & ~(kCodes | Bit(Format::kRaw16))) == 0) return;
+    constexpr uint32_t kAdded = kCodes | kGroups | Bit(Format::kRaw16);
+    if ((formats & ~kAdded) == 0) return;
     TensorSums<kDim> sums;
     sums.Clear();
     unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
-      if (Bit(run.format) & (kCodes | Bit(Format::kRaw16))) return;
+      if (Bit(run.format) & kAdded) return;
       AddLowBitPages<kDim, 1>(args, unit, q, run, low, high, sums);
     });
     sums.JoinLanes();
@@ -183,26 +209,41 @@ __device__ void DecodeGroup(const PagedArgs& args) {
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
     TensorSums<kDim> sums;
     sums.Clear();
+    bool groups = false;
     unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
       if (run.format == Format::kRaw16) {
         AddPages<Format::kRaw16, kDim, 2>(args, unit, q, run, low, high, sums);
+      } else if (kGroups & Bit(run.format)) {
+        groups = true;
       } else {
         AddLowBitPages<kDim, 2>(args, unit, q, run, low, high, sums);
       }
     });
     sums.JoinLanes();
     WarpAttention<kDim / 8, 1> attention;
+    // One query after the other reads pages with groups: right, if not fast.
+    const auto extract = [&](int i) {
+      Extract(sums, i, attention);
+      if (!groups) return;
+      WarpAttention<kDim / 8, 1> other;
+      other.Init(0, true, q + i * kDim, kDim, args.scale, INT_MAX);
+      AddGroups<kDim>(args, unit, other);
+      other.JoinLanes();
+      attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
+    };
     if (unit.chunks > 1) {
       for (int i = 0; i < unit.queries; ++i) {
-        Extract(sums, i, attention);
+        extract(i);
         KeepPartial(args, unit.chunk, unit.first_head + i, 0, attention);
       }
       if (!LastToEnd(args, unit)) continue;
     }
     for (int i = 0; i < unit.queries; ++i) {
-      Extract(sums, i, attention);
       if (unit.chunks > 1) {
+        Extract(sums, i, attention);
         JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head + i, 0, attention);
+      } else {
+        extract(i);
       }
       StoreDecoded(args, unit, unit.first_head + i, 0, attention);
     }

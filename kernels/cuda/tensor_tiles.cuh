@@ -90,7 +90,7 @@ __device__ void UnpackTile(const uint8_t* arena, const PageParts& parts, int hea
       if (t < tile.tokens) {
         const uint8_t* from = arena + tile.pages[t / parts.tokens] * kPageUnitBytes +
                               int64_t{head} * parts.head_bytes;
-        LoadCodes(from, parts.part[value], t % parts.tokens, c, x);
+        LoadCodes(from, parts.part[value], parts.tokens, t % parts.tokens, c, x);
       }
       *reinterpret_cast<uint4*>((value == 0 ? keys : values) + to) = {
           Pack(x[0], x[1]), Pack(x[2], x[3]), Pack(x[4], x[5]), Pack(x[6], x[7])};
