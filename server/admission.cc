@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <random>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -57,11 +58,26 @@ absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant
   return request;
 }
 
+void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateRequest*>& requests,
+                 ImageFetcher::Caller caller, std::function<void(absl::Status)> next) {
+  services.images->Fetch(requests, std::move(caller),
+                         [workers = services.workers, next](absl::Status fetched) {
+                           const auto go_on = [next] { next(absl::OkStatus()); };
+                           if (!fetched.ok()) return next(fetched);
+                           if (!workers->TrySubmit(go_on)) next(TooManyToPrepare());
+                         });
+}
+
 absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
                          const v1::GenerateRequest& in, Request* request) {
   const Runtime& runtime = *services.runtime;
   const absl::Time start = absl::Now();
   ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
+  for (const ImageBytes& image : input.images) {
+    if (!image.data.empty()) continue;
+    return FieldError(absl::StrCat(image.path, ".url"),
+                      "only answers fetch pictures: send the picture itself");
+  }
   absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
   if (!prompt.ok()) return WithClientPath(in, prompt.status());
   request->prompt = *std::move(prompt);

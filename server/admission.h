@@ -3,12 +3,15 @@
 // Errors are as clients see them: field paths, RetryInfo. Threads: safe.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/request.h"
+#include "server/image_fetcher.h"
 #include "server/service_context.h"
 #include "tessera/v1/inference.pb.h"
 
@@ -25,6 +28,12 @@ absl::Status TooManyToPrepare();
 absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
                                      const v1::GenerateRequest& in, absl::Time received,
                                      absl::Time deadline);
+
+// Between the two, for requests with NamesImageUrls that have passed CheckRequest: fetches those
+// pictures, then calls `next` with OK on a worker, or with the error on any thread. `requests` stay
+// as they are until then.
+void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateRequest*>& requests,
+                 ImageFetcher::Caller caller, std::function<void(absl::Status)> next);
 
 // On a worker: decodes the pictures, builds the prompt and fills what depends on its length.
 absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,

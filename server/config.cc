@@ -10,6 +10,7 @@
 #include "kernels/base.h"
 #include "server/address.h"
 #include "server/byte_size.h"
+#include "server/https_url.h"
 
 namespace tessera {
 namespace {
@@ -34,6 +35,7 @@ absl::Status CheckCounts(const ServerConfig& c) {
       {"default_max_tokens", c.default_max_tokens, 1, 1 << 24},
       {"max_images", c.max_images, 0, 4096},
       {"decode_threads", c.decode_threads, 1, 256},
+      {"image_url_threads", c.image_url_threads, 1, 256},
   };
   for (const Row& row : kRows) {
     if (row.value < row.min || row.value > row.max) {
@@ -91,6 +93,7 @@ absl::Status CheckTimes(const ServerConfig& c) {
       {"handshake_timeout", c.handshake_timeout, absl::Milliseconds(10), absl::Hours(1)},
       {"idle_timeout", c.idle_timeout, absl::Milliseconds(10), absl::InfiniteDuration()},
       {"max_request_time", c.max_request_time, absl::Milliseconds(1), absl::InfiniteDuration()},
+      {"image_url_timeout", c.image_url_timeout, absl::Milliseconds(10), absl::Minutes(10)},
       {"stall_timeout", c.stall_timeout, absl::Milliseconds(100), absl::Hours(24)},
       {"drain_delay", c.drain_delay, absl::ZeroDuration(), absl::Hours(1)},
       {"drain_timeout", c.drain_timeout, absl::ZeroDuration(), absl::Hours(24)},
@@ -161,6 +164,22 @@ absl::Status CheckTls(const TlsPaths& tls) {
   return absl::OkStatus();
 }
 
+absl::Status CheckImageUrls(const ServerConfig& c) {
+  const auto rules = UrlRules::Make(c.image_url_hosts, c.image_url_allow_private);
+  if (!rules.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--image_url_hosts: ", rules.status().message()));
+  }
+  if (!c.image_url_hosts.empty()) return absl::OkStatus();
+  if (c.image_url_allow_private) {
+    return Wrong("image_url_allow_private", "true", "needs --image_url_hosts");
+  }
+  if (!c.image_url_ca_file.empty()) {
+    return Wrong("image_url_ca_file", c.image_url_ca_file, "needs --image_url_hosts");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckNames(const ServerConfig& c) {
   const std::vector<std::string> devices = BackendNames();
   if (c.device != "auto" && std::find(devices.begin(), devices.end(), c.device) == devices.end()) {
@@ -196,6 +215,7 @@ absl::Status Validate(const ServerConfig& config) {
   RETURN_IF_ERROR(CheckTimes(config));
   RETURN_IF_ERROR(CheckTls(config.tls));
   RETURN_IF_ERROR(CheckListeners(config));
+  RETURN_IF_ERROR(CheckImageUrls(config));
   return CheckNames(config);
 }
 

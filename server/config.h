@@ -59,11 +59,17 @@ struct ServerConfig {
   int64_t max_image_bytes = int64_t{20} << 20;
   int64_t max_image_pixels = 64'000'000;
   int64_t max_text_bytes = int64_t{4} << 20;
+  // Pictures named by URL.
+  std::vector<std::string> image_url_hosts;  // empty: none are fetched
+  bool image_url_allow_private = false;
+  std::string image_url_ca_file;  // empty: the system's
+  absl::Duration image_url_timeout = absl::Seconds(10);
   absl::Duration max_request_time = absl::Hours(1);
   absl::Duration stall_timeout = absl::Seconds(30);
 
   // Threads beside the engine's.
   int decode_threads = 2;
+  int image_url_threads = 8;
 
   // Lifecycle.
   absl::Duration drain_delay = absl::ZeroDuration();

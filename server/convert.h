@@ -25,6 +25,8 @@
 
 namespace tessera {
 
+class UrlRules;
+
 struct ConvertOptions {
   const ModelConfig* model = nullptr;
   int context_tokens = 0;
@@ -33,6 +35,7 @@ struct ConvertOptions {
   std::shared_ptr<const Policy> default_policy;
   std::vector<std::string> allowed_policies;  // names; empty: all
   bool allow_explain = false;
+  const UrlRules* image_urls = nullptr;  // null: no picture is fetched
 };
 
 // All of a request but its prompt's tokens. stop.max_tokens stays 0 when the request leaves it to
@@ -41,7 +44,8 @@ struct ConvertOptions {
 absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
                                        const ConvertOptions& options);
 
-// The prompt's parts. Views into `in` remain: it must outlive the result.
+// The prompt's parts. Views into `in` remain: it must outlive the result. A picture that is named
+// by a URL has no data; only Generate takes one.
 absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
                                           const ConvertOptions& options);
 absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,

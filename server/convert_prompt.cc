@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/convert.h"
 #include "server/error_details.h"
+#include "server/https_url.h"
 
 namespace tessera {
 namespace {
@@ -13,10 +14,30 @@ using Parts = google::protobuf::RepeatedPtrField<v1::ContentPart>;
 // Collects the parts of a prompt, in order, and holds them to the limits on images and text.
 class PromptCollector {
  public:
-  explicit PromptCollector(const ConvertOptions& options) : options_(options) {}
+  // `fetches`: the method takes pictures that are named by URL, if the server does.
+  PromptCollector(const ConvertOptions& options, bool fetches)
+      : options_(options), fetches_(fetches) {}
+
+  absl::Status CheckUrl(const std::string& url, const std::string& path) const {
+    if (options_.image_urls == nullptr) {
+      return FieldError(path,
+                        "this server does not fetch pictures: send the picture itself (over HTTP "
+                        "as data:image/png;base64,...)");
+    }
+    if (!fetches_)
+      return FieldError(path, "only Generate fetches pictures: send the picture itself");
+    const absl::StatusOr<HttpsUrl> parsed = ParseHttpsUrl(url);
+    const absl::Status status = parsed.ok() ? options_.image_urls->Check(*parsed) : parsed.status();
+    return status.ok() ? status : FieldError(path, status.message());
+  }
 
   absl::Status AddImage(const v1::Image& image, std::string path) {
-    if (image.data().empty()) return FieldError(path, "an image without data");
+    if (!image.url().empty()) {
+      if (!image.data().empty()) return FieldError(path, "both data and url");
+      RETURN_IF_ERROR(CheckUrl(image.url(), absl::StrCat(path, ".url")));
+    } else if (image.data().empty()) {
+      return FieldError(path, "an image without data");
+    }
     if (static_cast<int>(input_.images.size()) >= options_.max_images) {
       return FieldError(path, absl::StrCat("more than ", options_.max_images, " images"),
                         reason::kLimitExceeded);
@@ -124,6 +145,7 @@ class PromptCollector {
 
  private:
   const ConvertOptions& options_;
+  const bool fetches_;
   PromptInput input_;
   int64_t text_bytes_ = 0;
 };
@@ -149,7 +171,7 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
                                      ? "a request needs one of content, messages and tokenized"
                                      : "only one of content, messages and tokenized may be given");
   }
-  PromptCollector collector(options);
+  PromptCollector collector(options, /*fetches=*/true);
   if (!in.has_tokenized()) {
     RETURN_IF_ERROR(AddContentOrMessages(in, &collector));
   } else if (in.has_apply_template()) {
@@ -166,7 +188,7 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,
   if (in.content().empty() == in.messages().empty()) {
     return FieldError("content", "want either content or messages");
   }
-  PromptCollector collector(options);
+  PromptCollector collector(options, /*fetches=*/false);
   RETURN_IF_ERROR(AddContentOrMessages(in, &collector));
   return collector.Take();
 }
@@ -175,7 +197,7 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
                                           const ConvertOptions& options) {
   RETURN_IF_ERROR(CheckNoUnknownFields(in));
   if (in.messages().empty()) return FieldError("messages", "no messages");
-  PromptCollector collector(options);
+  PromptCollector collector(options, /*fetches=*/false);
   RETURN_IF_ERROR(collector.AddMessages(in.messages()));
   return collector.Take();
 }

@@ -75,6 +75,10 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config
 
 absl::Status Daemon::Listen() {
   SetUpGrpc(config_.reflection, log_);
+  if (!config_.image_url_hosts.empty()) {
+    ASSIGN_OR_RETURN(images_, ImageFetcher::Make(config_, &metrics_, log_));
+    context_.images = images_.get();
+  }
   if (!config_.tls.cert.empty()) {
     auto tls = TlsSource::Open(config_.tls);
     if (!tls.ok()) return WithFlag("tls_cert", tls.status());
@@ -127,6 +131,7 @@ absl::Status Daemon::Load(const Loader& loader) {
   context_.convert.max_text_bytes = config_.max_text_bytes;
   context_.convert.allowed_policies = config_.kv_policy_allow;
   context_.convert.allow_explain = config_.allow_explain;
+  if (images_ != nullptr) context_.convert.image_urls = &images_->rules();
   ASSIGN_OR_RETURN(context_.convert.default_policy, ParsePolicy(config_.kv_policy));
   metrics_.SetSource([this] {
     MetricsSnapshot now;
@@ -228,6 +233,8 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (admin_ != nullptr) admin_->Shutdown(deadline);
   watching_ = false;
   if (watcher_.joinable()) watcher_.join();
+  // Each of the two hands work to the other: the fetcher goes on refusing what workers bring.
+  if (images_ != nullptr) images_->Stop();
   workers_ = nullptr;
   metrics_.SetSource(nullptr);
   if (runtime_.engine != nullptr) runtime_.engine->Stop();

@@ -24,6 +24,7 @@
 #include "server/config.h"
 #include "server/control_service.h"
 #include "server/http/gateway.h"
+#include "server/image_fetcher.h"
 #include "server/inference_service.h"
 #include "server/lifecycle.h"
 #include "server/listener.h"
@@ -85,6 +86,7 @@ class Daemon {
   StreamRegistry streams_;
   Runtime runtime_;
   std::unique_ptr<WorkerPool> senders_;
+  std::unique_ptr<ImageFetcher> images_;  // null: no picture is fetched
   std::unique_ptr<WorkerPool> workers_;
   ServiceContext context_;
   InferenceService inference_;

@@ -109,6 +109,18 @@ ABSL_FLAG(ByteSize, max_image_bytes, D_BYTES(max_image_bytes),
           "Largest compressed image, 64B to 2GiB - 1.");
 ABSL_FLAG(int64_t, max_image_pixels, D(max_image_pixels),
           "Largest image in pixels (width times height), 1 to 2^32.");
+// Pictures named by URL.
+ABSL_FLAG(std::vector<std::string>, image_url_hosts, D(image_url_hosts),
+          "Hosts from which pictures are fetched that requests name by https URL, separated by "
+          "commas: pictures.example.com, *.cdn.example.com (every name below it), an address, each "
+          "with :port where it is not 443; empty: none are fetched.");
+ABSL_FLAG(bool, image_url_allow_private, D(image_url_allow_private),
+          "Let those hosts have private addresses (loopback, 10.0.0.0/8 and the like). Dangerous: "
+          "who controls the name of a listed host can then point it at your own machines.");
+ABSL_FLAG(std::string, image_url_ca_file, D(image_url_ca_file),
+          "File of the certificates that those hosts' ones are signed by; default: the system's.");
+ABSL_FLAG(absl::Duration, image_url_timeout, D(image_url_timeout),
+          "How long fetching one picture may take, redirects included, 10ms to 10m.");
 ABSL_FLAG(ByteSize, max_text_bytes, D_BYTES(max_text_bytes),
           "Text of one request, all parts together, 1B to 2GiB - 1.");
 ABSL_FLAG(absl::Duration, max_request_time, D(max_request_time),
@@ -117,6 +129,8 @@ ABSL_FLAG(absl::Duration, stall_timeout, D(stall_timeout),
           "A request whose client reads nothing for this long is given up, 100ms to 24h.");
 ABSL_FLAG(int32_t, decode_threads, D(decode_threads),
           "Threads that decode images and tokenise prompts, 1 to 256.");
+ABSL_FLAG(int32_t, image_url_threads, D(image_url_threads),
+          "Threads that fetch pictures, and so pictures fetched at once, 1 to 256.");
 // Lifecycle.
 ABSL_FLAG(absl::Duration, drain_delay, D(drain_delay),
           "How long new requests are still taken after SIGTERM, while load balancers notice that "
@@ -210,6 +224,11 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.max_text_bytes = absl::GetFlag(FLAGS_max_text_bytes).bytes;
   c.max_request_time = absl::GetFlag(FLAGS_max_request_time);
   c.stall_timeout = absl::GetFlag(FLAGS_stall_timeout);
+  c.image_url_hosts = absl::GetFlag(FLAGS_image_url_hosts);
+  c.image_url_allow_private = absl::GetFlag(FLAGS_image_url_allow_private);
+  c.image_url_ca_file = absl::GetFlag(FLAGS_image_url_ca_file);
+  c.image_url_timeout = absl::GetFlag(FLAGS_image_url_timeout);
+  c.image_url_threads = absl::GetFlag(FLAGS_image_url_threads);
   c.decode_threads = absl::GetFlag(FLAGS_decode_threads);
   c.drain_delay = absl::GetFlag(FLAGS_drain_delay);
   c.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);

@@ -50,6 +50,14 @@ void GenerateStream::Start() {
     });
   });
   absl::Status status = Admit();
+  if (status.ok() && NamesImageUrls(request_)) {
+    return FetchImages(
+        *services_, {&request_},
+        {request_.request_id(), deadline_, [outbox = outbox_] { return outbox->cancelled(); }},
+        [self = shared_from_this()](const absl::Status& fetched) {
+          fetched.ok() ? self->Prepare() : self->End(fetched);
+        });
+  }
   if (status.ok() &&
       !services_->workers->TrySubmit([self = shared_from_this()] { self->Prepare(); })) {
     status = TooManyToPrepare();

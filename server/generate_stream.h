@@ -1,6 +1,7 @@
 // One Generate call: from the request's arrival to the last byte of its answer.
 //
-//   reaction:  validate -> worker: decode pictures, build the prompt, submit -> write `accepted`
+//   reaction:  validate -> fetcher: pictures named by URL, if any
+//              -> worker: decode pictures, build the prompt, submit -> write `accepted`
 //   engine:    outbox notifies -> sender thread: take an event, start a write
 //   reaction:  write done -> take the next event ... -> last event: finish
 //
@@ -69,7 +70,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   ReplyOptions reply_;
   std::shared_ptr<Outbox> outbox_;
 
-  // The worker's alone once Start has returned.
+  // The fetcher's, then the worker's alone, once Start has returned.
   v1::GenerateRequest request_;
   Request engine_request_;
 

@@ -222,6 +222,11 @@ void Metrics::ObserveImageDecode(double seconds) {
   impl_->At(Metric::kImageDecodeSeconds).histogram->Observe(seconds);
 }
 
+void Metrics::CountImageFetch(FetchOutcome outcome, double seconds) {
+  impl_->At(Metric::kImageFetches, {FetchOutcomeName(outcome)}).counter->Increment();
+  impl_->At(Metric::kImageFetchSeconds).histogram->Observe(seconds);
+}
+
 double Metrics::Value(Metric metric, const std::vector<std::string>& labels) const {
   const Series& series = impl_->At(metric, labels);
   TESSERA_CHECK(series.histogram == nullptr);

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/observer.h"
+#include "server/fetch_outcome.h"
 #include "server/metrics_table.h"
 
 namespace tessera {
@@ -46,6 +47,8 @@ class Metrics final : public Observer {
   // A file that changed while the daemon runs was read again. `what` is one of ReloadedFiles.
   void CountReload(const std::string& what, bool ok);
   void ObserveImageDecode(double seconds);
+  // A picture was fetched, or was not.
+  void CountImageFetch(FetchOutcome outcome, double seconds);
 
   // Of a counter or gauge, for GetCacheStats and tests; `labels` in the table's order.
   double Value(Metric metric, const std::vector<std::string>& labels = {}) const;

@@ -4,6 +4,7 @@
 
 #include "cache/policy.h"
 #include "kernels/page_layout.h"
+#include "server/fetch_outcome.h"
 #include "server/http/http_names.h"
 #include "server/rpc_names.h"
 
@@ -142,6 +143,18 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
        "From the first to the last token; requests that finished only.",
        {},
        B::kRequest},
+      {Metric::kImageFetchSeconds,
+       "tessera_image_fetch_seconds",
+       K::kHistogram,
+       "Fetching one image that a request named by URL, redirects included, whatever the outcome.",
+       {},
+       B::kStage},
+      {Metric::kImageFetches,
+       "tessera_image_fetches_total",
+       K::kCounter,
+       "Images that requests named by URL, by what became of fetching them; refused: a redirect or "
+       "an address that the rules do not allow.",
+       {{"outcome", FetchOutcomeNames()}}},
       {Metric::kImageDecodeSeconds,
        "tessera_image_decode_seconds",
        K::kHistogram,

@@ -32,6 +32,8 @@ enum class Metric {
   kQueueSeconds,
   kPrefillSeconds,
   kDecodeSeconds,
+  kImageFetchSeconds,
+  kImageFetches,
   kImageDecodeSeconds,
   kVisionEncodeSeconds,
   kPromptTokensPerRequest,

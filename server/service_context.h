@@ -25,6 +25,8 @@
 
 namespace tessera {
 
+class ImageFetcher;
+
 struct ServiceContext {
   const ServerConfig* config = nullptr;
   const Runtime* runtime = nullptr;  // empty until SERVING
@@ -32,8 +34,9 @@ struct ServiceContext {
   Access* access = nullptr;
   Metrics* metrics = nullptr;
   Logger* log = nullptr;
-  WorkerPool* workers = nullptr;  // bounded: image decoding, tokenising
-  WorkerPool* senders = nullptr;  // wakes streams, off the engine's thread
+  WorkerPool* workers = nullptr;   // bounded: image decoding, tokenising
+  WorkerPool* senders = nullptr;   // wakes streams, off the engine's thread
+  ImageFetcher* images = nullptr;  // null: no picture is fetched
   int64_t started_unix_seconds = 0;
   const std::string* device = nullptr;  // "cpu (avx2, 2 threads)"
   ConvertOptions convert;               // filled with `runtime`

@@ -28,6 +28,8 @@ class WorkerPool {
 
   // False when `max_queue` tasks wait already, or the pool is ending.
   bool TrySubmit(std::function<void()> task);
+  // What the destructor does, for a pool that others may still try to use. From one thread.
+  void Stop();
   size_t waiting() const;
 
  private:

@@ -5,7 +5,7 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /src
 # Only when the list of packages changes are they installed again.
 COPY cmake/prepare.sh cmake/
-RUN source cmake/prepare.sh && install_packages "${BUILD_PACKAGES[@]}"
+RUN source cmake/prepare.sh && install_packages "${BUILD_PACKAGES[@]}" ca-certificates
 COPY . .
 RUN source cmake/prepare.sh && build_preset cpu tesserad tessera \
     && cmake --install build/cpu --prefix /opt/tessera --strip
@@ -19,6 +19,8 @@ LABEL org.opencontainers.image.title="tesserad" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/tessera /usr/local
+# Whom --image_url_hosts trusts.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 # By number, so that Kubernetes can tell that it is not root. Nothing is written to the root file
 # system: run with --read-only.
 USER 10001:10001

@@ -5,7 +5,7 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /src
 # Only when the list of packages changes are they installed again.
 COPY cmake/prepare.sh cmake/
-RUN source cmake/prepare.sh && install_packages "${BUILD_PACKAGES[@]}"
+RUN source cmake/prepare.sh && install_packages "${BUILD_PACKAGES[@]}" ca-certificates
 COPY . .
 # ON, not AUTO: an image without CUDA code must not come out of this file.
 RUN source cmake/prepare.sh && cmake --preset release -DTESSERA_CUDA=ON \
@@ -30,6 +30,8 @@ RUN apt-get update \
     && ldconfig \
     && ldconfig -p | grep -F libcublasLt.so.13
 COPY --from=build /opt/tessera /usr/local
+# Whom --image_url_hosts trusts.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 # By number, so that Kubernetes can tell that it is not root. Nothing is written to the root file
 # system: run with --read-only.
 USER 10001:10001

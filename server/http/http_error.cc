@@ -30,6 +30,10 @@ std::string JsonPath(const std::string& path) {
       return absl::StrCat(renamed.json, path.substr(absl::string_view(renamed.proto).size()));
     }
   }
+  constexpr absl::string_view kUrl = ".image.url";
+  if (absl::EndsWith(path, kUrl)) {
+    return absl::StrCat(path.substr(0, path.size() - kUrl.size()), ".image_url.url");
+  }
   return path;
 }
 

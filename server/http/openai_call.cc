@@ -46,39 +46,64 @@ void OpenAiCall::Start() {
 }
 
 void OpenAiCall::Prepare() {
-  const absl::Status status = BuildAndSubmit();
+  if (absl::Status status = Parse(); !status.ok()) return Begin(status);
+  std::vector<v1::GenerateRequest*> requests;
+  for (v1::GenerateRequest& prompt : in_.prompts) {
+    if (NamesImageUrls(prompt)) requests.push_back(&prompt);
+  }
+  if (requests.empty()) return Begin(BuildAndSubmit());
+  FetchImages(*services_, requests,
+              {id_, deadline_,
+               [self = shared_from_this()] {
+                 MutexLock lock(self->mutex_);
+                 return self->forced_.has_value();
+               }},
+              [self = shared_from_this()](const absl::Status& fetched) {
+                self->Begin(fetched.ok() ? self->BuildAndSubmit() : fetched);
+              });
+}
+
+void OpenAiCall::Begin(absl::Status prepared) {
   {
     MutexLock lock(mutex_);
-    if (!status.ok() && !forced_.has_value()) forced_ = status;
+    if (!prepared.ok() && !forced_.has_value()) forced_ = std::move(prepared);
     if (phase_ == Phase::kPreparing) phase_ = Phase::kAnswering;
   }
   Pump();
 }
 
-absl::Status OpenAiCall::BuildAndSubmit() {
-  const Runtime& runtime = *services_->runtime;
+absl::Status OpenAiCall::Parse() {
   RETURN_IF_ERROR(services_->lifecycle->CheckAccepting(received_));
-  ASSIGN_OR_RETURN(OpenAiRequest in,
-                   ParseOpenAiRequest(kind_, exchange_->request().body, runtime.model));
-  exchange_->request().body = std::string();  // megabytes of pictures, decoded into `in`
-  RETURN_IF_ERROR(grant_->TakeMore(static_cast<int>(in.prompts.size()) * in.n - 1, absl::Now()));
-  stream_ = in.stream;
-  include_usage_ = in.include_usage;
-  // All prompts are built before the first is submitted: a bad one fails the call.
-  std::vector<Request> built;
-  for (v1::GenerateRequest& prompt : in.prompts) {
+  ASSIGN_OR_RETURN(in_,
+                   ParseOpenAiRequest(kind_, exchange_->request().body, services_->runtime->model));
+  exchange_->request().body = std::string();  // megabytes of pictures, decoded into in_
+  const int further = static_cast<int>(in_.prompts.size()) * in_.n - 1;
+  RETURN_IF_ERROR(grant_->TakeMore(further, absl::Now()));
+  stream_ = in_.stream;
+  include_usage_ = in_.include_usage;
+  for (const v1::GenerateRequest& prompt : in_.prompts) {
     ASSIGN_OR_RETURN(Request request,
                      CheckRequest(*services_, *grant_, prompt, received_, deadline_));
-    RETURN_IF_ERROR(BuildPrompt(*services_, *grant_, prompt, &request));
-    prompt.Clear();
-    built.push_back(std::move(request));
+    requests_.push_back(std::move(request));
   }
+  return absl::OkStatus();
+}
+
+absl::Status OpenAiCall::BuildAndSubmit() {
+  const Runtime& runtime = *services_->runtime;
+  // All prompts are built before the first is submitted: a bad one fails the call.
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    RETURN_IF_ERROR(BuildPrompt(*services_, *grant_, in_.prompts[i], &requests_[i]));
+    in_.prompts[i].Clear();
+  }
+  std::vector<Request> built = std::move(requests_);
+  const int n = in_.n;
   reply_ =
       std::make_unique<OpenAiReply>(kind_, id_, runtime.model.name, built.front().top_logprobs >= 0,
                                     absl::ToUnixSeconds(received_), runtime.tokenizer.get());
   {
     MutexLock lock(mutex_);
-    answers_.resize(built.size() * in.n);
+    answers_.resize(built.size() * n);
     choices_.resize(answers_.size());
     for (size_t i = 0; i < answers_.size(); ++i) {
       Answer& answer = answers_[i];
@@ -88,14 +113,14 @@ absl::Status OpenAiCall::BuildAndSubmit() {
               if (auto self = weak.lock()) self->Pump();
             });
           });
-      choices_[i].counts_prompt = answer.submitted = i % in.n == 0;
+      choices_[i].counts_prompt = answer.submitted = i % n == 0;
       if (answer.submitted) continue;
-      answer.waiting = built[i / in.n];
-      answer.waiting.sampling.seed += i % in.n;  // equal seeds would give equal answers
+      answer.waiting = built[i / n];
+      answer.waiting.sampling.seed += i % n;  // equal seeds would give equal answers
     }
   }
   for (size_t i = 0; i < built.size(); ++i) {
-    RETURN_IF_ERROR(Submit(static_cast<int>(i) * in.n, std::move(built[i])));
+    RETURN_IF_ERROR(Submit(static_cast<int>(i) * n, std::move(built[i])));
   }
   return absl::OkStatus();
 }

@@ -1,7 +1,8 @@
 // One /v1/chat/completions or /v1/completions call: from the request's arrival to the last byte of
 // its answer.
 //
-//   handler:  worker: parse, decode pictures, build the prompts, submit the first answer of each
+//   handler:  worker: parse -> fetcher: pictures named by URL, if any
+//             -> worker: decode pictures, build the prompts, submit the first answer of each
 //   engine:   outbox notifies -> sender: take events, write a piece (or gather, if not streaming)
 //   written:  take the next events ... -> all answers done: usage, [DONE], end
 //
@@ -61,8 +62,10 @@ class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<
     std::vector<int> submit;  // answers whose prompt is computed now
   };
 
-  void Prepare();  // on a worker
-  absl::Status BuildAndSubmit();
+  void Prepare();                     // on a worker
+  absl::Status Parse();               // fills in_ and requests_
+  absl::Status BuildAndSubmit();      // from them
+  void Begin(absl::Status prepared);  // the first look at the outboxes
   absl::Status Submit(int index, Request request);
   void Pump();
   Step NextLocked() TESSERA_REQUIRES(mutex_);
@@ -83,6 +86,8 @@ class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<
   const std::shared_ptr<HttpExchange> exchange_;
   const std::string peer_, trace_;
   // The worker's, and constant once it is done.
+  OpenAiRequest in_;               // until its prompts are built
+  std::vector<Request> requests_;  // one a prompt of in_
   bool stream_ = false, include_usage_ = false;
   std::unique_ptr<OpenAiReply> reply_;
 

@@ -252,10 +252,10 @@ absl::Status ParseStream(JsonMembers& members, OpenAiRequest* out) {
 }  // namespace
 
 absl::Status ParseImageUrl(const std::string& url, absl::string_view path, v1::Image* image) {
+  if (url.empty()) return FieldError(path, "want data:image/png;base64,... or https://...");
   if (!absl::StartsWithIgnoreCase(url, "data:")) {
-    return FieldError(path,
-                      "this server does not fetch pictures: send a data URI "
-                      "(data:image/png;base64,...)");
+    image->set_url(url);
+    return absl::OkStatus();
   }
   const size_t comma = url.find(',');
   const std::string head = url.substr(5, comma == std::string::npos ? comma : comma - 5);

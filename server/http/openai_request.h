@@ -37,7 +37,8 @@ absl::StatusOr<nlohmann::json> ParseOpenAiJson(absl::string_view body);
 absl::StatusOr<OpenAiRequest> ParseOpenAiRequest(OpenAiKind kind, absl::string_view body,
                                                  const ModelConfig& model);
 
-// The bytes and type of "data:image/png;base64,...". INVALID_ARGUMENT naming `path`.
+// The bytes and type of "data:image/png;base64,...", or a URL that is yet to be judged (convert.h).
+// INVALID_ARGUMENT naming `path`.
 absl::Status ParseImageUrl(const std::string& url, absl::string_view path, v1::Image* image);
 
 }  // namespace tessera

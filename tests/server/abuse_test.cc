@@ -47,19 +47,21 @@ class AbuseTest : public testing::Test {
   TestServer server_{Configure};
 };
 
-// Wherever a URL points and however it is written: nothing is fetched, so nothing can be reached.
+// Wherever a URL points and however it is written: nothing is fetched unless the operator has said
+// from where, so nothing can be reached.
 TEST_F(AbuseTest, NoUrlIsFetched) {
   for (const char* url :
        {"http://169.254.169.254/latest/meta-data/", "https://example.com/a.png",
         "HTTP://127.0.0.1:8601/", "http://[::1]/", "http://0x7f000001/", "http://2130706433/",
         "http://localhost.example.com@127.0.0.1/", "//127.0.0.1/a.png", "file:///etc/passwd",
         "FILE:/etc/passwd", "ftp://127.0.0.1/", "gopher://127.0.0.1:6379/_", "unix:/run/x.sock",
-        "/etc/passwd", "../../etc/passwd", "", " data:image/png;base64,AAAA", "blob:x",
+        "/etc/passwd", "../../etc/passwd", " data:image/png;base64,AAAA", "blob:x",
         "javascript:0"}) {
     const HttpReply reply = Chat({{{"type", "image_url"}, {"image_url", {{"url", url}}}}});
     EXPECT_EQ(reply.status, 400) << url;
     EXPECT_THAT(reply.body, HasSubstr("does not fetch pictures")) << url;
   }
+  EXPECT_EQ(Chat({{{"type", "image_url"}, {"image_url", {{"url", ""}}}}}).status, 400);
   // Nor does a data URI that names another source: its bytes must be a picture.
   const std::string inner = absl::Base64Escape("https://example.com/a.png");
   for (const std::string& uri :

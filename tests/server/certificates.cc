@@ -46,14 +46,15 @@ TestCertificates::TestCertificates() {
   ca_file_ = Path("ca.pem");
   ca_key_.reset(EVP_EC_gen("P-256"));
   TESSERA_CHECK(ca_key_ != nullptr);
-  ca_ = Sign(ca_key_, "the test's authority", absl::Hours(1));
+  ca_ = Sign(ca_key_, "the test's authority", absl::Hours(1), "");
   Write("ca.pem", Pem([this](BIO* out) { return PEM_write_bio_X509(out, ca_.get()); }));
 }
 
 TestCertificates::~TestCertificates() { std::filesystem::remove_all(dir_); }
 
 TestCertificates::Certificate TestCertificates::Sign(const Key& key, const std::string& name,
-                                                     absl::Duration lifetime) {
+                                                     absl::Duration lifetime,
+                                                     const std::string& hosts) {
   Certificate certificate(X509_new());
   X509* x = certificate.get();
   X509_set_version(x, X509_VERSION_3);
@@ -66,14 +67,15 @@ TestCertificates::Certificate TestCertificates::Sign(const Key& key, const std::
   const bool root = ca_ == nullptr;
   X509_set_issuer_name(x, X509_get_subject_name(root ? x : ca_.get()));
   AddExtension(x, NID_basic_constraints, root ? "critical,CA:TRUE" : "critical,CA:FALSE");
-  if (!root) AddExtension(x, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
+  if (!root) AddExtension(x, NID_subject_alt_name, hosts.c_str());
   TESSERA_CHECK(X509_sign(x, ca_key_.get(), EVP_sha256()) > 0);
   return certificate;
 }
 
-TestCertificates::Pair TestCertificates::Make(const std::string& name, absl::Duration lifetime) {
+TestCertificates::Pair TestCertificates::Make(const std::string& name, absl::Duration lifetime,
+                                              const std::string& hosts) {
   const Key key(EVP_EC_gen("P-256"));
-  const Certificate certificate = Sign(key, name, lifetime);
+  const Certificate certificate = Sign(key, name, lifetime, hosts);
   Write(name + ".pem", Pem([&](BIO* out) { return PEM_write_bio_X509(out, certificate.get()); }));
   Write(name + ".key", Pem([&](BIO* out) {
           return PEM_write_bio_PrivateKey(out, key.get(), nullptr, nullptr, 0, nullptr, nullptr);

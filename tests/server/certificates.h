@@ -26,9 +26,10 @@ class TestCertificates {
   TestCertificates& operator=(const TestCertificates&) = delete;
 
   const std::string& ca() const { return ca_file_; }
-  // Of a new key, good for localhost, 127.0.0.1 and as a client's; `name` is the subject's and the
-  // files'. An existing pair of that name is replaced.
-  Pair Make(const std::string& name, absl::Duration lifetime = absl::Hours(1));
+  // Of a new key, good for `hosts` (OpenSSL's subjectAltName) and as a client's; `name` is the
+  // subject's and the files'. An existing pair of that name is replaced.
+  Pair Make(const std::string& name, absl::Duration lifetime = absl::Hours(1),
+            const std::string& hosts = "DNS:localhost,IP:127.0.0.1");
   std::string Path(const std::string& file) const { return dir_ + "/" + file; }
   void Write(const std::string& file, const std::string& text) const;
 
@@ -40,7 +41,8 @@ class TestCertificates {
   using Key = std::unique_ptr<EVP_PKEY, Free>;
   using Certificate = std::unique_ptr<X509, Free>;
   // Signed by the authority, or by itself while there is none.
-  Certificate Sign(const Key& key, const std::string& name, absl::Duration lifetime);
+  Certificate Sign(const Key& key, const std::string& name, absl::Duration lifetime,
+                   const std::string& hosts);
 
   std::string dir_, ca_file_;
   long next_serial_ = 1;  // NOLINT(runtime/int): OpenSSL's type

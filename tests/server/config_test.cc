@@ -79,6 +79,20 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"key_alone", [](ServerConfig* c) { c->tls.key = "key"; }, "--tls_cert"},
         Case{"client_ca_alone", [](ServerConfig* c) { c->tls.client_ca = "ca"; },
              "--tls_client_ca=ca"},
+        Case{"image_hosts",
+             [](ServerConfig* c) {
+               c->image_url_hosts = {"a.example.com", "*"};
+             },
+             "--image_url_hosts: \"*\""},
+        Case{"image_private_alone", [](ServerConfig* c) { c->image_url_allow_private = true; },
+             "needs --image_url_hosts"},
+        Case{"image_ca_alone", [](ServerConfig* c) { c->image_url_ca_file = "ca"; },
+             "--image_url_ca_file=ca"},
+        Case{"image_threads", [](ServerConfig* c) { c->image_url_threads = 0; },
+             "--image_url_threads=0"},
+        Case{"image_timeout",
+             [](ServerConfig* c) { c->image_url_timeout = absl::InfiniteDuration(); },
+             "--image_url_timeout=inf"},
         Case{"metrics", [](ServerConfig* c) { c->metrics_listen = "unix:/x"; },
              "--metrics_listen"}),
     [](const auto& info) { return std::string(info.param.name); });

@@ -113,6 +113,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequestCase{"no_image_bytes",
                        [](R* r) { r->add_content()->mutable_image()->set_mime("image/png"); },
                        "content[1].image"},
+        BadRequestCase{"url_although_none_is_fetched",
+                       [](R* r) { r->add_content()->mutable_image()->set_url("https://a.test/"); },
+                       "content[1].image.url"},
+        BadRequestCase{"data_and_url",
+                       [](R* r) {
+                         r->add_content()->mutable_image()->set_url("https://a.test/");
+                         r->mutable_content(1)->mutable_image()->set_data("x");
+                       },
+                       "content[1].image"},
         BadRequestCase{"too_many_images",
                        [](R* r) {
                          for (int i = 0; i < 3; ++i)

@@ -83,6 +83,15 @@ TEST(OpenAiRequestTest, ContentPartsKeepTheirOrder) {
   EXPECT_EQ(r.messages(1).content(2).text(), "b");
 }
 
+// Whether it is fetched is for the same check as gRPC's to say.
+TEST(OpenAiRequestTest, UrlsAreHandedOn) {
+  const auto parsed = Chat(
+      R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":"https://x/a"}]}]})");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->prompts[0].messages(0).content(0).image().url(), "https://x/a");
+  EXPECT_EQ(parsed->prompts[0].messages(0).content(0).image().data(), "");
+}
+
 TEST(OpenAiRequestTest, CompletionPrompts) {
   EXPECT_EQ(Completion(R"({"prompt":"a"})")->prompts[0].content(0).text(), "a");
   EXPECT_FALSE(Completion(R"({"prompt":"a"})")->prompts[0].apply_template());
@@ -107,8 +116,8 @@ TEST(OpenAiRequestTest, WhatCannotBeDoneIsNamed) {
       {R"({"messages":[{"role":"user"}]})", "messages[0].content: is missing"},
       {R"({"messages":[{"role":"user","content":[{"type":"input_audio"}]}]})",
        "messages[0].content[0].type"},
-      {R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/a.png"}}]}]})",
-       "messages[0].content[0].image_url.url: this server does not fetch pictures"},
+      {R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":""}}]}]})",
+       "messages[0].content[0].image_url.url: want data:"},
       {R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,***"}}]}]})",
        "not base64"},
       {R"({"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function"}]})",

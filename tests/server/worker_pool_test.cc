@@ -35,6 +35,17 @@ TEST(WorkerPoolTest, RefusesBeyondItsBound) {
   EXPECT_TRUE(pool.TrySubmit([] {}));
 }
 
+TEST(WorkerPoolTest, RefusesOnceItIsStopped) {
+  std::atomic<int> ran{0};
+  WorkerPool pool("test", 2, WorkerPool::kUnbounded);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(pool.TrySubmit([&ran] { ++ran; }));
+  pool.Stop();
+  EXPECT_EQ(ran, 100);
+  EXPECT_FALSE(pool.TrySubmit([&ran] { ++ran; }));
+  pool.Stop();
+  EXPECT_EQ(ran, 100);
+}
+
 TEST(WorkerPoolTest, ReleasesWhatTasksHold) {
   auto held = std::make_shared<int>(1);
   std::weak_ptr<int> weak = held;
