@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "engine/clock.h"
 
 namespace tessera {
 
@@ -60,13 +61,13 @@ absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant
 absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
                          const v1::GenerateRequest& in, Request* request) {
   const Runtime& runtime = *services.runtime;
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
   absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
   if (!prompt.ok()) return WithClientPath(in, prompt.status());
   request->prompt = *std::move(prompt);
   if (!input.images.empty()) {
-    request->image_decode_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+    request->image_decode_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
     services.metrics->ObserveImageDecode(request->image_decode_seconds);
   }
   const int allowed = grant.limits().max_tokens;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "server/address.h"
 #include "server/flags.h"
 #include "server/grpc_log.h"
@@ -119,7 +120,7 @@ absl::Status Daemon::Listen() {
 }
 
 absl::Status Daemon::Load(const Loader& loader) {
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   RETURN_IF_ERROR(loader(config_, &metrics_, &runtime_));
   context_.convert.model = &runtime_.model;
   context_.convert.context_tokens = runtime_.context_tokens;
@@ -148,13 +149,13 @@ absl::Status Daemon::Load(const Loader& loader) {
                {"device", device_},
                {"context_tokens", runtime_.context_tokens},
                {"kv_cache_bytes", runtime_.engine->Load().kv_bytes_total},
-               {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+               {"seconds", absl::ToDoubleSeconds(SteadyNow() - start)}});
   return absl::OkStatus();
 }
 
 void Daemon::Watch() {
-  absl::Time next_alive = absl::Now() + manager_.alive_interval();
-  absl::Time next_reload = absl::Now() + kReloadInterval;
+  absl::Time next_alive = SteadyNow() + manager_.alive_interval();
+  absl::Time next_reload = SteadyNow() + kReloadInterval;
   while (watching_.load()) {
     const absl::Duration age = runtime_.engine->HeartbeatAge();
     const bool live = age <= config_.liveness_timeout;
@@ -164,15 +165,15 @@ void Daemon::Watch() {
                   {{"heartbeat_age_seconds", absl::ToDoubleSeconds(age)}});
       lifecycle_.SetLive(live);
     }
-    if (live && absl::Now() >= next_alive) {
+    if (live && SteadyNow() >= next_alive) {
       // What fails now is told again in time.
-      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = absl::Now() + manager_.alive_interval();
+      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = SteadyNow() + manager_.alive_interval();
     }
-    if (absl::Now() >= next_reload) {
+    if (SteadyNow() >= next_reload) {
       Reload();
-      next_reload = absl::Now() + kReloadInterval;
+      next_reload = SteadyNow() + kReloadInterval;
     }
-    const int given_up = streams_.CancelStalled(absl::Now(), config_.stall_timeout);
+    const int given_up = streams_.CancelStalled(SteadyNow(), config_.stall_timeout);
     if (given_up > 0) {
       log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
                   {{"calls", given_up}});
@@ -199,28 +200,28 @@ void Daemon::Reload() {
 
 void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (std::exchange(drained_, true)) return;
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   lifecycle_.BeginDrain(start);
   manager_.Tell("STOPPING=1\nSTATUS=draining").IgnoreError();
   log_->Write(LogLevel::kInfo, "draining", {{"calls", streams_.size()}});
   bool hurried = false;
   const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {
-    while (!hurried && !done() && absl::Now() < until) {
-      hurried = hurry(std::min(kWatchTurn, until - absl::Now()));
+    while (!hurried && !done() && SteadyNow() < until) {
+      hurried = hurry(std::min(kWatchTurn, until - SteadyNow()));
     }
   };
   wait_for(lifecycle_.refuse_time(), [] { return false; });
   lifecycle_.RefuseNow();
-  wait_for(absl::Now() + config_.drain_timeout, [this] { return streams_.size() == 0; });
+  wait_for(SteadyNow() + config_.drain_timeout, [this] { return streams_.size() == 0; });
   const int left = streams_.size();
   if (left > 0) {
     streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
                                reason::kDraining, absl::Seconds(1)));
-    streams_.WaitUntilEmpty(absl::Now() + kShutdownGrace);
+    streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
   }
 
   // Shutdown waits for connections too, hence the short grace; then it cancels what is left.
-  const absl::Time deadline = absl::Now() + kShutdownGrace;
+  const absl::Time deadline = SteadyNow() + kShutdownGrace;
   lifecycle_.Stop();
   lifecycle_.DetachAll();
   if (gateway_ != nullptr) gateway_->Stop(deadline);
@@ -235,7 +236,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   exporter_ = nullptr;
   log_->Write(
       LogLevel::kInfo, "stopped",
-      {{"calls_ended_early", left}, {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+      {{"calls_ended_early", left}, {"seconds", absl::ToDoubleSeconds(SteadyNow() - start)}});
 }
 
 Daemon::~Daemon() {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
@@ -87,11 +88,11 @@ Listener::Listener(std::shared_ptr<grpc::ServerCredentials> credentials,
       address_(std::move(address)),
       port_(port) {}
 
-Listener::~Listener() { Shutdown(absl::Now()); }
+Listener::~Listener() { Shutdown(SteadyNow()); }
 
 void Listener::Shutdown(absl::Time deadline) {
   if (server_ == nullptr) return;
-  server_->Shutdown(absl::ToChronoTime(deadline));
+  server_->Shutdown(ToDate(deadline));
   server_ = nullptr;
 }
 

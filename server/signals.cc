@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <ctime>
 
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "kernels/base.h"
 
 namespace tessera {
@@ -32,9 +32,9 @@ void Signals::Block() {
 
 bool Signals::Wait(absl::Duration timeout) {
   const sigset_t set = EndSignals();
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   while (true) {
-    const timespec left = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const timespec left = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - SteadyNow()));
     if (sigtimedwait(&set, nullptr, &left) > 0) return true;
     if (errno != EINTR) return false;
   }

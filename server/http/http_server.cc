@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "kernels/base.h"
 #include "server/http/http_session.h"
 
@@ -49,7 +49,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
         handler_(std::move(handler)),
         acceptor_(context_) {}
 
-  ~Impl() override { Stop(absl::Now()); }
+  ~Impl() override { Stop(SteadyNow()); }
 
   absl::Status Listen(const Address& address) {
     boost::system::error_code error;
@@ -88,7 +88,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
     WaitForSessions(deadline);
     FinishAll(/*now=*/true);
     // What a cut connection still runs is quick; an exchange that somebody holds ends with him.
-    WaitForSessions(absl::Now() + absl::Seconds(1));
+    WaitForSessions(SteadyNow() + absl::Seconds(1));
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
@@ -158,7 +158,8 @@ class HttpServer::Impl final : public HttpSessionOwner {
 
   void WaitForSessions(absl::Time deadline) {
     std::unique_lock<std::mutex> lock(mutex_);
-    none_.wait_until(lock, absl::ToChronoTime(deadline), [this] { return count_ == 0; });
+    none_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
+                   [this] { return count_ == 0; });
   }
 
   const HttpServerOptions options_;

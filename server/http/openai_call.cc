@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "server/admission.h"
 #include "server/http/http_error.h"
 
@@ -25,7 +26,7 @@ OpenAiCall::OpenAiCall(const ServiceContext* services, StreamRegistry* registry,
       grant_(std::move(grant)),
       kind_(kind),
       id_(std::move(request_id)),
-      received_(absl::Now()),
+      received_(SteadyNow()),
       deadline_(received_ + services->config->max_request_time),
       exchange_(std::move(exchange)),
       peer_(exchange_->request().peer),
@@ -61,7 +62,7 @@ absl::Status OpenAiCall::BuildAndSubmit() {
   ASSIGN_OR_RETURN(OpenAiRequest in,
                    ParseOpenAiRequest(kind_, exchange_->request().body, runtime.model));
   exchange_->request().body = std::string();  // megabytes of pictures, decoded into `in`
-  RETURN_IF_ERROR(grant_->TakeMore(static_cast<int>(in.prompts.size()) * in.n - 1, absl::Now()));
+  RETURN_IF_ERROR(grant_->TakeMore(static_cast<int>(in.prompts.size()) * in.n - 1, SteadyNow()));
   stream_ = in.stream;
   include_usage_ = in.include_usage;
   // All prompts are built before the first is submitted: a bad one fails the call.
@@ -75,7 +76,7 @@ absl::Status OpenAiCall::BuildAndSubmit() {
   }
   reply_ =
       std::make_unique<OpenAiReply>(kind_, id_, runtime.model.name, built.front().top_logprobs >= 0,
-                                    absl::ToUnixSeconds(received_), runtime.tokenizer.get());
+                                    absl::ToUnixSeconds(absl::Now()), runtime.tokenizer.get());
   {
     MutexLock lock(mutex_);
     answers_.resize(built.size() * in.n);
@@ -117,7 +118,7 @@ absl::Status OpenAiCall::TakeLocked(Step* step) {
     Answer& answer = answers_[i];
     OpenAiChoice& choice = choices_[i];
     while (!choice.done) {
-      std::optional<Event> event = answer.outbox->Take(absl::Now());
+      std::optional<Event> event = answer.outbox->Take(SteadyNow());
       if (!event.has_value()) break;
       if (event->done && !event->status.ok()) return FromEngine(event->status);
       if (stream_) {  // a piece holds what is new
@@ -273,7 +274,7 @@ void OpenAiCall::Finish() {
                          {"peer", peer_},
                          {"tenant", grant_->tenant()},
                          {"traceparent", trace_},
-                         {"seconds", absl::ToDoubleSeconds(absl::Now() - received_)},
+                         {"seconds", absl::ToDoubleSeconds(SteadyNow() - received_)},
                          {"prompt_tokens", prompt},
                          {"image_tokens", images},
                          {"output_tokens", output},

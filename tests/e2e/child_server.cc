@@ -50,10 +50,10 @@ pid_t Spawn(const std::vector<std::string>& flags, const std::string& output_pat
 }
 
 int WaitFor(pid_t pid, absl::Duration limit) {
-  const absl::Time deadline = absl::Now() + limit;
+  const absl::Time deadline = SteadyNow() + limit;
   int status = 0;
   while (waitpid(pid, &status, WNOHANG) == 0) {
-    if (absl::Now() > deadline) return -1;
+    if (SteadyNow() > deadline) return -1;
     absl::SleepFor(absl::Milliseconds(2));
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -73,10 +73,10 @@ ChildServer::ChildServer(std::vector<std::string> flags) : log_path_(TempPath("l
                                "--metrics_listen=127.0.0.1:0", "--http_listen=127.0.0.1:0",
                                "--kv_cache_bytes=64MiB"});
   pid_ = Spawn(flags, log_path_);
-  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  const absl::Time deadline = SteadyNow() + absl::Seconds(60);
   while (!FindAddresses()) {
     int status = 0;
-    if (absl::Now() > deadline || waitpid(pid_, &status, WNOHANG) != 0) {
+    if (SteadyNow() > deadline || waitpid(pid_, &status, WNOHANG) != 0) {
       ADD_FAILURE() << "tesserad does not serve: " << log();
       return;
     }

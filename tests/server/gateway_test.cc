@@ -26,7 +26,7 @@ struct GatewayTest : ::testing::Test {
   HttpClient client{server.daemon().http_address()};
 
   void Put(size_t n, Event event) {
-    server.engine().Wait(n).outbox->Put(std::move(event), absl::Now());
+    server.engine().Wait(n).outbox->Put(std::move(event), SteadyNow());
   }
   void PutLast(size_t n, int prompt_tokens = 4, int output_tokens = 2) {
     Event last = LastEvent();
@@ -251,7 +251,7 @@ TEST_F(GatewayTest, DrainingRefusesAndEndsWhatRuns) {
   client.ReadHead();
   client.ReadEvent();
   HttpClient other(server.daemon().http_address());
-  server.daemon().lifecycle().BeginDrain(absl::Now());
+  server.daemon().lifecycle().BeginDrain(SteadyNow());
   server.daemon().lifecycle().RefuseNow();
   EXPECT_EQ(other.Get("/health").status, 503);
   const HttpReply refused = other.Post(kChat, Body());

@@ -202,9 +202,9 @@ std::string ReadAnyFile(const std::string& path) {
 }
 
 bool Eventually(const std::function<bool()>& done) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  const absl::Time deadline = SteadyNow() + absl::Seconds(10);
   while (!done()) {
-    if (absl::Now() > deadline) return false;
+    if (SteadyNow() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(1));
   }
   return true;
