@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/clock.h"
+#include "kernels/end_process.h"
 #include "server/address.h"
 #include "server/flags.h"
 #include "server/grpc_log.h"
@@ -17,6 +18,8 @@ constexpr absl::Duration kWatchTurn = absl::Milliseconds(100);
 // Often enough for a test to wait for, seldom enough to cost nothing.
 constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
+// For what the sockets have taken but not yet sent.
+constexpr absl::Duration kSendGrace = absl::Milliseconds(200);
 // One thread keeps up with some thirty thousand writes a second; a second one hides its wake-ups.
 constexpr int kSenderThreads = 2;
 
@@ -231,12 +234,37 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (watcher_.joinable()) watcher_.join();
   workers_ = nullptr;
   metrics_.SetSource(nullptr);
-  if (runtime_.engine != nullptr) runtime_.engine->Stop();
+  if (runtime_.engine != nullptr) StopEngine();
   senders_ = nullptr;
   exporter_ = nullptr;
   log_->Write(
       LogLevel::kInfo, "stopped",
       {{"calls_ended_early", left}, {"seconds", absl::ToDoubleSeconds(SteadyNow() - start)}});
+}
+
+void Daemon::StopEngine() {
+  // A hung device would hold its thread, and so this one, for ever.
+  const absl::Time patience = SteadyNow() + kShutdownGrace;
+  std::atomic<bool> stopped{false};
+  std::thread stopping([&] {
+    runtime_.engine->Stop();
+    stopped = true;
+  });
+  while (!stopped) {
+    if (SteadyNow() > patience && runtime_.engine->HeartbeatAge() > config_.liveness_timeout) {
+      EndProcess("the engine does not turn and cannot be stopped");
+    }
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  stopping.join();
+}
+
+void Daemon::Abandon() {
+  lifecycle_.Stop();
+  streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server has failed and must end",
+                             reason::kServerFailed, absl::Seconds(1)));
+  streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
+  absl::SleepFor(kSendGrace);
 }
 
 Daemon::~Daemon() {
