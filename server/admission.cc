@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,16 @@ std::string NewRequestId() {
   static const uint32_t process = std::random_device()();
   static std::atomic<uint64_t> counter{0};
   return absl::StrFormat("req-%08x-%d", process, counter.fetch_add(1) + 1);
+}
+
+absl::Status WithinMemory(const std::function<absl::Status()>& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return RetryLater(absl::StatusCode::kResourceExhausted,
+                      "the server has no memory for this request now", reason::kOutOfMemory,
+                      absl::Seconds(1));
+  }
 }
 
 absl::Status TooManyToPrepare() {
@@ -44,22 +55,8 @@ absl::Status ApplyGrant(const ServiceContext& services, const Grant& grant,
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
-                                     const v1::GenerateRequest& in, absl::Time received,
-                                     absl::Time deadline) {
-  RETURN_IF_ERROR(services.lifecycle->CheckAccepting(received));
-  ASSIGN_OR_RETURN(Request request, ConvertRequest(in, services.convert));
-  RETURN_IF_ERROR(ApplyGrant(services, grant, in, &request));
-  RETURN_IF_ERROR(ConvertPrompt(in, services.convert).status());
-  request.received = received;
-  request.deadline = deadline;
-  return request;
-}
-
-absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
-                         const v1::GenerateRequest& in, Request* request) {
+absl::Status Build(const ServiceContext& services, const Grant& grant,
+                   const v1::GenerateRequest& in, Request* request) {
   const Runtime& runtime = *services.runtime;
   const absl::Time start = SteadyNow();
   ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
@@ -76,6 +73,25 @@ absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
                                allowed > 0 ? std::min(allowed, by_default) : by_default, request));
   RETURN_IF_ERROR(SetCommitPoint(in, request));
   return Validate(request->sampling, request->stop);
+}
+
+}  // namespace
+
+absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
+                                     const v1::GenerateRequest& in, absl::Time received,
+                                     absl::Time deadline) {
+  RETURN_IF_ERROR(services.lifecycle->CheckAccepting(received));
+  ASSIGN_OR_RETURN(Request request, ConvertRequest(in, services.convert));
+  RETURN_IF_ERROR(ApplyGrant(services, grant, in, &request));
+  RETURN_IF_ERROR(ConvertPrompt(in, services.convert).status());
+  request.received = received;
+  request.deadline = deadline;
+  return request;
+}
+
+absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
+                         const v1::GenerateRequest& in, Request* request) {
+  return WithinMemory([&] { return Build(services, grant, in, request); });
 }
 
 }  // namespace tessera

@@ -3,6 +3,7 @@
 // Errors are as clients see them: field paths, RetryInfo. Threads: safe.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -29,5 +30,9 @@ absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant
 // On a worker: decodes the pictures, builds the prompt and fills what depends on its length.
 absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
                          const v1::GenerateRequest& in, Request* request);
+
+// work(), or RESOURCE_EXHAUSTED where there is no memory for it: one request's buffers may be
+// large, and what it has taken is free again by then.
+absl::Status WithinMemory(const std::function<absl::Status()>& work);
 
 }  // namespace tessera

@@ -59,8 +59,11 @@ void OpenAiCall::Prepare() {
 absl::Status OpenAiCall::BuildAndSubmit() {
   const Runtime& runtime = *services_->runtime;
   RETURN_IF_ERROR(services_->lifecycle->CheckAccepting(received_));
-  ASSIGN_OR_RETURN(OpenAiRequest in,
-                   ParseOpenAiRequest(kind_, exchange_->request().body, runtime.model));
+  OpenAiRequest in;
+  RETURN_IF_ERROR(WithinMemory([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(in, ParseOpenAiRequest(kind_, exchange_->request().body, runtime.model));
+    return absl::OkStatus();
+  }));
   exchange_->request().body = std::string();  // megabytes of pictures, decoded into `in`
   RETURN_IF_ERROR(grant_->TakeMore(static_cast<int>(in.prompts.size()) * in.n - 1, SteadyNow()));
   stream_ = in.stream;
