@@ -273,6 +273,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const std::string& addre
   options.max_body_bytes = services->config->max_message_bytes;
   options.max_connections = services->config->http_max_connections;
   options.write_timeout = services->config->stall_timeout;
+  options.keepalive_time = services->config->keepalive_time;
+  options.keepalive_timeout = services->config->keepalive_timeout;
   options.handshake_timeout = services->config->handshake_timeout;
   options.idle_timeout = services->config->idle_timeout;
   options.tls = tls;

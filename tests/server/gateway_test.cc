@@ -167,6 +167,21 @@ TEST_F(GatewayTest, AClientThatGoesAwayCancels) {
   }));
 }
 
+TEST(GatewayLimitsTest, AClientThatStopsReadingIsGivenUp) {
+  TestServer server([](ServerConfig* c) {
+    Enable(c);
+    c->stall_timeout = absl::Milliseconds(200);
+  });
+  HttpClient client(server.daemon().http_address());
+  const std::string body = Body(R"(,"stream":true)");
+  client.Send(
+      absl::StrCat("POST ", kChat, " HTTP/1.1\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  const auto submitted = server.engine().Wait();
+  // More than the kernel takes: the write does not end.
+  submitted.outbox->Put(TextEvent(std::string(64 << 20, 'x'), {1}), SteadyNow());
+  EXPECT_TRUE(Eventually([&] { return submitted.outbox->cancelled(); }));
+}
+
 TEST_F(GatewayTest, LimitsOfTheTransport) {
   client.Send("nonsense\r\n\r\n");
   EXPECT_EQ(client.Read().status, 400);
