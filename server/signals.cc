@@ -27,7 +27,9 @@ void Signals::Block() {
   TESSERA_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
-  TESSERA_CHECK(sigaction(SIGPIPE, &ignore, nullptr) == 0);
+  for (const int number : {SIGPIPE, SIGXFSZ}) {
+    TESSERA_CHECK(sigaction(number, &ignore, nullptr) == 0);
+  }
 }
 
 bool Signals::Wait(absl::Duration timeout) {
