@@ -19,7 +19,7 @@ void Engine::Loop::Emit(const StepPlan& plan, LlavaModel::Answers answers) {
     } else {
       event = g.Append(*answers.tokens++);
     }
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     if (g.output_tokens() == 1) {
       g.first_token = now;
       observer_->OnFirstToken(g.request(), absl::ToDoubleSeconds(now - g.request().received));

@@ -43,9 +43,9 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
   }
   if (images.empty()) return;
   Deliver();  // this may take long
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   const auto encoded = model_->EncodeImages(images);
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
   observer_->OnImageEncoded(static_cast<int>(images.size()), seconds);
   for (const Want& want : wants) {
     const auto& features = encoded[slot_of.at(want.key)];

@@ -49,7 +49,7 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
     return absl::AlreadyExistsError(
         absl::StrCat("request_id: '", request.id, "' is the id of a live request"));
   if (queue_position != nullptr) *queue_position = waiting;
-  inbox_.push_back({std::move(request), std::move(outbox), absl::Now()});
+  inbox_.push_back({std::move(request), std::move(outbox), SteadyNow()});
   wake_.notify_one();
   return absl::OkStatus();
 }
@@ -82,7 +82,7 @@ bool Engine::Loop::DrainUntil(absl::Time deadline) {
     idle_.wait(lock, done);
     return true;
   }
-  if (idle_.wait_until(lock, absl::ToChronoTime(deadline), done)) return true;
+  if (idle_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()), done)) return true;
   for (auto& [id, outbox] : ids_) outbox->Cancel();
   wake_.notify_one();
   idle_.wait(lock, done);
@@ -106,7 +106,7 @@ EngineLoad Engine::Loop::Load() const {
 }
 
 absl::Duration Engine::Loop::HeartbeatAge() const {
-  return absl::Now() - absl::FromUnixNanos(heartbeat_nanos_.load(std::memory_order_acquire));
+  return SteadyNow() - absl::FromUnixNanos(heartbeat_nanos_.load(std::memory_order_acquire));
 }
 
 }  // namespace tessera

@@ -48,7 +48,7 @@ Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Toke
   TESSERA_CHECK(options_.max_sequences <= options_.max_batch_tokens);
   arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
   model_->Ban(rules_.banned);
-  heartbeat_nanos_ = absl::ToUnixNanos(absl::Now());
+  heartbeat_nanos_ = absl::ToUnixNanos(SteadyNow());
   PublishLoad();
   thread_ = std::thread([this] { Main(); });
 }
@@ -57,14 +57,14 @@ Engine::Loop::~Loop() { Stop(); }
 
 void Engine::Loop::Main() {
   while (TakeInbox()) {
-    Sweep(absl::Now());
+    Sweep(SteadyNow());
     if (!Step()) {
       PublishLoad();
       std::unique_lock<Mutex> lock(mutex_);
       if (inbox_.empty() && !stopping_ && !flush_) wake_.wait_for(lock, kIdleTurn);
     }
   }
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   while (!live_.empty()) {
     Event last;
     last.status = absl::UnavailableError("the server is stopping");
@@ -74,7 +74,7 @@ void Engine::Loop::Main() {
 }
 
 bool Engine::Loop::TakeInbox() {
-  heartbeat_nanos_.store(absl::ToUnixNanos(absl::Now()), std::memory_order_release);
+  heartbeat_nanos_.store(absl::ToUnixNanos(SteadyNow()), std::memory_order_release);
   std::vector<Incoming> fresh;
   bool flush, stopping;
   {
@@ -132,7 +132,7 @@ void Engine::Loop::Sweep(absl::Time now) {
 }
 
 bool Engine::Loop::Step() {
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   const StepPlan plan = scheduler_.Plan();
   for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
   if (plan.items.empty()) {
@@ -141,7 +141,7 @@ bool Engine::Loop::Step() {
   }
 
   StepReport report;
-  const absl::Time planned = absl::Now();
+  const absl::Time planned = SteadyNow();
   for (const Sequence* s : plan.admitted) {
     Generation& g = Of(s);
     if (g.sequence().preemptions > 0) continue;
@@ -149,9 +149,9 @@ bool Engine::Loop::Step() {
     if (s->use_prefix) observer_->OnPrefixLookup(s->prompt_tokens, s->cached_tokens);
   }
   EncodeImages(plan, &report);
-  const absl::Time encoded = absl::Now();
+  const absl::Time encoded = SteadyNow();
   const Batch batch = MakeBatch(plan);
-  const absl::Time made = absl::Now();
+  const absl::Time made = SteadyNow();
   report.held_slopes = -model_->ops().held_slopes();
   model_->Forward(batch, arena_memory_.get());
   Deliver();
@@ -165,7 +165,7 @@ bool Engine::Loop::Step() {
     CollectStatistics(plan, batch);
     compressing = Complete(plan, &report);
   }
-  const absl::Time compressed = absl::Now();
+  const absl::Time compressed = SteadyNow();
   Emit(plan, answers);
 
   report.sequences = static_cast<int>(plan.items.size());
@@ -174,7 +174,7 @@ bool Engine::Loop::Step() {
   report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
   report.compress_seconds = absl::ToDoubleSeconds(compressing);
   report.forward_seconds = absl::ToDoubleSeconds(compressed - made - compressing);
-  report.sample_seconds = absl::ToDoubleSeconds(absl::Now() - compressed);
+  report.sample_seconds = absl::ToDoubleSeconds(SteadyNow() - compressed);
   PublishLoad();
   observer_->OnStep(report, Load());
   if (options_.check_integrity) CheckIntegrity();
@@ -182,14 +182,14 @@ bool Engine::Loop::Step() {
 }
 
 void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   model_->MoveTokens(arena_memory_.get(), batches);
-  move_time_ += absl::Now() - start;
+  move_time_ += SteadyNow() - start;
 }
 
 absl::Duration Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   std::vector<Sequence*> preempted;
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   CompressReport report;
   for (const StepPlan::Item& item : plan.items) {
     (item.count == 1 ? step->decode_tokens : step->prefill_tokens) += item.count;
@@ -204,11 +204,11 @@ absl::Duration Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
     report.exited_tokens += done.exited_tokens;
   }
   scheduler_.FinishMoves(*this);
-  if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
   report.move_seconds = absl::ToDoubleSeconds(move_time_);
   if (report.commits > 0 || move_time_ > absl::ZeroDuration()) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
-  return absl::Now() - start;
+  return SteadyNow() - start;
 }
 
 void Engine::Loop::PublishLoad() {

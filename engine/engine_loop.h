@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/clock.h"
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/scheduler.h"

@@ -73,9 +73,9 @@ struct Request {
   bool bypass_prefix = false;
   std::string salt;
   int priority = 0;
-  int top_logprobs = -1;  // -1: none; 0: the token's own; else candidates too
-  absl::Time received = absl::InfinitePast();
-  absl::Time deadline = absl::InfiniteFuture();
+  int top_logprobs = -1;                       // -1: none; 0: the token's own; else candidates too
+  absl::Time received = absl::InfinitePast();  // of SteadyNow,
+  absl::Time deadline = absl::InfiniteFuture();  // as this
   double image_decode_seconds = 0;
 };
 

@@ -4,6 +4,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
+
+#include "kernels/end_process.h"
 
 namespace tessera {
 namespace {
@@ -13,8 +16,7 @@ constexpr int64_t kSmallPageBytes = 4096;
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
 [[noreturn]] void OutOfMemory(int64_t bytes) {
-  std::fprintf(stderr, "out of memory: %lld bytes\n", static_cast<long long>(bytes));
-  std::abort();
+  EndProcess("out of memory: " + std::to_string(bytes) + " bytes for the model or the cache");
 }
 
 Buffer AllocateSmall(int64_t bytes) {

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "engine/clock.h"
 
 namespace tessera {
 
@@ -15,6 +17,16 @@ std::string NewRequestId() {
   static const uint32_t process = std::random_device()();
   static std::atomic<uint64_t> counter{0};
   return absl::StrFormat("req-%08x-%d", process, counter.fetch_add(1) + 1);
+}
+
+absl::Status WithinMemory(const std::function<absl::Status()>& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return RetryLater(absl::StatusCode::kResourceExhausted,
+                      "the server has no memory for this request now", reason::kOutOfMemory,
+                      absl::Seconds(1));
+  }
 }
 
 absl::Status TooManyToPrepare() {
@@ -44,6 +56,31 @@ absl::Status ApplyGrant(const ServiceContext& services, const Grant& grant,
   return absl::OkStatus();
 }
 
+absl::Status Build(const ServiceContext& services, const Grant& grant,
+                   const v1::GenerateRequest& in, Request* request) {
+  const Runtime& runtime = *services.runtime;
+  const absl::Time start = SteadyNow();
+  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
+  for (const ImageBytes& image : input.images) {
+    if (!image.data.empty()) continue;
+    return FieldError(absl::StrCat(image.path, ".url"),
+                      "only answers fetch pictures: send the picture itself");
+  }
+  absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
+  if (!prompt.ok()) return WithClientPath(in, prompt.status());
+  request->prompt = *std::move(prompt);
+  if (!input.images.empty()) {
+    request->image_decode_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
+    services.metrics->ObserveImageDecode(request->image_decode_seconds);
+  }
+  const int allowed = grant.limits().max_tokens;
+  const int by_default = services.config->default_max_tokens;
+  RETURN_IF_ERROR(SetMaxTokens(in, runtime.context_tokens,
+                               allowed > 0 ? std::min(allowed, by_default) : by_default, request));
+  RETURN_IF_ERROR(SetCommitPoint(in, request));
+  return Validate(request->sampling, request->stop);
+}
+
 }  // namespace
 
 absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
@@ -70,27 +107,7 @@ void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateR
 
 absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
                          const v1::GenerateRequest& in, Request* request) {
-  const Runtime& runtime = *services.runtime;
-  const absl::Time start = absl::Now();
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
-  for (const ImageBytes& image : input.images) {
-    if (!image.data.empty()) continue;
-    return FieldError(absl::StrCat(image.path, ".url"),
-                      "only answers fetch pictures: send the picture itself");
-  }
-  absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
-  if (!prompt.ok()) return WithClientPath(in, prompt.status());
-  request->prompt = *std::move(prompt);
-  if (!input.images.empty()) {
-    request->image_decode_seconds = absl::ToDoubleSeconds(absl::Now() - start);
-    services.metrics->ObserveImageDecode(request->image_decode_seconds);
-  }
-  const int allowed = grant.limits().max_tokens;
-  const int by_default = services.config->default_max_tokens;
-  RETURN_IF_ERROR(SetMaxTokens(in, runtime.context_tokens,
-                               allowed > 0 ? std::min(allowed, by_default) : by_default, request));
-  RETURN_IF_ERROR(SetCommitPoint(in, request));
-  return Validate(request->sampling, request->stop);
+  return WithinMemory([&] { return Build(services, grant, in, request); });
 }
 
 }  // namespace tessera

@@ -39,4 +39,8 @@ void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateR
 absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
                          const v1::GenerateRequest& in, Request* request);
 
+// work(), or RESOURCE_EXHAUSTED where there is no memory for it: one request's buffers may be
+// large, and what it has taken is free again by then.
+absl::Status WithinMemory(const std::function<absl::Status()>& work);
+
 }  // namespace tessera

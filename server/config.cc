@@ -92,6 +92,8 @@ absl::Status CheckTimes(const ServerConfig& c) {
       {"max_connection_age", c.max_connection_age, absl::Seconds(1), absl::InfiniteDuration()},
       {"handshake_timeout", c.handshake_timeout, absl::Milliseconds(10), absl::Hours(1)},
       {"idle_timeout", c.idle_timeout, absl::Milliseconds(10), absl::InfiniteDuration()},
+      {"keepalive_time", c.keepalive_time, absl::Milliseconds(10), absl::Hours(24)},
+      {"keepalive_timeout", c.keepalive_timeout, absl::Milliseconds(10), absl::Hours(1)},
       {"max_request_time", c.max_request_time, absl::Milliseconds(1), absl::InfiniteDuration()},
       {"image_url_timeout", c.image_url_timeout, absl::Milliseconds(10), absl::Minutes(10)},
       {"stall_timeout", c.stall_timeout, absl::Milliseconds(100), absl::Hours(24)},

@@ -41,6 +41,8 @@ struct ServerConfig {
   absl::Duration max_connection_age = absl::InfiniteDuration();
   absl::Duration handshake_timeout = absl::Seconds(10);
   absl::Duration idle_timeout = absl::Minutes(5);
+  absl::Duration keepalive_time = absl::Seconds(60);
+  absl::Duration keepalive_timeout = absl::Seconds(20);
 
   // Cache and batching.
   int64_t kv_cache_bytes = int64_t{1} << 30;

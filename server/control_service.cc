@@ -90,7 +90,7 @@ grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerCont
   return RunUnary(*services_, nullptr, context, "GetServerInfo", Right::kAdmin, [this, response] {
     response->set_version(Version());
     response->set_state(ToProto(services_->lifecycle->state()));
-    response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - started_));
+    response->set_uptime_seconds(absl::ToDoubleSeconds(SteadyNow() - started_));
     response->set_device(*services_->device);
     response->mutable_flags()->insert(services_->config->effective.begin(),
                                       services_->config->effective.end());
@@ -168,7 +168,7 @@ grpc::ServerUnaryReactor* ControlService::Drain(grpc::CallbackServerContext* con
                                                 const v1::DrainRequest*, v1::DrainResponse*) {
   return RunUnary(*services_, nullptr, context, "Drain", Right::kAdmin, [this] {
     services_->log->Write(LogLevel::kInfo, "drain asked by Control");
-    services_->lifecycle->BeginDrain(absl::Now());
+    services_->lifecycle->BeginDrain(SteadyNow());
     return absl::OkStatus();
   });
 }

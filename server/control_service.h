@@ -4,6 +4,7 @@
 #pragma once
 
 #include "absl/time/time.h"
+#include "engine/clock.h"
 #include "server/service_context.h"
 #include "server/stream_registry.h"
 #include "tessera/v1/control.grpc.pb.h"
@@ -13,7 +14,7 @@ namespace tessera {
 class ControlService final : public v1::Control::CallbackService {
  public:
   ControlService(const ServiceContext* services, StreamRegistry* streams)
-      : services_(services), streams_(streams), started_(absl::Now()) {}
+      : services_(services), streams_(streams), started_(SteadyNow()) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
                                           const v1::GetServerInfoRequest* request,

@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/clock.h"
+#include "kernels/end_process.h"
 #include "server/address.h"
 #include "server/flags.h"
 #include "server/grpc_log.h"
@@ -16,6 +18,8 @@ constexpr absl::Duration kWatchTurn = absl::Milliseconds(100);
 // Often enough for a test to wait for, seldom enough to cost nothing.
 constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
+// For what the sockets have taken but not yet sent.
+constexpr absl::Duration kSendGrace = absl::Milliseconds(200);
 // One thread keeps up with some thirty thousand writes a second; a second one hides its wake-ups.
 constexpr int kSenderThreads = 2;
 
@@ -123,7 +127,7 @@ absl::Status Daemon::Listen() {
 }
 
 absl::Status Daemon::Load(const Loader& loader) {
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   RETURN_IF_ERROR(loader(config_, &metrics_, &runtime_));
   context_.convert.model = &runtime_.model;
   context_.convert.context_tokens = runtime_.context_tokens;
@@ -153,13 +157,13 @@ absl::Status Daemon::Load(const Loader& loader) {
                {"device", device_},
                {"context_tokens", runtime_.context_tokens},
                {"kv_cache_bytes", runtime_.engine->Load().kv_bytes_total},
-               {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+               {"seconds", absl::ToDoubleSeconds(SteadyNow() - start)}});
   return absl::OkStatus();
 }
 
 void Daemon::Watch() {
-  absl::Time next_alive = absl::Now() + manager_.alive_interval();
-  absl::Time next_reload = absl::Now() + kReloadInterval;
+  absl::Time next_alive = SteadyNow() + manager_.alive_interval();
+  absl::Time next_reload = SteadyNow() + kReloadInterval;
   while (watching_.load()) {
     const absl::Duration age = runtime_.engine->HeartbeatAge();
     const bool live = age <= config_.liveness_timeout;
@@ -169,15 +173,15 @@ void Daemon::Watch() {
                   {{"heartbeat_age_seconds", absl::ToDoubleSeconds(age)}});
       lifecycle_.SetLive(live);
     }
-    if (live && absl::Now() >= next_alive) {
+    if (live && SteadyNow() >= next_alive) {
       // What fails now is told again in time.
-      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = absl::Now() + manager_.alive_interval();
+      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = SteadyNow() + manager_.alive_interval();
     }
-    if (absl::Now() >= next_reload) {
+    if (SteadyNow() >= next_reload) {
       Reload();
-      next_reload = absl::Now() + kReloadInterval;
+      next_reload = SteadyNow() + kReloadInterval;
     }
-    const int given_up = streams_.CancelStalled(absl::Now(), config_.stall_timeout);
+    const int given_up = streams_.CancelStalled(SteadyNow(), config_.stall_timeout);
     if (given_up > 0) {
       log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
                   {{"calls", given_up}});
@@ -204,28 +208,28 @@ void Daemon::Reload() {
 
 void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (std::exchange(drained_, true)) return;
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   lifecycle_.BeginDrain(start);
   manager_.Tell("STOPPING=1\nSTATUS=draining").IgnoreError();
   log_->Write(LogLevel::kInfo, "draining", {{"calls", streams_.size()}});
   bool hurried = false;
   const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {
-    while (!hurried && !done() && absl::Now() < until) {
-      hurried = hurry(std::min(kWatchTurn, until - absl::Now()));
+    while (!hurried && !done() && SteadyNow() < until) {
+      hurried = hurry(std::min(kWatchTurn, until - SteadyNow()));
     }
   };
   wait_for(lifecycle_.refuse_time(), [] { return false; });
   lifecycle_.RefuseNow();
-  wait_for(absl::Now() + config_.drain_timeout, [this] { return streams_.size() == 0; });
+  wait_for(SteadyNow() + config_.drain_timeout, [this] { return streams_.size() == 0; });
   const int left = streams_.size();
   if (left > 0) {
     streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
                                reason::kDraining, absl::Seconds(1)));
-    streams_.WaitUntilEmpty(absl::Now() + kShutdownGrace);
+    streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
   }
 
   // Shutdown waits for connections too, hence the short grace; then it cancels what is left.
-  const absl::Time deadline = absl::Now() + kShutdownGrace;
+  const absl::Time deadline = SteadyNow() + kShutdownGrace;
   lifecycle_.Stop();
   lifecycle_.DetachAll();
   if (gateway_ != nullptr) gateway_->Stop(deadline);
@@ -237,12 +241,37 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (images_ != nullptr) images_->Stop();
   workers_ = nullptr;
   metrics_.SetSource(nullptr);
-  if (runtime_.engine != nullptr) runtime_.engine->Stop();
+  if (runtime_.engine != nullptr) StopEngine();
   senders_ = nullptr;
   exporter_ = nullptr;
   log_->Write(
       LogLevel::kInfo, "stopped",
-      {{"calls_ended_early", left}, {"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+      {{"calls_ended_early", left}, {"seconds", absl::ToDoubleSeconds(SteadyNow() - start)}});
+}
+
+void Daemon::StopEngine() {
+  // A hung device would hold its thread, and so this one, for ever.
+  const absl::Time patience = SteadyNow() + kShutdownGrace;
+  std::atomic<bool> stopped{false};
+  std::thread stopping([&] {
+    runtime_.engine->Stop();
+    stopped = true;
+  });
+  while (!stopped) {
+    if (SteadyNow() > patience && runtime_.engine->HeartbeatAge() > config_.liveness_timeout) {
+      EndProcess("the engine does not turn and cannot be stopped");
+    }
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  stopping.join();
+}
+
+void Daemon::Abandon() {
+  lifecycle_.Stop();
+  streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server has failed and must end",
+                             reason::kServerFailed, absl::Seconds(1)));
+  streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
+  absl::SleepFor(kSendGrace);
 }
 
 Daemon::~Daemon() {

@@ -49,6 +49,9 @@ class Daemon {
   // own), then serves.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const ServerConfig& config, Logger* log,
                                                        const Loader& loader, std::string device);
+  // The process is about to end because it cannot go on: not ready, not live, and every call is
+  // told so. Bounded, and from any thread, beside Drain too.
+  void Abandon();
   ~Daemon();  // Drain with every wait cut short, unless drained already
 
   // See above; returns when everything has ended. `hurry(timeout)` waits up to `timeout` and says
@@ -68,8 +71,9 @@ class Daemon {
          std::shared_ptr<const TokenTable> tokens);
   absl::Status Listen();
   absl::Status Load(const Loader& loader);
-  void Watch();   // the housekeeping thread
-  void Reload();  // files that have changed
+  void Watch();       // the housekeeping thread
+  void Reload();      // files that have changed
+  void StopEngine();  // or ends the process if it hangs
 
   const ServerConfig config_;
   const std::string device_;

@@ -82,6 +82,11 @@ ABSL_FLAG(absl::Duration, handshake_timeout, D(handshake_timeout),
           "How long a new connection may take to say which protocol it speaks, 10ms to 1h.");
 ABSL_FLAG(absl::Duration, idle_timeout, D(idle_timeout),
           "Connections without a request are closed after this time; at least 10ms, inf: never.");
+ABSL_FLAG(absl::Duration, keepalive_time, D(keepalive_time),
+          "A connection that is silent for this long is asked whether its peer still lives, over "
+          "gRPC by HTTP/2, over HTTP by TCP, in whole seconds; 10ms to 24h.");
+ABSL_FLAG(absl::Duration, keepalive_timeout, D(keepalive_timeout),
+          "A connection whose peer then says nothing for this long is closed; 10ms to 1h.");
 // Cache and batching.
 ABSL_FLAG(ByteSize, kv_cache_bytes, D_BYTES(kv_cache_bytes),
           "Size of the KV-cache arena, 2MiB to 1TiB, such as 512MiB or 2GiB.");
@@ -208,6 +213,8 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   c.handshake_timeout = absl::GetFlag(FLAGS_handshake_timeout);
   c.idle_timeout = absl::GetFlag(FLAGS_idle_timeout);
+  c.keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
+  c.keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
   c.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes).bytes;
   c.kv_policy = absl::GetFlag(FLAGS_kv_policy);
   c.kv_policy_allow = absl::GetFlag(FLAGS_kv_policy_allow);

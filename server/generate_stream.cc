@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "engine/clock.h"
 #include "server/admission.h"
 #include "server/rpc_names.h"
 
@@ -15,7 +16,7 @@ constexpr const char* kRequestIdHeader = "x-request-id";
 absl::Time ClientDeadline(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
-  return absl::FromChrono(deadline);
+  return ToSteady(deadline);
 }
 
 std::string ClientRequestId(const grpc::CallbackServerContext& context) {
@@ -31,7 +32,7 @@ GenerateStream::GenerateStream(const ServiceContext* services, StreamRegistry* r
     : services_(services),
       registry_(registry),
       context_(context),
-      received_(absl::Now()),
+      received_(SteadyNow()),
       deadline_(std::min(ClientDeadline(*context), received_ + services->config->max_request_time)),
       peer_(context->peer()),
       request_(std::move(request)) {}
@@ -103,7 +104,7 @@ void GenerateStream::Prepare() {
     } else {
       phase_ = Phase::kStreaming;
       writing_ = true;
-      op_started_ = absl::Now();
+      op_started_ = SteadyNow();
       *response_.mutable_accepted() = std::move(accepted);
       action = Action::kWrite;
     }
@@ -114,7 +115,7 @@ void GenerateStream::Prepare() {
 absl::Status GenerateStream::BuildAndSubmit(v1::Accepted* accepted) {
   const Runtime& runtime = *services_->runtime;
   Request& request = engine_request_;
-  if (absl::Now() >= deadline_) return CancelReason();
+  if (SteadyNow() >= deadline_) return CancelReason();
   RETURN_IF_ERROR(BuildPrompt(*services_, *grant_, request_, &request));
   accepted->set_request_id(request_.request_id());
   request.id = request_.request_id();
@@ -143,14 +144,14 @@ GenerateStream::Action GenerateStream::NextLocked() {
   if (phase_ != Phase::kStreaming || writing_) return Action::kNone;
   if (forced_.has_value()) return FinishLocked(*forced_);
   while (!last_.has_value()) {
-    std::optional<Event> event = outbox_->Take(absl::Now());
+    std::optional<Event> event = outbox_->Take(SteadyNow());
     if (!event.has_value()) return Action::kNone;
     const bool has_delta = ConvertDelta(*event, reply_, *services_->runtime->tokenizer,
                                         (response_.Clear(), response_.mutable_delta()));
     if (event->done) last_ = *std::move(event);
     if (has_delta) {
       writing_ = true;
-      op_started_ = absl::Now();
+      op_started_ = SteadyNow();
       return Action::kWrite;
     }
   }
@@ -164,14 +165,14 @@ GenerateStream::Action GenerateStream::NextLocked() {
     last_->explanation.reset();
   }
   phase_ = Phase::kFinished;
-  op_started_ = absl::Now();
+  op_started_ = SteadyNow();
   grant_->Release();
   return Action::kWriteLast;
 }
 
 GenerateStream::Action GenerateStream::FinishLocked(const absl::Status& status) {
   phase_ = Phase::kFinished;
-  op_started_ = absl::Now();
+  op_started_ = SteadyNow();
   if (grant_ != nullptr) grant_->Release();
   final_ = status;
   return Action::kFinish;
@@ -241,7 +242,7 @@ bool GenerateStream::CancelIfStalled(absl::Time now, absl::Duration limit) {
 }
 
 absl::Status GenerateStream::CancelReason() const {
-  if (absl::Now() >= deadline_) {
+  if (SteadyNow() >= deadline_) {
     return absl::DeadlineExceededError("the request's deadline has passed");
   }
   return absl::CancelledError("the client went away");
@@ -266,7 +267,7 @@ void GenerateStream::OnDone() {
                          {"error", status.message()},
                          {"peer", peer_},
                          {"tenant", tenant},
-                         {"seconds", absl::ToDoubleSeconds(absl::Now() - received_)},
+                         {"seconds", absl::ToDoubleSeconds(SteadyNow() - received_)},
                          {"prompt_tokens", usage.prompt_tokens},
                          {"image_tokens", usage.image_tokens},
                          {"cached_tokens", usage.cached_tokens},

@@ -12,11 +12,11 @@
 #include <utility>  // Boost.Asio 1.74 forgets it
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "boost/asio.hpp"
 #include "boost/asio/ssl.hpp"
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http.hpp"
+#include "engine/clock.h"
 #include "kernels/base.h"
 #include "server/flags.h"
 
@@ -85,7 +85,7 @@ Error Exchange::Run(absl::Time until, Start start) {
     io_.run_for(absl::ToChronoMilliseconds(kTurn));
     if (result.has_value() || stopped_.has_value()) continue;
     if (limits_.cancelled()) stopped_ = FetchOutcome::kCancelled;
-    if (absl::Now() >= until) {
+    if (SteadyNow() >= until) {
       stopped_ = until < limits_.deadline ? FetchOutcome::kUnreachable : FetchOutcome::kTimeout;
     }
     Error ignored;
@@ -113,7 +113,7 @@ bool Exchange::Expect() {
 }
 
 HttpsReply Exchange::Connect(const IpAddress& address) {
-  const absl::Time until = std::min(limits_.deadline, absl::Now() + limits_.connect_timeout);
+  const absl::Time until = std::min(limits_.deadline, SteadyNow() + limits_.connect_timeout);
   const std::string where = ToString(address);
   Error error = Run(until, [&](auto handler) {
     stream_.next_layer().async_connect(Endpoint(address, url_.port), std::move(handler));
@@ -218,7 +218,7 @@ HttpsReply HttpsClient::Get(const HttpsUrl& url, const std::vector<IpAddress>& a
       Exchange exchange(url, limits, context);
       reply = exchange.Connect(address);
       if (reply.outcome == FetchOutcome::kOk) return exchange.Get();
-      if (reply.outcome == FetchOutcome::kCancelled || absl::Now() >= limits.deadline) break;
+      if (reply.outcome == FetchOutcome::kCancelled || SteadyNow() >= limits.deadline) break;
     }
   } catch (const std::exception& error) {
     reply.outcome = FetchOutcome::kUnreachable;

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "kernels/base.h"
 #include "server/byte_size.h"
 #include "server/error_details.h"
@@ -173,7 +173,7 @@ void ImageFetcher::Fetch(const std::vector<v1::GenerateRequest*>& requests, Call
 }
 
 void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   const std::string path = absl::StrCat(picture.path, ".url");
   HttpsLimits limits;
   limits.deadline = std::min(start + timeout_, batch->caller.deadline);
@@ -197,7 +197,7 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
     limits.max_body_bytes = 0;
   }
 
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
   const bool ok = reply.outcome == FetchOutcome::kOk;
   metrics_->CountImageFetch(reply.outcome, seconds);
   log_->Write(ok ? LogLevel::kDebug : LogLevel::kInfo, "image fetch",
@@ -207,7 +207,7 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
                {"error", reply.detail},
                {"bytes", bytes},
                {"seconds", seconds}});
-  const bool late = absl::Now() >= batch->caller.deadline;
+  const bool late = SteadyNow() >= batch->caller.deadline;
   if (ok) {
     picture.image->set_data(std::move(reply.body));
     picture.image->clear_url();
@@ -252,7 +252,7 @@ HttpsReply ImageFetcher::Follow(HttpsUrl url, const HttpsLimits& limits) const {
     }
     // Resolving may have taken long, and cannot be cut short.
     if (limits.cancelled()) return Failed(FetchOutcome::kCancelled, "after its name was resolved");
-    if (absl::Now() >= limits.deadline) return Failed(FetchOutcome::kTimeout, "resolving its name");
+    if (SteadyNow() >= limits.deadline) return Failed(FetchOutcome::kTimeout, "resolving its name");
     HttpsReply reply = client_.Get(url, addresses, limits);
     if (!IsRedirect(reply)) return reply;
     if (redirects == kMaxRedirects) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
@@ -16,9 +17,6 @@
 namespace tessera {
 namespace {
 
-// Pings keep connections alive through proxies that forget idle ones, and find dead peers.
-constexpr int kKeepaliveTimeMs = 60'000;
-constexpr int kKeepaliveTimeoutMs = 20'000;
 // gRPC's default of five minutes punishes clients with common keepalive settings.
 constexpr int kMinPingIntervalMs = 10'000;
 // As much as an HTTP request's headers may take.
@@ -28,8 +26,6 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(static_cast<int>(config.max_message_bytes));
   // Otherwise a second daemon on the same port gets half of the connections instead of an error.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                               kMinPingIntervalMs);
@@ -40,6 +36,9 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
     builder->AddChannelArgument(
         name, static_cast<int>(std::min(absl::ToInt64Milliseconds(value), kMaxMs)));
   };
+  // Pings keep connections alive through proxies that forget idle ones, and find dead peers.
+  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, config.keepalive_time);
+  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, config.keepalive_timeout);
   set_time(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, config.handshake_timeout);
   if (config.idle_timeout != absl::InfiniteDuration()) {
     set_time(GRPC_ARG_MAX_CONNECTION_IDLE_MS, config.idle_timeout);
@@ -87,11 +86,11 @@ Listener::Listener(std::shared_ptr<grpc::ServerCredentials> credentials,
       address_(std::move(address)),
       port_(port) {}
 
-Listener::~Listener() { Shutdown(absl::Now()); }
+Listener::~Listener() { Shutdown(SteadyNow()); }
 
 void Listener::Shutdown(absl::Time deadline) {
   if (server_ == nullptr) return;
-  server_->Shutdown(absl::ToChronoTime(deadline));
+  server_->Shutdown(ToDate(deadline));
   server_ = nullptr;
 }
 

@@ -1,5 +1,7 @@
 #include "server/load_model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -8,6 +10,7 @@
 #include "engine/llava.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
+#include "server/byte_size.h"
 
 namespace tessera {
 namespace {
@@ -61,8 +64,24 @@ std::string DescribeDevice(const Ops& ops, const ServerConfig& config) {
                       threads == 1 ? " thread)" : " threads)");
 }
 
+namespace {
+
+// Of an arena that this machine cannot hold, so that nobody has to read it from a dead process.
+absl::Status CheckMemory(const ServerConfig& config, const Ops& ops) {
+  if (absl::string_view(ops.name()) == "cuda") return absl::OkStatus();  // memory of its own
+  constexpr int64_t kMiB = 1 << 20;
+  const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / kMiB * kMiB;
+  if (config.kv_cache_bytes < bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--kv_cache_bytes=", FormatByteSize(config.kv_cache_bytes),
+                   ": this machine has ", FormatByteSize(bytes)));
+}
+
+}  // namespace
+
 absl::Status LoadModel(const ServerConfig& config, std::unique_ptr<Ops> ops, Observer* observer,
                        Runtime* runtime) {
+  RETURN_IF_ERROR(CheckMemory(config, *ops));
   ASSIGN_OR_RETURN(runtime->model, LoadModelConfig(config.model));
   if (!config.model_name.empty()) runtime->model.name = config.model_name;
   if (config.context_tokens > runtime->model.text.max_positions) {

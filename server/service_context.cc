@@ -16,7 +16,7 @@ grpc::Status EndRpc(const ServiceContext& services, const char* method, const ab
                          {"code", RpcCodes()[wire.error_code()]},
                          {"error", status.message()},
                          {"tenant", tenant},
-                         {"seconds", absl::ToDoubleSeconds(absl::Now() - received)}});
+                         {"seconds", absl::ToDoubleSeconds(SteadyNow() - received)}});
   }
   return wire;
 }

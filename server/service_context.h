@@ -9,8 +9,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/clock.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/access.h"
@@ -60,7 +60,7 @@ grpc::ServerUnaryReactor* RunUnary(const ServiceContext& services, WorkerPool* p
                                    grpc::CallbackServerContext* context, const char* method,
                                    Right right, Body body) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::Time received = absl::Now();
+  const absl::Time received = SteadyNow();
   auto grant = AdmitRpc(services, *context, right, received);
   if (!grant.ok()) {
     reactor->Finish(EndRpc(services, method, grant.status(), "", received));

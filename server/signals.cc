@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <ctime>
 
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "kernels/base.h"
 
 namespace tessera {
@@ -27,14 +27,16 @@ void Signals::Block() {
   TESSERA_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
-  TESSERA_CHECK(sigaction(SIGPIPE, &ignore, nullptr) == 0);
+  for (const int number : {SIGPIPE, SIGXFSZ}) {
+    TESSERA_CHECK(sigaction(number, &ignore, nullptr) == 0);
+  }
 }
 
 bool Signals::Wait(absl::Duration timeout) {
   const sigset_t set = EndSignals();
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   while (true) {
-    const timespec left = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const timespec left = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - SteadyNow()));
     if (sigtimedwait(&set, nullptr, &left) > 0) return true;
     if (errno != EINTR) return false;
   }

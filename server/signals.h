@@ -9,8 +9,9 @@ namespace tessera {
 
 class Signals {
  public:
-  // Blocks SIGTERM and SIGINT in this thread and those it will start, and ignores SIGPIPE: a
-  // reader that went away is an error of one write, not the end of the daemon.
+  // Blocks SIGTERM and SIGINT in this thread and those it will start, and ignores SIGPIPE and
+  // SIGXFSZ: a reader that went away and a log that may not grow are errors of one write, not the
+  // end of the daemon.
   static void Block();
 
   // True when SIGTERM or SIGINT arrived; false after `timeout`.

@@ -3,6 +3,8 @@
 #include <mutex>
 #include <utility>
 
+#include "engine/clock.h"
+
 namespace tessera {
 
 StreamRegistry::StreamRegistry() = default;
@@ -32,7 +34,8 @@ int StreamRegistry::size() const {
 
 bool StreamRegistry::WaitUntilEmpty(absl::Time deadline) {
   std::unique_lock<Mutex> lock(mutex_);
-  return empty_.wait_until(lock, absl::ToChronoTime(deadline), [this] { return streams_.empty(); });
+  return empty_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
+                         [this] { return streams_.empty(); });
 }
 
 bool StreamRegistry::End(const std::string& request_id, const absl::Status& status) {

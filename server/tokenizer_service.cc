@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/chat_template.h"
+#include "engine/clock.h"
 
 namespace tessera {
 namespace {
@@ -72,7 +73,7 @@ grpc::ServerUnaryReactor* OnWorker(const ServiceContext& services,
                                    absl::Status (*method)(const ServiceContext&, const Request&,
                                                           Response*),
                                    const Request* request, Response* response) {
-  const absl::Status accepting = services.lifecycle->CheckAccepting(absl::Now());
+  const absl::Status accepting = services.lifecycle->CheckAccepting(SteadyNow());
   if (!accepting.ok()) {
     return RunUnary(services, nullptr, context, name, Right::kWork,
                     [accepting] { return accepting; });

@@ -1,18 +1,20 @@
-// Every CUDA call goes through these: an error prints where and what, and ends the process (ops.h:
-// a device that fails is not survived).
+// Every CUDA call goes through these: an error ends the process, saying where and what (ops.h: a
+// device that fails is not survived).
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <string>
+
 #include "kernels/base.h"
+#include "kernels/end_process.h"
 
 namespace tessera {
 
 inline void CheckCuda(cudaError_t error, const char* file, int line, const char* what) {
   if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s:%d: CUDA error: %s: %s (%s)\n", file, line, what,
-               cudaGetErrorString(error), cudaGetErrorName(error));
-  std::abort();
+  EndProcess(std::string(file) + ":" + std::to_string(line) + ": CUDA error: " + what + ": " +
+             cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
 }
 
 }  // namespace tessera

@@ -1,5 +1,9 @@
 #include "kernels/cuda/gemm.h"
 
+#include <string>
+
+#include "kernels/end_process.h"
+
 namespace tessera {
 namespace {
 
@@ -39,11 +43,12 @@ Gemm::~Gemm() {
 
 void Gemm::Check(cublasStatus_t status, int line, const GemmShape& s) const {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  std::fprintf(stderr, "%s:%d: cublasLt: %s (m %lld, n %lld, k %lld, %s to %s)\n", __FILE__, line,
-               lt_->GetStatusString(status), static_cast<long long>(s.m),
-               static_cast<long long>(s.n), static_cast<long long>(s.k), DTypeName(s.in),
-               DTypeName(s.out));
-  std::abort();
+  char shape[120];
+  std::snprintf(shape, sizeof(shape), " (m %lld, n %lld, k %lld, %s to %s)",
+                static_cast<long long>(s.m), static_cast<long long>(s.n),
+                static_cast<long long>(s.k), DTypeName(s.in), DTypeName(s.out));
+  EndProcess(std::string(__FILE__) + ":" + std::to_string(line) +
+             ": cublasLt: " + lt_->GetStatusString(status) + shape);
 }
 
 void Gemm::DropPlans() {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -76,11 +76,11 @@ int RunHealth(const Args& args, const Io& io) {
   if (service.size() > kMaxServiceName) {
     return options.UsageError(absl::InvalidArgumentError("--service: at most 127 bytes"), io);
   }
-  const absl::Time give_up = absl::Now() + wait;
+  const absl::Time give_up = SteadyNow() + wait;
   while (true) {
     std::string status;
     const grpc::Status result = Check(*channel, service, timeout, &status);
-    if (status == "SERVING" || absl::Now() >= give_up) {
+    if (status == "SERVING" || SteadyNow() >= give_up) {
       if (!result.ok()) {
         *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(result));
         return kExitFailure;
@@ -88,7 +88,7 @@ int RunHealth(const Args& args, const Io& io) {
       *io.out << status << "\n";
       return status == "SERVING" ? kExitOk : kExitFailure;
     }
-    absl::SleepFor(std::min(kBetweenTries, give_up - absl::Now()));
+    absl::SleepFor(std::min(kBetweenTries, give_up - SteadyNow()));
   }
 }
 

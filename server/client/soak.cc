@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "grpcpp/client_context.h"
 #include "kernels/base.h"
 #include "server/client/connection.h"
@@ -59,11 +59,11 @@ class Server {
   // Flushes and samples until `done` likes what it sees or `settle` has passed; the last sample.
   template <class Done>
   absl::StatusOr<SoakSample> Settle(int64_t requests, const Done& done) {
-    const absl::Time deadline = absl::Now() + config_.settle;
+    const absl::Time deadline = SteadyNow() + config_.settle;
     while (true) {
       RETURN_IF_ERROR(Flush());
       ASSIGN_OR_RETURN(const SoakSample sample, Sample(requests));
-      if (done(sample) || absl::Now() >= deadline) return sample;
+      if (done(sample) || SteadyNow() >= deadline) return sample;
       absl::SleepFor(absl::Milliseconds(50));
     }
   }

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "server/address.h"
 #include "server/admission.h"
 #include "server/error_details.h"
@@ -128,7 +128,7 @@ absl::StatusOr<HttpResponse> Models(const Context& context, HttpRequest& request
 
 absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& request) {
   const ServiceContext& services = *context.services;
-  RETURN_IF_ERROR(services.lifecycle->CheckAccepting(absl::Now()));
+  RETURN_IF_ERROR(services.lifecycle->CheckAccepting(SteadyNow()));
   const Runtime& runtime = *services.runtime;
   ASSIGN_OR_RETURN(const nlohmann::json json, ParseOpenAiJson(request.body));
   std::vector<int32_t> ids;
@@ -136,7 +136,7 @@ absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& reque
     ASSIGN_OR_RETURN(const OpenAiRequest chat,
                      ParseOpenAiRequest(OpenAiKind::kChat, request.body, runtime.model));
     ASSIGN_OR_RETURN(Request built, CheckRequest(services, *context.grant, chat.prompts.front(),
-                                                 absl::Now(), absl::InfiniteFuture()));
+                                                 SteadyNow(), absl::InfiniteFuture()));
     RETURN_IF_ERROR(BuildPrompt(services, *context.grant, chat.prompts.front(), &built));
     ids = std::move(built.prompt.ids);
   } else {
@@ -163,7 +163,7 @@ absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& reque
 
 absl::StatusOr<HttpResponse> Detokenize(const Context& context, HttpRequest& request) {
   const ServiceContext& services = *context.services;
-  RETURN_IF_ERROR(services.lifecycle->CheckAccepting(absl::Now()));
+  RETURN_IF_ERROR(services.lifecycle->CheckAccepting(SteadyNow()));
   ASSIGN_OR_RETURN(const nlohmann::json json, ParseOpenAiJson(request.body));
   JsonMembers members(json, "");
   const nlohmann::json* tokens = members.Find("tokens");
@@ -220,7 +220,7 @@ std::optional<HttpResponse> Gateway::Refuse(const HttpRequest& head) {
   if (!right.has_value()) return std::nullopt;
   const auto grant = services_->access->Admit(
       head.Headers("authorization"), *right == Right::kAdmin ? Right::kAdmin : Right::kKnown,
-      absl::Now());
+      SteadyNow());
   if (grant.ok()) return std::nullopt;
   const char* name = route == nullptr ? "other" : route->path;
   HttpResponse response = ErrorResponse(grant.status(), "");
@@ -253,7 +253,7 @@ void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
   }
   if (route->right.has_value()) {
     auto grant = services_->access->Admit(exchange->request().Headers("authorization"),
-                                          *route->right, absl::Now());
+                                          *route->right, SteadyNow());
     if (!grant.ok()) {
       return End(context, name, exchange, ErrorResponse(grant.status(), context.request_id));
     }
@@ -273,6 +273,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const std::string& addre
   options.max_body_bytes = services->config->max_message_bytes;
   options.max_connections = services->config->http_max_connections;
   options.write_timeout = services->config->stall_timeout;
+  options.keepalive_time = services->config->keepalive_time;
+  options.keepalive_timeout = services->config->keepalive_timeout;
   options.handshake_timeout = services->config->handshake_timeout;
   options.idle_timeout = services->config->idle_timeout;
   options.tls = tls;

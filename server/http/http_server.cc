@@ -1,12 +1,16 @@
 #include "server/http/http_server.h"
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "kernels/base.h"
 #include "server/http/http_session.h"
 
@@ -49,7 +53,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
         handler_(std::move(handler)),
         acceptor_(context_) {}
 
-  ~Impl() override { Stop(absl::Now()); }
+  ~Impl() override { Stop(SteadyNow()); }
 
   absl::Status Listen(const Address& address) {
     boost::system::error_code error;
@@ -88,7 +92,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
     WaitForSessions(deadline);
     FinishAll(/*now=*/true);
     // What a cut connection still runs is quick; an exchange that somebody holds ends with him.
-    WaitForSessions(absl::Now() + absl::Seconds(1));
+    WaitForSessions(SteadyNow() + absl::Seconds(1));
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
@@ -118,11 +122,32 @@ class HttpServer::Impl final : public HttpSessionOwner {
                            });
   }
 
+  // A peer that vanished without a word is found by TCP's own questions where nothing is sent, and
+  // by what it does not acknowledge where something is.
+  void SetKeepalive(tcp::socket& socket) const {
+    const auto whole_seconds = [](absl::Duration d) {
+      return static_cast<int>(absl::ToInt64Seconds(absl::Ceil(d, absl::Seconds(1))));
+    };
+    constexpr int kQuestions = 2;
+    const std::tuple<int, int, int> values[] = {
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, whole_seconds(options_.keepalive_time)},
+        {IPPROTO_TCP, TCP_KEEPINTVL, whole_seconds(options_.keepalive_timeout / kQuestions)},
+        {IPPROTO_TCP, TCP_KEEPCNT, kQuestions},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT,
+         static_cast<int>(absl::ToInt64Milliseconds(options_.keepalive_timeout))}};
+    for (const auto& [level, name, value] : values) {
+      // It can fail only where the peer has gone already.
+      setsockopt(socket.native_handle(), level, name, &value, sizeof(value));
+    }
+  }
+
   template <class Socket>
   void Begin(Socket socket) {
     boost::system::error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     tcp::socket plain(std::move(socket));
+    SetKeepalive(plain);
     std::string peer = PeerName(plain);
     const std::shared_ptr<SSL_CTX> tls =
         options_.tls == nullptr ? nullptr : options_.tls->current()->http;
@@ -158,7 +183,8 @@ class HttpServer::Impl final : public HttpSessionOwner {
 
   void WaitForSessions(absl::Time deadline) {
     std::unique_lock<std::mutex> lock(mutex_);
-    none_.wait_until(lock, absl::ToChronoTime(deadline), [this] { return count_ == 0; });
+    none_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
+                   [this] { return count_ == 0; });
   }
 
   const HttpServerOptions options_;

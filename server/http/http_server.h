@@ -70,6 +70,8 @@ struct HttpServerOptions {
   absl::Duration idle_timeout = absl::Minutes(5);    // between requests
   absl::Duration write_timeout = absl::Seconds(30);  // for a piece of an answer
   absl::Duration handshake_timeout = absl::Seconds(10);
+  absl::Duration keepalive_time = absl::Seconds(60);     // of silence, until TCP asks the peer
+  absl::Duration keepalive_timeout = absl::Seconds(20);  // for his answer
   const TlsSource* tls = nullptr;  // null: plain text; else outlives the server
   int threads = 2;
 };

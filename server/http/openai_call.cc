@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "server/admission.h"
 #include "server/http/http_error.h"
 
@@ -25,7 +26,7 @@ OpenAiCall::OpenAiCall(const ServiceContext* services, StreamRegistry* registry,
       grant_(std::move(grant)),
       kind_(kind),
       id_(std::move(request_id)),
-      received_(absl::Now()),
+      received_(SteadyNow()),
       deadline_(received_ + services->config->max_request_time),
       exchange_(std::move(exchange)),
       peer_(exchange_->request().peer),
@@ -74,11 +75,14 @@ void OpenAiCall::Begin(absl::Status prepared) {
 
 absl::Status OpenAiCall::Parse() {
   RETURN_IF_ERROR(services_->lifecycle->CheckAccepting(received_));
-  ASSIGN_OR_RETURN(in_,
-                   ParseOpenAiRequest(kind_, exchange_->request().body, services_->runtime->model));
+  RETURN_IF_ERROR(WithinMemory([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(
+        in_, ParseOpenAiRequest(kind_, exchange_->request().body, services_->runtime->model));
+    return absl::OkStatus();
+  }));
   exchange_->request().body = std::string();  // megabytes of pictures, decoded into in_
   const int further = static_cast<int>(in_.prompts.size()) * in_.n - 1;
-  RETURN_IF_ERROR(grant_->TakeMore(further, absl::Now()));
+  RETURN_IF_ERROR(grant_->TakeMore(further, SteadyNow()));
   stream_ = in_.stream;
   include_usage_ = in_.include_usage;
   for (const v1::GenerateRequest& prompt : in_.prompts) {
@@ -100,7 +104,7 @@ absl::Status OpenAiCall::BuildAndSubmit() {
   const int n = in_.n;
   reply_ =
       std::make_unique<OpenAiReply>(kind_, id_, runtime.model.name, built.front().top_logprobs >= 0,
-                                    absl::ToUnixSeconds(received_), runtime.tokenizer.get());
+                                    absl::ToUnixSeconds(absl::Now()), runtime.tokenizer.get());
   {
     MutexLock lock(mutex_);
     answers_.resize(built.size() * n);
@@ -142,7 +146,7 @@ absl::Status OpenAiCall::TakeLocked(Step* step) {
     Answer& answer = answers_[i];
     OpenAiChoice& choice = choices_[i];
     while (!choice.done) {
-      std::optional<Event> event = answer.outbox->Take(absl::Now());
+      std::optional<Event> event = answer.outbox->Take(SteadyNow());
       if (!event.has_value()) break;
       if (event->done && !event->status.ok()) return FromEngine(event->status);
       if (stream_) {  // a piece holds what is new
@@ -298,7 +302,7 @@ void OpenAiCall::Finish() {
                          {"peer", peer_},
                          {"tenant", grant_->tenant()},
                          {"traceparent", trace_},
-                         {"seconds", absl::ToDoubleSeconds(absl::Now() - received_)},
+                         {"seconds", absl::ToDoubleSeconds(SteadyNow() - received_)},
                          {"prompt_tokens", prompt},
                          {"image_tokens", images},
                          {"output_tokens", output},

@@ -80,14 +80,14 @@ class Commits final : private TokenMover {
     scheduler_.Complete(plan.items[0]);
     if (s.needs.low_pass && times->low_pass == 0) MeasureLowPass(s, times);
     Wait();
-    const absl::Time start = absl::Now();
+    const absl::Time start = SteadyNow();
     Measure(s);
-    const absl::Time measured = absl::Now();
+    const absl::Time measured = SteadyNow();
     std::vector<Sequence*> preempted;
     const Compressed done = scheduler_.Compress(&s, *this, &preempted);
     scheduler_.FinishMoves(*this);
     Wait();
-    const absl::Time end = absl::Now();
+    const absl::Time end = SteadyNow();
     TESSERA_CHECK(done.committed && preempted.empty());
     times->statistics.push_back(absl::ToDoubleSeconds(measured - start));
     times->compress.push_back(absl::ToDoubleSeconds(end - measured));

@@ -77,7 +77,7 @@ std::vector<Event> RunAll(Engine& engine, std::vector<Prompt> prompts, int outpu
     r.stop.ignore_eos = true;
     r.policy = *policy;
     r.bypass_prefix = true;
-    r.received = absl::Now();
+    r.received = SteadyNow();
     const absl::Status status = engine.Submit(std::move(r), boxes.back(), nullptr);
     if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
   }
@@ -85,7 +85,7 @@ std::vector<Event> RunAll(Engine& engine, std::vector<Prompt> prompts, int outpu
   size_t done = 0;
   while (done < boxes.size()) {
     for (size_t i = 0; i < boxes.size(); ++i) {
-      while (std::optional<Event> e = boxes[i]->Take(absl::Now())) {
+      while (std::optional<Event> e = boxes[i]->Take(SteadyNow())) {
         if (!e->done) continue;
         TESSERA_CHECK(e->status.ok());
         last[i] = *std::move(e);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/clock.h"
 #include "engine/engine.h"
 #include "tests/bench/bench.h"
 

@@ -24,9 +24,9 @@ absl::Status Run(const Flags& flags, Report& report) {
       scheduler.Add(sequences.back().get());
     }
     const auto step = [&] {
-      const absl::Time start = absl::Now();
+      const absl::Time start = SteadyNow();
       const StepPlan plan = scheduler.Plan();
-      const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+      const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
       bool decodes = static_cast<int>(plan.items.size()) == n;
       for (const auto& item : plan.items) {
         decodes &= item.count == 1;

@@ -38,7 +38,7 @@ class ServeLog final : public Observer {
   void OnPreempted(const Request&) override { ++now_.preempted; }
   void OnFinished(const Request&, const Event&) override { ++now_.finished; }
   void OnStep(const StepReport& report, const EngineLoad& load) override {
-    now_.end = absl::Now();
+    now_.end = SteadyNow();
     now_.report = report;
     now_.running = load.running;
     now_.kv_bytes = load.kv_bytes_used;
@@ -102,7 +102,7 @@ class Clients {
     if (case_.temperature > 0) r.sampling.top_p = kTopP;
     r.policy = case_.policy;
     r.bypass_prefix = true;
-    r.received = absl::Now();
+    r.received = SteadyNow();
     const absl::Status status = engine_.Submit(std::move(r), boxes_.back(), nullptr);
     if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
     started_.push_back(false);
@@ -121,7 +121,7 @@ class Clients {
     }
     int ended = 0;
     for (const size_t index : ready) {
-      while (const std::optional<Event> event = boxes_[index]->Take(absl::Now())) {
+      while (const std::optional<Event> event = boxes_[index]->Take(SteadyNow())) {
         started_[index] = true;
         if (!event->done) continue;
         TESSERA_CHECK(event->status.ok() || stopping_);
@@ -160,14 +160,14 @@ Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
   const double batch_tokens = engine.options().max_batch_tokens;
   Clients clients(engine, c, seed);
   Span span;
-  span.begin = absl::Now();
+  span.begin = SteadyNow();
   if (requests > 0) {
     for (int i = 0; i < std::min(requests, c.sequences); ++i) clients.Ask(0);
     while (clients.live() > 0) {
       const int ended = clients.Read(absl::Milliseconds(100));
       for (int i = 0; i < ended && clients.asked() < requests; ++i) clients.Ask(0);
     }
-    span.end = absl::Now();
+    span.end = SteadyNow();
     return span;
   }
   const absl::Time latest = span.begin + warmup;
@@ -184,12 +184,12 @@ Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
     clients.Ask(static_cast<int>(std::min(done - turn, c.shape.output - 1.0)));
   }
   span.end = absl::InfiniteFuture();
-  while (absl::Now() < span.end) {
+  while (SteadyNow() < span.end) {
     const int ended = clients.Read(absl::Milliseconds(20));
     for (int i = 0; i < ended; ++i) clients.Ask(0);
     if (span.end == absl::InfiniteFuture() &&
-        (clients.unanswered() * 50 <= c.sequences || absl::Now() > latest)) {
-      span.begin = absl::Now();
+        (clients.unanswered() * 50 <= c.sequences || SteadyNow() > latest)) {
+      span.begin = SteadyNow();
       span.end = span.begin + seconds;
     }
   }
@@ -300,7 +300,7 @@ absl::Status Run(const Flags& flags, Report& report) {
   options.max_batch_tokens =
       std::max(static_cast<int>(flags.Number("batch_tokens")), options.max_sequences);
 
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   ModelConfig config;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<TensorSource> weights;
@@ -317,7 +317,7 @@ absl::Status Run(const Flags& flags, Report& report) {
   ASSIGN_OR_RETURN(auto model,
                    LlavaModel::Load(config, *weights, std::move(ops), options.max_batch_tokens));
   std::fprintf(stderr, "weights made and uploaded in %.1f s\n",
-               absl::ToDoubleSeconds(absl::Now() - start));
+               absl::ToDoubleSeconds(SteadyNow() - start));
   weights.reset();
   ServeLog log;
   Engine engine(std::move(model), tokenizer, options, &log);

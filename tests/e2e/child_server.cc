@@ -1,16 +1,10 @@
 #include "tests/e2e/child_server.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <fstream>
-#include <sstream>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -21,62 +15,24 @@
 #include "kernels/base.h"
 #include "tests/server/server_testing.h"
 
-extern char** environ;
-
 namespace tessera {
 namespace {
 
-std::string TempPath(const char* what) {
-  static std::atomic<int> count{0};
-  return absl::StrCat(testing::TempDir(), "tesserad.", getpid(), ".", ++count, ".", what);
-}
-
-pid_t Spawn(const std::vector<std::string>& flags, const std::string& output_path) {
-  std::vector<std::string> words = {std::string(TESSERA_BINARY_DIR) + "/tesserad"};
-  words.insert(words.end(), flags.begin(), flags.end());
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, output_path.c_str(),
-                                   O_CREAT | O_TRUNC | O_WRONLY, 0600);
-  posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-  pid_t pid = -1;
-  const int error = posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  TESSERA_CHECK(error == 0);
-  return pid;
-}
-
-int WaitFor(pid_t pid, absl::Duration limit) {
-  const absl::Time deadline = absl::Now() + limit;
-  int status = 0;
-  while (waitpid(pid, &status, WNOHANG) == 0) {
-    if (absl::Now() > deadline) return -1;
-    absl::SleepFor(absl::Milliseconds(2));
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-std::string ReadAll(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
+std::vector<std::string> WithDefaults(std::vector<std::string> flags) {
+  flags.insert(flags.begin(), {"--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
+                               "--metrics_listen=127.0.0.1:0", "--http_listen=127.0.0.1:0",
+                               "--kv_cache_bytes=64MiB"});
+  return flags;
 }
 
 }  // namespace
 
-ChildServer::ChildServer(std::vector<std::string> flags) : log_path_(TempPath("log")) {
-  flags.insert(flags.begin(), {"--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
-                               "--metrics_listen=127.0.0.1:0", "--http_listen=127.0.0.1:0",
-                               "--kv_cache_bytes=64MiB"});
-  pid_ = Spawn(flags, log_path_);
-  const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  while (!FindAddresses()) {
-    int status = 0;
-    if (absl::Now() > deadline || waitpid(pid_, &status, WNOHANG) != 0) {
+ChildServer::ChildServer(std::vector<std::string> flags, std::vector<std::string> program,
+                         const std::string& until)
+    : process_(std::move(program), WithDefaults(std::move(flags))) {
+  const absl::Time deadline = SteadyNow() + absl::Seconds(60);
+  while (!FindAddresses(until)) {
+    if (SteadyNow() > deadline || process_.ended()) {
       ADD_FAILURE() << "tesserad does not serve: " << log();
       return;
     }
@@ -88,22 +44,14 @@ ChildServer::ChildServer(std::vector<std::string> flags) : log_path_(TempPath("l
   control_ = v1::Control::NewStub(admin_channel_);
 }
 
-ChildServer::~ChildServer() {
-  if (pid_ > 0) {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-  unlink(log_path_.c_str());
-}
-
-bool ChildServer::FindAddresses() {
+bool ChildServer::FindAddresses(const std::string& until) {
   const std::vector<std::string> lines = absl::StrSplit(log(), '\n', absl::SkipEmpty());
   nlohmann::json listening;
   for (const std::string& line : lines) {
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!json.is_object()) continue;
     if (json["msg"] == "listening") listening = json;
-    if (json["msg"] == "serving") {
+    if (json["msg"] == until) {
       listen_ = listening["listen"];
       admin_ = listening["admin_listen"];
       metrics_ = listening["metrics_listen"];
@@ -112,16 +60,6 @@ bool ChildServer::FindAddresses() {
     }
   }
   return false;
-}
-
-std::string ChildServer::log() const { return ReadAll(log_path_); }
-
-void ChildServer::Signal(int number) { TESSERA_CHECK(kill(pid_, number) == 0); }
-
-int ChildServer::WaitForExit() {
-  const int status = WaitFor(pid_, absl::Seconds(20));
-  if (status >= 0) pid_ = -1;
-  return status;
 }
 
 std::string ChildServer::HttpGet(const std::string& path) const {
@@ -161,17 +99,7 @@ v1::GetCacheStatsResponse ChildServer::CacheStats() {
 }
 
 RunResult RunTesserad(const std::vector<std::string>& flags) {
-  const std::string output = TempPath("output");
-  const pid_t pid = Spawn(flags, output);
-  RunResult result;
-  result.status = WaitFor(pid, absl::Seconds(20));
-  if (result.status < 0) {
-    kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-  }
-  result.output = ReadAll(output);
-  unlink(output.c_str());
-  return result;
+  return RunProgram({"tesserad"}, flags);
 }
 
 v1::GenerateRequest EvalRequest(const nlohmann::json& question) {

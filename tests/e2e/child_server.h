@@ -1,8 +1,6 @@
 // tesserad as users run it: a child process with flags, found by its own log.
 #pragma once
 
-#include <sys/types.h>
-
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,25 +9,29 @@
 #include "nlohmann/json.hpp"
 #include "tessera/v1/control.grpc.pb.h"
 #include "tessera/v1/inference.grpc.pb.h"
+#include "tests/e2e/child_process.h"
 
 namespace tessera {
 
 class ChildServer {
  public:
   // Adds ports chosen by the system and a log file to `flags`, and waits until it serves or ends.
-  explicit ChildServer(std::vector<std::string> flags = {});
-  ~ChildServer();  // SIGKILL if it still runs
+  // `program`: another binary of the build and what its command line begins with; `until`: the
+  // log's message to wait for instead.
+  explicit ChildServer(std::vector<std::string> flags = {},
+                       std::vector<std::string> program = {"tesserad"},
+                       const std::string& until = "serving");
 
   bool serving() const { return !listen_.empty(); }
   const std::string& listen() const { return listen_; }
   const std::string& admin() const { return admin_; }
   const std::string& http() const { return http_; }
   const std::string& metrics() const { return metrics_; }
-  std::string log() const;
+  std::string log() const { return process_.output(); }
 
-  void Signal(int number);
-  // The exit status, or -1 if it has not ended after 20 s.
-  int WaitForExit();
+  pid_t pid() const { return process_.pid(); }
+  void Signal(int number) { process_.Signal(number); }
+  int WaitForExit() { return process_.WaitForExit(); }
   std::string HttpGet(const std::string& path) const;  // from the metrics listener
 
   v1::Inference::Stub& inference() { return *inference_; }
@@ -39,20 +41,15 @@ class ChildServer {
   v1::GetCacheStatsResponse CacheStats();
 
  private:
-  bool FindAddresses();  // in the log; true once it serves
+  bool FindAddresses(const std::string& until);  // in the log; true once it says `until`
 
-  pid_t pid_ = -1;
-  std::string log_path_, listen_, admin_, metrics_, http_;
+  ChildProcess process_;
+  std::string listen_, admin_, metrics_, http_;
   std::shared_ptr<grpc::Channel> channel_, admin_channel_;
   std::unique_ptr<v1::Inference::Stub> inference_;
   std::unique_ptr<v1::Control::Stub> control_;
 };
 
-// What a command prints and how it ends.
-struct RunResult {
-  int status = -1;
-  std::string output;
-};
 RunResult RunTesserad(const std::vector<std::string>& flags);
 
 // A line of tests/eval/questions.jsonl as a request, the prompt split at its images.

@@ -243,7 +243,7 @@ TEST(EngineTest, QueueLimitAndDuplicateIds) {
 TEST(EngineTest, DeadlineEndsARequestAndFreesIt) {
   auto engine = TinyEngine(Options());
   Request r = Endless("a", 10, 480);
-  r.deadline = absl::Now() + absl::Milliseconds(30);
+  r.deadline = SteadyNow() + absl::Milliseconds(30);
   const Answer a = Ask(*engine, std::move(r));
   EXPECT_EQ(a.last.status.code(), absl::StatusCode::kDeadlineExceeded);
   ExpectAllFree(*engine);
@@ -272,7 +272,7 @@ TEST(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
   engine->BeginDrain();
   EXPECT_EQ(engine->Submit(Endless("b", 10, 5), late.outbox(), nullptr).code(),
             absl::StatusCode::kUnavailable);
-  EXPECT_TRUE(engine->DrainUntil(absl::Now() + absl::Seconds(60)));
+  EXPECT_TRUE(engine->DrainUntil(SteadyNow() + absl::Seconds(60)));
   EXPECT_EQ(r.ReadAll().ids.size(), 50u);
 }
 
@@ -280,7 +280,7 @@ TEST(EngineTest, DrainCancelsAtItsDeadlineAndStopEndsTheRest) {
   auto engine = TinyEngine(Options());
   Reader r;
   ASSERT_TRUE(engine->Submit(Endless("a", 10, 490), r.outbox(), nullptr).ok());
-  EXPECT_FALSE(engine->DrainUntil(absl::Now()));
+  EXPECT_FALSE(engine->DrainUntil(SteadyNow()));
   EXPECT_FALSE(r.ReadAll().last.status.ok());
 
   auto other = TinyEngine(Options());

@@ -73,9 +73,9 @@ Reader::Reader() : signal_(std::make_shared<Signal>()) {
 }
 
 bool Reader::ReadOne(Answer* answer, absl::Duration limit) {
-  const absl::Time deadline = absl::Now() + limit;
+  const absl::Time deadline = SteadyNow() + limit;
   while (true) {
-    std::optional<Event> event = outbox_->Take(absl::Now());
+    std::optional<Event> event = outbox_->Take(SteadyNow());
     if (event.has_value()) {
       answer->ids.insert(answer->ids.end(), event->ids.begin(), event->ids.end());
       for (const TokenLogprob& l : event->logprobs) answer->logprobs.push_back(l.logprob);
@@ -85,8 +85,9 @@ bool Reader::ReadOne(Answer* answer, absl::Duration limit) {
       return !done;
     }
     std::unique_lock<Mutex> lock(signal_->mutex);
-    const bool raised = signal_->ready.wait_until(lock, absl::ToChronoTime(deadline),
-                                                  [this] { return signal_->raised; });
+    const bool raised =
+        signal_->ready.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
+                                [this] { return signal_->raised; });
     if (!raised) return false;
     signal_->raised = false;
   }
@@ -94,8 +95,8 @@ bool Reader::ReadOne(Answer* answer, absl::Duration limit) {
 
 Answer Reader::ReadAll(absl::Duration limit) {
   Answer answer;
-  const absl::Time deadline = absl::Now() + limit;
-  while (ReadOne(&answer, deadline - absl::Now())) {
+  const absl::Time deadline = SteadyNow() + limit;
+  while (ReadOne(&answer, deadline - SteadyNow())) {
   }
   TESSERA_CHECK(answer.last.done);
   return answer;
@@ -107,7 +108,7 @@ Request MakeRequest(const std::string& id, Prompt prompt, int max_tokens) {
   r.prompt = std::move(prompt);
   r.stop.max_tokens = max_tokens;
   r.policy = ValueOrDie(ParsePolicy("none"));
-  r.received = absl::Now();
+  r.received = SteadyNow();
   return r;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/clock.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
 #include "engine/prompt_builder.h"

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -145,7 +146,7 @@ TEST(Outbox, EngineAndReaderThreads) {
         woken.wait(lock, [&] { return notified; });
         notified = false;
         lock.unlock();
-        while (auto event = box.Take(absl::Now())) {
+        while (auto event = box.Take(SteadyNow())) {
           for (int32_t id : event->ids) ASSERT_EQ(id, next++);
           if (round % 2 == 1 && next > kEvents / 2) box.Cancel();
           if (event->done) {
@@ -157,11 +158,11 @@ TEST(Outbox, EngineAndReaderThreads) {
     });
     int put = 0;
     for (; put < kEvents && !box.cancelled(); ++put) {
-      box.Put(Delta(put), absl::Now());
-      EXPECT_LT(box.WaitingFor(absl::Now()), absl::Minutes(1));
+      box.Put(Delta(put), SteadyNow());
+      EXPECT_LT(box.WaitingFor(SteadyNow()), absl::Minutes(1));
     }
     stop_at = put;
-    box.Put(Done(FinishReason::kLength), absl::Now());
+    box.Put(Done(FinishReason::kLength), SteadyNow());
     reader.join();
   }
 }

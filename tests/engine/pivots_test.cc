@@ -128,7 +128,7 @@ TEST(PivotsTest, PlantedMassiveActivationsAreThePivots) {
     options.check_integrity = true;
     Engine engine(std::move(follower), *std::move(tokenizer), options, nullptr);
     ASSERT_TRUE(testing::Ask(engine, std::move(request)).last.status.ok());
-    ASSERT_TRUE(engine.DrainUntil(absl::Now() + absl::Seconds(10)));
+    ASSERT_TRUE(engine.DrainUntil(SteadyNow() + absl::Seconds(10)));
 
     const int layers = config->text.layers;
     ASSERT_EQ(followed.moves.size(), static_cast<size_t>(layers));

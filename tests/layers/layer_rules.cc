@@ -179,6 +179,16 @@ void CheckConditional(const File& file, size_t line_number, absl::string_view li
   }
 }
 
+// Moments are the steady clock's (engine/clock.h): one of the wall clock among them is wrong by the
+// age of the machine, and silently.
+void CheckClock(const File& file, size_t line_number, absl::string_view line) {
+  if (file.folder.name == "tests") return;
+  line = line.substr(0, line.find("//"));
+  if (absl::StrContains(line, "absl::Now()") && !absl::StrContains(line, "ToUnixSeconds(")) {
+    file.Violation(line_number, "absl::Now() is for dates, ToUnixSeconds(absl::Now())");
+  }
+}
+
 void CheckSource(const File& file) {
   for (size_t i = 0; i < file.lines.size(); ++i) {
     std::string include;
@@ -188,6 +198,7 @@ void CheckSource(const File& file) {
     } else if (file.IsHeader()) {
       CheckConditional(file, i + 1, file.lines[i]);
     }
+    CheckClock(file, i + 1, file.lines[i]);
   }
   const int lines = static_cast<int>(file.lines.size());
   // A -inl.h is a source that several others include.

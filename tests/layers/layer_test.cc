@@ -117,6 +117,15 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(
+    Clock, SyntheticTree,
+    ::testing::Values(Case{"wall_clock", "server/a.cc", "const absl::Time start = absl::Now();",
+                           "absl::Now() is for dates, ToUnixSeconds(absl::Now())"},
+                      Case{"date", "server/a.cc", "x = absl::ToUnixSeconds(absl::Now());", ""},
+                      Case{"clock_in_comment", "engine/a.cc", "// absl::Now() may jump", ""},
+                      Case{"clock_in_tests", "tests/a.cc", "x = absl::Now();", ""}),
+    [](const auto& info) { return info.param.name; });
+
+INSTANTIATE_TEST_SUITE_P(
     CMake, SyntheticTree,
     ::testing::Values(
         Case{"dep_up", "cache/CMakeLists.txt", "tessera_library(cache DEPS tessera_engine)",

@@ -26,7 +26,7 @@ struct GatewayTest : ::testing::Test {
   HttpClient client{server.daemon().http_address()};
 
   void Put(size_t n, Event event) {
-    server.engine().Wait(n).outbox->Put(std::move(event), absl::Now());
+    server.engine().Wait(n).outbox->Put(std::move(event), SteadyNow());
   }
   void PutLast(size_t n, int prompt_tokens = 4, int output_tokens = 2) {
     Event last = LastEvent();
@@ -167,6 +167,21 @@ TEST_F(GatewayTest, AClientThatGoesAwayCancels) {
   }));
 }
 
+TEST(GatewayLimitsTest, AClientThatStopsReadingIsGivenUp) {
+  TestServer server([](ServerConfig* c) {
+    Enable(c);
+    c->stall_timeout = absl::Milliseconds(200);
+  });
+  HttpClient client(server.daemon().http_address());
+  const std::string body = Body(R"(,"stream":true)");
+  client.Send(
+      absl::StrCat("POST ", kChat, " HTTP/1.1\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  const auto submitted = server.engine().Wait();
+  // More than the kernel takes: the write does not end.
+  submitted.outbox->Put(TextEvent(std::string(64 << 20, 'x'), {1}), SteadyNow());
+  EXPECT_TRUE(Eventually([&] { return submitted.outbox->cancelled(); }));
+}
+
 TEST_F(GatewayTest, LimitsOfTheTransport) {
   client.Send("nonsense\r\n\r\n");
   EXPECT_EQ(client.Read().status, 400);
@@ -251,7 +266,7 @@ TEST_F(GatewayTest, DrainingRefusesAndEndsWhatRuns) {
   client.ReadHead();
   client.ReadEvent();
   HttpClient other(server.daemon().http_address());
-  server.daemon().lifecycle().BeginDrain(absl::Now());
+  server.daemon().lifecycle().BeginDrain(SteadyNow());
   server.daemon().lifecycle().RefuseNow();
   EXPECT_EQ(other.Get("/health").status, 503);
   const HttpReply refused = other.Post(kChat, Body());

@@ -15,7 +15,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 void Put(const FakeEngine::Submitted& to, Event event) {
-  to.outbox->Put(std::move(event), absl::Now());
+  to.outbox->Put(std::move(event), SteadyNow());
 }
 
 std::future<Answer> GenerateAsync(TestServer& server, const v1::GenerateRequest& request) {
@@ -141,7 +141,7 @@ TEST(GenerateTest, DroppedStreamCancels) {
 
 TEST(GenerateTest, ClientDeadlineReachesTheEngine) {
   TestServer server;
-  const absl::Time before = absl::Now();
+  const absl::Time before = SteadyNow();
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
   const Answer got = Generate(server.inference(), TextRequest("Hello"), &context);

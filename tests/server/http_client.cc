@@ -13,7 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/clock.h"
 #include "gtest/gtest.h"
 
 namespace tessera {
@@ -171,8 +171,8 @@ bool HttpClient::AtEnd() {
 }
 
 bool HttpClient::ends_within(absl::Duration limit) {
-  const absl::Time start = absl::Now();
-  return AtEnd() && absl::Now() - start < limit;
+  const absl::Time start = SteadyNow();
+  return AtEnd() && SteadyNow() - start < limit;
 }
 
 HttpReply HttpClient::Get(const std::string& path) {

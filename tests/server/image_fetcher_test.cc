@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "engine/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/server/https_server.h"
@@ -412,7 +413,7 @@ TEST_F(ImageFetcherTest, EndsWhenNobodyWaits) {
 TEST_F(ImageFetcherTest, EndsAtTheRequestsDeadline) {
   answers_["/hang"] = Hang;
   v1::GenerateRequest request = Request({Url("/hang")});
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
+  const absl::Time deadline = SteadyNow() + absl::Milliseconds(200);
   EXPECT_EQ(Start(
                 &request, [] { return false; }, deadline)
                 .get()

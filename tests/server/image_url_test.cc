@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -42,7 +43,7 @@ class ImageUrlTest : public testing::Test {
   // Lets the n-th request end once the engine has it.
   std::thread FinishSoon(size_t n) {
     return std::thread(
-        [this, n] { server_.engine().Wait(n).outbox->Put(LastEvent(), absl::Now()); });
+        [this, n] { server_.engine().Wait(n).outbox->Put(LastEvent(), SteadyNow()); });
   }
 
   const std::string png_ = ReadTestFile("tests/eval/images/01_00_00.png");

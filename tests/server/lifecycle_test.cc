@@ -33,7 +33,7 @@ TEST(LifecycleTest, TellsHealthEveryChange) {
   EXPECT_FALSE(health.names["live"]);
   EXPECT_TRUE(health.names[""]);  // readiness is another question
   lifecycle.SetLive(true);
-  lifecycle.BeginDrain(absl::Now());
+  lifecycle.BeginDrain(SteadyNow());
   EXPECT_EQ(health.names, kNotReady);
   lifecycle.DetachAll();
   lifecycle.Stop();
@@ -42,7 +42,7 @@ TEST(LifecycleTest, TellsHealthEveryChange) {
 
 TEST(LifecycleTest, AcceptsDuringTheDrainDelayOnly) {
   Lifecycle lifecycle(absl::Seconds(5));
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   EXPECT_EQ(ReasonOf(lifecycle.CheckAccepting(now)), "STARTING");
   EXPECT_EQ(ReasonOf(lifecycle.CheckLoaded()), "STARTING");
   lifecycle.Serve();
@@ -58,10 +58,10 @@ TEST(LifecycleTest, AcceptsDuringTheDrainDelayOnly) {
 
 TEST(LifecycleTest, DrainWhileStartingWins) {
   Lifecycle lifecycle(absl::Seconds(5));
-  lifecycle.BeginDrain(absl::Now());
+  lifecycle.BeginDrain(SteadyNow());
   lifecycle.Serve();
   EXPECT_EQ(lifecycle.state(), State::kDraining);
-  EXPECT_FALSE(lifecycle.CheckAccepting(absl::Now()).ok());
+  EXPECT_FALSE(lifecycle.CheckAccepting(SteadyNow()).ok());
 }
 
 }  // namespace

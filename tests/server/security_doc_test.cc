@@ -1,4 +1,5 @@
-// SECURITY.md's table names the test that shows each of its answers: they must exist.
+// Tables of SECURITY.md and deploy/README.md name the tests that show each of their answers: they
+// must exist.
 #include <set>
 
 #include "absl/strings/match.h"
@@ -26,15 +27,17 @@ std::set<std::string> Tests() {
   return names;
 }
 
-TEST(SecurityDocTest, EveryRowsTestsExist) {
+// `head`: the first cell of the table's first line, `least` as many rows as it has at least.
+void ExpectTestsExist(const std::string& file, const std::string& head, int least) {
   const std::set<std::string> tests = Tests();
   ASSERT_TRUE(tests.contains("SecurityDocTest.EveryRowsTestsExist"));
   int rows = 0;
   bool table = false;
-  for (const absl::string_view line : absl::StrSplit(ReadTestFile("SECURITY.md"), '\n')) {
-    if (absl::StartsWith(line, "| attack |")) table = true;
+  const std::string begin = absl::StrCat("| ", head, " |");
+  for (const absl::string_view line : absl::StrSplit(ReadTestFile(file), '\n')) {
+    if (absl::StartsWith(line, begin)) table = true;
     if (line.empty()) table = false;
-    if (!table || absl::StartsWith(line, "| attack |") || absl::StartsWith(line, "|---")) continue;
+    if (!table || absl::StartsWith(line, begin) || absl::StartsWith(line, "|---")) continue;
     SCOPED_TRACE(line);
     const std::vector<absl::string_view> cells = absl::StrSplit(line, '|');
     ASSERT_EQ(cells.size(), 5u);  // with what is before the first bar and after the last
@@ -47,8 +50,12 @@ TEST(SecurityDocTest, EveryRowsTestsExist) {
     }
     EXPECT_GT(named, 0);
   }
-  EXPECT_GE(rows, 20);
+  EXPECT_GE(rows, least);
 }
+
+TEST(SecurityDocTest, EveryRowsTestsExist) { ExpectTestsExist("SECURITY.md", "attack", 20); }
+
+TEST(FaultsDocTest, EveryRowsTestsExist) { ExpectTestsExist("deploy/README.md", "fault", 13); }
 
 }  // namespace
 }  // namespace tessera

@@ -245,7 +245,7 @@ TEST(HealthTest, WatchSeesTheDrain) {
   call->Read(&response, nullptr);
   ASSERT_TRUE(next());
   EXPECT_EQ(HealthStatus(response), kHealthServing);
-  server.daemon().lifecycle().BeginDrain(absl::Now());
+  server.daemon().lifecycle().BeginDrain(SteadyNow());
   call->Read(&response, nullptr);
   ASSERT_TRUE(next());
   EXPECT_EQ(HealthStatus(response), kHealthNotServing);
@@ -303,15 +303,15 @@ TEST(DaemonTest, DrainRefusesNewAndFinishesRunning) {
                          [&] { return Generate(server.inference(), TextRequest("two")); });
   const auto second = server.engine().Wait(1);
   ASSERT_TRUE(
-      Eventually([&] { return !server.daemon().lifecycle().CheckAccepting(absl::Now()).ok(); }));
+      Eventually([&] { return !server.daemon().lifecycle().CheckAccepting(SteadyNow()).ok(); }));
   const ErrorView refused = View(Generate(server.inference(), TextRequest("three")).status);
   EXPECT_EQ(refused.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(refused.reason, "DRAINING");
   EXPECT_TRUE(refused.retry.has_value());
   EXPECT_FALSE(first.outbox->cancelled());
   for (const auto& submitted : {first, second}) {
-    submitted.outbox->Put(TextEvent("done", {1}), absl::Now());
-    submitted.outbox->Put(LastEvent(), absl::Now());
+    submitted.outbox->Put(TextEvent("done", {1}), SteadyNow());
+    submitted.outbox->Put(LastEvent(), SteadyNow());
   }
   EXPECT_EQ(running.get().text, "done");
   EXPECT_EQ(late.get().text, "done");
@@ -324,10 +324,10 @@ TEST(DaemonTest, DrainEndsWhatIsLeftAtTheTimeout) {
   auto stuck = std::async(std::launch::async,
                           [&] { return Generate(server.inference(), TextRequest("one")); });
   const auto submitted = server.engine().Wait();
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   server.daemon().Drain(Never);
-  EXPECT_GE(absl::Now() - start, absl::Milliseconds(200));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(6));
+  EXPECT_GE(SteadyNow() - start, absl::Milliseconds(200));
+  EXPECT_LT(SteadyNow() - start, absl::Seconds(6));
   const ErrorView error = View(stuck.get().status);
   EXPECT_EQ(error.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(error.retry.has_value());
@@ -342,10 +342,10 @@ TEST(DaemonTest, SecondSignalHurries) {
   auto stuck = std::async(std::launch::async,
                           [&] { return Generate(server.inference(), TextRequest("one")); });
   server.engine().Wait();
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   int asked = 0;
   server.daemon().Drain([&asked](absl::Duration) { return ++asked == 3; });
-  EXPECT_LT(absl::Now() - start, absl::Seconds(6));
+  EXPECT_LT(SteadyNow() - start, absl::Seconds(6));
   EXPECT_EQ(asked, 3);
   EXPECT_EQ(stuck.get().status.error_code(), grpc::StatusCode::UNAVAILABLE);
 }

@@ -2,6 +2,7 @@
 #include "server/tls.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
@@ -171,8 +172,8 @@ TEST_F(TlsTest, AStreamEndsWhereTheClientCanTell) {
   client.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.0\r\nContent-Length: ", body.size(),
                            "\r\n\r\n", body));
   auto outbox = server_->engine().Wait(0).outbox;
-  outbox->Put(TextEvent("Hi", {5}), absl::Now());
-  outbox->Put(LastEvent(), absl::Now());
+  outbox->Put(TextEvent("Hi", {5}), SteadyNow());
+  outbox->Put(LastEvent(), SteadyNow());
   EXPECT_THAT(client.Read().body, HasSubstr("data: [DONE]\n\n"));
   EXPECT_TRUE(client.closed_cleanly());  // not cut off by somebody in between
 }

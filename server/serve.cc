@@ -1,0 +1,89 @@
+#include "server/serve.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "server/daemon.h"
+#include "server/flags.h"
+#include "server/last_words.h"
+#include "server/load_model.h"
+#include "server/log.h"
+#include "server/signals.h"
+
+namespace tessera {
+namespace {
+
+// While it lives, a signal ends the process: loading a large model takes minutes, and there is
+// nothing to drain yet. It must be gone before the first request can be taken.
+class EndWhileLoading {
+ public:
+  explicit EndWhileLoading(Logger* log) : thread_([this, log] { Watch(log); }) {}
+  ~EndWhileLoading() {
+    loaded_ = true;
+    thread_.join();
+  }
+
+ private:
+  void Watch(Logger* log) {
+    while (!loaded_) {
+      if (!Signals::Wait(absl::Milliseconds(20))) continue;
+      log->Write(LogLevel::kInfo, "stopped while loading");
+      std::_Exit(0);
+    }
+  }
+  std::atomic<bool> loaded_{false};
+  std::thread thread_;
+};
+
+absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open, LastWords* last_words,
+                       Logger* log) {
+  log->Write(LogLevel::kInfo, "starting", {{"version", Version()}, {"model", config.model}});
+  std::string flags;
+  for (const auto& [name, value] : config.effective) {
+    absl::StrAppend(&flags, flags.empty() ? "" : " ", "--", name, "=", value);
+  }
+  log->Write(LogLevel::kInfo, "configuration", {{"flags", flags}});
+  ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, open(config));
+  const std::string device = DescribeDevice(*ops, config);
+  const auto load = [&](const ServerConfig& c, Observer* observer, Runtime* runtime) {
+    const EndWhileLoading guard(log);
+    return LoadModel(c, std::move(ops), observer, runtime);
+  };
+  ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Start(config, log, load, device));
+  last_words->SetFarewell([&daemon] { daemon->Abandon(); });
+  while (!Signals::Wait(absl::Hours(1))) {
+  }
+  daemon->Drain(Signals::Wait);
+  last_words->SetFarewell(nullptr);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int Serve(int argc, char** argv, const DeviceOpener& open) {
+  const absl::StatusOr<ServerConfig> config = ParseFlags(argc, argv);
+  if (!config.ok()) {
+    std::fprintf(stderr, "tesserad: %s\n", std::string(config.status().message()).c_str());
+    return 1;
+  }
+  const absl::StatusOr<std::unique_ptr<Logger>> log = Logger::Open(config->log);
+  if (!log.ok()) {
+    std::fprintf(stderr, "tesserad: %s\n", std::string(log.status().message()).c_str());
+    return 1;
+  }
+  Signals::Block();
+  LastWords last_words(log->get());
+  const absl::Status status = RunDaemon(*config, open, &last_words, log->get());
+  if (status.ok()) return 0;
+  (*log)->Write(LogLevel::kError, "cannot serve", {{"error", status.message()}});
+  std::fprintf(stderr, "tesserad: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace tessera
