@@ -115,9 +115,9 @@ class CudaOps final : private Stream, public Ops {
     cuda::SwiGlu(stream, x, rows, cols, y);
   }
 
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
-    cuda::LargestLogits(stream, logits, rows, cols, banned, ids);
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
+    cuda::DrawTokens(stream, logits, rows, cols, banned, rules, ids);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
@@ -133,7 +133,7 @@ class CudaOps final : private Stream, public Ops {
     }
   }
 
-  bool Supports(Format format) const override { return cuda::HasKernels(format); }
+  bool Supports(Format) const override { return true; }
   void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
                     const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
                     const KvLayerView& kv) override {
@@ -145,7 +145,7 @@ class CudaOps final : private Stream, public Ops {
     attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
   void OutlineAttention(const AttentionOutline& outline) override { attention_.Outline(outline); }
-  int64_t held_slopes() const override { return 0; }  // no format here is read through a map
+  int64_t held_slopes() const override { return attention_.held_slopes(); }
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     cuda::MoveTokens(stream, arena, geometry, to, rule, moves, n);

@@ -24,7 +24,6 @@ __global__ void __launch_bounds__(kPlanThreads)
     for (int r = args.kv.run_begin[s]; r < args.kv.run_begin[s + 1]; ++r) {
       const KvRun run = args.kv.runs[r];
       const PageParts& parts = args.formats[static_cast<int>(run.format)];
-      if (!run.map.identity()) __trap();  // maps come with formats that HasKernels refuses
       tokens += run.tokens;
       cost += (run.tokens + parts.tokens - 1) / parts.tokens * PageCost(parts);
     }
