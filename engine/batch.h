@@ -36,7 +36,8 @@ struct Batch {
   std::vector<uint8_t> transform_rows;       // [rows], or empty: none
   std::vector<uint8_t> transform_sequences;  // [sequences], or empty: none
   std::vector<int32_t> logit_rows;           // rows whose logits are wanted, ascending
-  std::vector<int32_t> greedy_rows;          // others, whose most likely token is wanted, ascending
+  std::vector<int32_t> drawn_rows;           // others, of which a token is drawn, ascending
+  std::vector<DrawRule> draw_rules;          // [drawn_rows], or empty: the most likely of each
   // Rows whose largest |h| at every layer's input are wanted, `peaks` of them each.
   std::vector<int32_t> peak_rows;
   int peaks = 0;

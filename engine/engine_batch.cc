@@ -70,7 +70,12 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.query_begin.push_back(batch.rows());
     Generation& g = Of(&s);
     if (item.sample) {
-      (g.wants_logits() ? batch.logit_rows : batch.greedy_rows).push_back(batch.rows() - 1);
+      if (g.wants_logits()) {
+        batch.logit_rows.push_back(batch.rows() - 1);
+      } else {
+        batch.drawn_rows.push_back(batch.rows() - 1);
+        batch.draw_rules.push_back(g.Rule());
+      }
     }
 
     const uint8_t rotated = s.policy->rotated() ? 1 : 0;
@@ -90,6 +95,10 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     }
   }
   FillColumns(plan, &batch);
+  const auto greedy = [](const DrawRule& rule) { return rule.temperature == 0; };
+  if (std::all_of(batch.draw_rules.begin(), batch.draw_rules.end(), greedy)) {
+    batch.draw_rules.clear();
+  }
   if (!any_rotated) {
     batch.transform_rows.clear();
     batch.transform_sequences.clear();

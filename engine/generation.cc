@@ -53,7 +53,7 @@ std::vector<int32_t> Generation::BannedNow() const {
 
 bool Generation::wants_logits() const {
   return request_.top_logprobs >= 0 || output_tokens_ < request_.stop.min_tokens ||
-         !sampler_.plain();
+         !sampler_.only_draws();
 }
 
 Event Generation::Advance(absl::Span<float> logits) {

@@ -32,8 +32,10 @@ class Generation {
   Generation(Request request, std::shared_ptr<Outbox> outbox, const GenerationRules* rules,
              Arena* arena, int64_t arrival);
 
-  // Whether the next token takes more than the largest logit of ids that are not banned for all.
+  // Whether the next token takes more than a draw from the ids that are not banned for all.
   bool wants_logits() const;
+  // How it is drawn, if not.
+  DrawRule Rule() const { return sampler_.RuleAt(output_tokens_); }
   // Draws the next token from `logits` [vocab] (changed in place) and appends it to the sequence.
   // Returns the event for the reader; done=true when the generation ended with this token.
   Event Advance(absl::Span<float> logits);

@@ -112,14 +112,14 @@ class Llava final : public LlavaModel {
     columns_ = device.columns;
     column_floats_ = static_cast<int64_t>(batch.columns.size());
     wanted_logits_ = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
-    greedy_rows_ = static_cast<int64_t>(batch.greedy_rows.size());
-    if (greedy_rows_ > greedy_capacity_) {
-      greedy_capacity_ = greedy_rows_;
-      greedy_ = ops_->Allocate(greedy_rows_ * 4);
+    drawn_rows_ = static_cast<int64_t>(batch.drawn_rows.size());
+    if (drawn_rows_ > drawn_capacity_) {
+      drawn_capacity_ = drawn_rows_;
+      drawn_ = ops_->Allocate(drawn_rows_ * 4);
     }
-    if (greedy_rows_ == 0) return;
-    ops_->LargestLogits(logits_ + wanted_logits_, greedy_rows_, config_.text.vocab, banned_.get(),
-                        reinterpret_cast<int32_t*>(greedy_.get()));
+    if (drawn_rows_ == 0) return;
+    ops_->DrawTokens(logits_ + wanted_logits_, drawn_rows_, config_.text.vocab, banned_.get(),
+                     draw_rules_, reinterpret_cast<int32_t*>(drawn_.get()));
   }
 
   Answers Finish() override {
@@ -127,7 +127,7 @@ class Llava final : public LlavaModel {
     Fetch(decoder_->medians(), medians_, &measured_.medians);
     Fetch(columns_, column_floats_, &measured_.columns);
     Fetch(logits_, wanted_logits_, &host_logits_);
-    Fetch(reinterpret_cast<const int32_t*>(greedy_.get()), greedy_rows_, &host_tokens_);
+    Fetch(reinterpret_cast<const int32_t*>(drawn_.get()), drawn_rows_, &host_tokens_);
     return {host_logits_.data(), host_tokens_.data()};
   }
 
@@ -183,9 +183,10 @@ class Llava final : public LlavaModel {
     device.positions = staging_.Add(batch.positions);
     device.query_begin = staging_.Add(batch.query_begin);
     std::vector<int32_t> rows = batch.logit_rows;
-    rows.insert(rows.end(), batch.greedy_rows.begin(), batch.greedy_rows.end());
+    rows.insert(rows.end(), batch.drawn_rows.begin(), batch.drawn_rows.end());
     device.logit_rows = static_cast<int64_t>(rows.size());
     device.logit_row = staging_.Add(rows);
+    draw_rules_ = batch.draw_rules.empty() ? nullptr : staging_.Add(batch.draw_rules);
     device.peak_rows = static_cast<int64_t>(batch.peak_rows.size());
     device.peaks = batch.peaks;
     device.medians = batch.medians;
@@ -247,13 +248,14 @@ class Llava final : public LlavaModel {
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
   Buffer banned_;                            // [vocab]
-  Buffer greedy_;                            // int32 [greedy_capacity_]
-  int64_t greedy_capacity_ = 0;
+  const DrawRule* draw_rules_ = nullptr;     // [drawn_rows_] staged, or null
+  Buffer drawn_;                             // int32 [drawn_capacity_]
+  int64_t drawn_capacity_ = 0;
   // What Finish fetches of the last Forward: device memory, and how much of it.
   const float* logits_ = nullptr;
   const float* columns_ = nullptr;
   int64_t peaks_ = 0, medians_ = 0, column_floats_ = 0;
-  int64_t wanted_logits_ = 0, greedy_rows_ = 0;
+  int64_t wanted_logits_ = 0, drawn_rows_ = 0;
   std::vector<float> host_logits_;
   std::vector<int32_t> host_tokens_;
 };

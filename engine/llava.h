@@ -33,7 +33,7 @@ class LlavaModel {
   virtual std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) = 0;
 
-  // Ids that no greedy row gives, from now on.
+  // Ids that no drawn row gives, from now on.
   virtual void Ban(const std::vector<int32_t>& ids) = 0;
   // Runs the decoder over the batch; new K/V go into the arena. Forward may return while the device
   // still works; Finish waits for what Forward was asked. Between them MoveTokens and
@@ -41,7 +41,7 @@ class LlavaModel {
   virtual void Forward(const Batch& batch, uint8_t* arena) = 0;
   struct Answers {          // host memory, valid until the next Forward
     const float* logits;    // [batch.logit_rows.size(), vocab]
-    const int32_t* tokens;  // [batch.greedy_rows.size()]
+    const int32_t* tokens;  // [batch.drawn_rows.size()]
   };
   virtual Answers Finish() = 0;
   // What the last Forward measured, on the host, after Finish.

@@ -1,12 +1,8 @@
 // Logits -> the next token, and its log-probabilities.
 //
 // Order, as transformers has it: logprobs are of the raw distribution; then the logit biases,
-// repetition, presence and frequency penalties, temperature, top-k, top-p, min-p, draw. Greedy
-// (temperature 0) takes the largest logit after penalties. What each filter keeps, in the order
-// "larger logit, then lower id":
-//   top-k  the first k;
-//   top-p  of those, renormalised, the shortest beginning whose mass reaches top_p (at least one);
-//   min-p  of those, all with at least min_p times the probability of the most probable token.
+// repetition, presence and frequency penalties, temperature, top-k, top-p, min-p, draw (DrawRule).
+// Greedy (temperature 0) takes the largest logit after penalties.
 // Penalties: repetition divides positive logits and multiplies negative ones (Keskar et al. 2019);
 // presence is subtracted once, frequency once per occurrence.
 //
@@ -24,6 +20,7 @@
 
 #include "absl/types/span.h"
 #include "engine/request.h"
+#include "kernels/ops.h"
 
 namespace tessera {
 
@@ -37,17 +34,15 @@ class Sampler {
   void AddPromptToken(int32_t id);
   void AddOutputToken(int32_t id);
 
-  // Sample is the largest logit of the ids that are not banned: greedy, no biases, no penalties.
-  bool plain() const {
-    return params_.temperature == 0.0f && !penalties_ && params_.logit_bias.empty();
-  }
+  // Sample only draws, by RuleAt(index), from the ids that are not banned: no biases, no penalties.
+  bool only_draws() const { return !penalties_ && params_.logit_bias.empty(); }
+  DrawRule RuleAt(int index) const;
   // logits [vocab], not empty, is changed in place. `also_banned`: ids not allowed at this step
   // (end of sequence before min_tokens). Ties go to the lowest id.
   int32_t Sample(absl::Span<float> logits, absl::Span<const int32_t> also_banned, int index);
 
  private:
   void ApplyPenalties(absl::Span<float> logits) const;
-  int32_t Draw(absl::Span<const float> logits, float largest, int index) const;
 
   SamplingParams params_;
   uint64_t seed_;

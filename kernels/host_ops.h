@@ -9,7 +9,4 @@ namespace tessera {
 void ApplyPrologue(Ops& ops, const Prologue& prologue, const float* x, int64_t rows, int64_t in,
                    float* out);
 
-// One row of Ops::LargestLogits.
-int32_t LargestLogit(const float* logits, int64_t cols, const uint8_t* banned);
-
 }  // namespace tessera

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/draw.h"
 #include "kernels/half.h"
 #include "kernels/host_memory.h"
 #include "kernels/host_ops.h"
@@ -146,10 +147,10 @@ class ReferenceOps final : public Ops {
     }
   }
 
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
     for (int64_t r = 0; r < rows; ++r) {
-      ids[r] = LargestLogit(logits + r * cols, cols, banned);
+      ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     }
   }
 

@@ -57,12 +57,19 @@ grep -hE '^(tiny_gqa|demo) on' "$logs/goldens.log"
 check "policies" policies.log tests 'Policies/DevicePolicyTest.*'
 grep -h "answers equal the CPU's" "$logs/policies.log"
 if $sanitizer; then
+  own='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda'
+  own+=':Cuda/CalibQuant*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/DrawTest.*/cuda'
+  products='Cuda/LowPassTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
   if command -v compute-sanitizer >/dev/null; then
-    check "memcheck" memcheck.log compute-sanitizer --tool memcheck --error-exitcode 9 \
-      "$binaries/tessera_tests" \
-      --gtest_filter='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
+    for tool in memcheck racecheck initcheck; do
+      # cublasLt's kernels write by bulk copies of the tensor memory unit, which initcheck misses.
+      filter=$own
+      if [[ $tool != initcheck ]]; then filter+=:$products; fi
+      check "$tool" "$tool.log" compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        "$binaries/tessera_tests" --gtest_filter="$filter"
+    done
   else
-    summary+=("skipped memcheck: compute-sanitizer is not there")
+    summary+=("skipped the sanitizers: compute-sanitizer is not there")
   fi
 fi
 if $bench; then

@@ -19,10 +19,11 @@
 // R: it is orthonormal over channels.
 #include <algorithm>
 #include <cmath>
-#include <utility>
+#include <iterator>
 
 #include "absl/status/status.h"
 #include "cache/policies/budget.h"
+#include "cache/policies/largest.h"
 #include "cache/policies/policies.h"
 #include "kernels/base.h"
 
@@ -139,19 +140,18 @@ class FlashCache final : public Selector {
   // number of channels, is the same for all).
   std::vector<int32_t> Keep(const PromptView& prompt, int64_t count,
                             const LayerStats& stats) const {
-    std::vector<int32_t> kept;
-    std::vector<std::pair<float, int32_t>> rest;  // minus deviation, position
+    std::vector<int32_t> stay, kept;
+    std::vector<ScoredToken> rest;
+    rest.reserve(prompt.tokens());
     for (int i = 0; i < prompt.tokens(); ++i) {
       if (!InScope(prompt, i) || Forced(prompt, i)) {
-        kept.push_back(i);
+        stay.push_back(i);
       } else {
-        rest.emplace_back(-(stats.low_pass[4 * i] + stats.low_pass[4 * i + 1]), i);
+        rest.push_back({stats.low_pass[4 * i] + stats.low_pass[4 * i + 1], i});
       }
     }
-    TESSERA_CHECK(0 <= count && count <= static_cast<int64_t>(rest.size()));
-    std::partial_sort(rest.begin(), rest.begin() + count, rest.end());
-    for (int64_t i = 0; i < count; ++i) kept.push_back(rest[i].second);
-    std::sort(kept.begin(), kept.end());
+    const std::vector<int32_t> chosen = Largest(rest, count);
+    std::merge(stay.begin(), stay.end(), chosen.begin(), chosen.end(), std::back_inserter(kept));
     return kept;
   }
 

@@ -23,10 +23,10 @@
 //   on 16-bit pages.
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "cache/policies/largest.h"
 #include "cache/policies/policies.h"
 #include "kernels/base.h"
 
@@ -101,12 +101,9 @@ class H2o final : public Selector {
     const auto n = static_cast<int64_t>(sums.size()), budget = std::min(n, limit);
     const int64_t recent = std::llround(recent_ * static_cast<double>(budget));
     const int64_t older = n - recent, heavy = budget - recent;
-    std::vector<std::pair<float, int32_t>> order;  // minus the sum, index
-    for (int64_t i = 0; i < older; ++i) order.emplace_back(-sums[i], static_cast<int32_t>(i));
-    std::nth_element(order.begin(), order.begin() + heavy, order.end());
-    std::vector<int32_t> kept;
-    for (int64_t i = 0; i < heavy; ++i) kept.push_back(order[i].second);
-    std::sort(kept.begin(), kept.end());
+    std::vector<ScoredToken> scored;
+    for (int64_t i = 0; i < older; ++i) scored.push_back({sums[i], static_cast<int32_t>(i)});
+    std::vector<int32_t> kept = Largest(scored, heavy);
     for (int64_t i = older; i < n; ++i) kept.push_back(static_cast<int32_t>(i));
     return kept;
   }

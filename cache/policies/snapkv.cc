@@ -16,9 +16,9 @@
 // averaged over the group is the usual repair, and ours over all).
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "absl/status/status.h"
+#include "cache/policies/largest.h"
 #include "cache/policies/policies.h"
 #include "kernels/base.h"
 
@@ -74,7 +74,7 @@ class SnapKv final : public Selector {
 
   std::vector<int32_t> Keep(int64_t n, absl::Span<const float> votes) const {
     const int64_t budget = Budget(n), window = std::min(window_, budget), older = n - window;
-    std::vector<std::pair<float, int32_t>> pooled;  // minus votes, position
+    std::vector<ScoredToken> pooled;
     for (int64_t i = 0; i < older; ++i) {
       const int64_t begin = std::max<int64_t>(0, i - reach_), end = std::min(older, i + reach_ + 1);
       float best = votes[begin], sum = 0;
@@ -82,13 +82,9 @@ class SnapKv final : public Selector {
         best = std::max(best, votes[j]);
         sum += votes[j];
       }
-      pooled.emplace_back(-(maximum_ ? best : sum), static_cast<int32_t>(i));
+      pooled.push_back({maximum_ ? best : sum, static_cast<int32_t>(i)});
     }
-    const int64_t chosen = budget - window;
-    std::partial_sort(pooled.begin(), pooled.begin() + chosen, pooled.end());
-    std::vector<int32_t> kept;
-    for (int64_t i = 0; i < chosen; ++i) kept.push_back(pooled[i].second);
-    std::sort(kept.begin(), kept.end());
+    std::vector<int32_t> kept = Largest(pooled, budget - window);
     for (int64_t i = older; i < n; ++i) kept.push_back(static_cast<int32_t>(i));
     return kept;
   }

@@ -9,6 +9,7 @@
 #include "kernels/cpu/statistics.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_mover.h"
+#include "kernels/draw.h"
 #include "kernels/host_memory.h"
 #include "kernels/host_ops.h"
 
@@ -99,9 +100,11 @@ class CpuOps final : public Ops {
     });
   }
 
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
-    ForRows(rows, cols, [&](int64_t r) { ids[r] = LargestLogit(logits + r * cols, cols, banned); });
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
+    ForRows(rows, cols, [&](int64_t r) {
+      ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
+    });
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

@@ -56,10 +56,18 @@ __device__ void AddRaw16(const PagedArgs& args, const KvRun& run, int first, int
   }
 }
 
-// Channels 8 * column .. + 7 of one token of one part of a head in a low-bit page: `head` is the
-// head's first byte in the page.
-__device__ inline void LoadCodes(const uint8_t* head, const PagePart& part, int slot, int column,
-                                 float (&out)[8]) {
+// The head's first byte in the page that holds its run's scales, where that is not each page
+// itself.
+__device__ inline const uint8_t* HeaderHead(const uint8_t* arena, const PageParts& parts,
+                                            const KvRun& run, int head) {
+  if (parts.header_head_bytes == 0) return nullptr;
+  return arena + run.header * kPageUnitBytes + int64_t{head} * parts.header_head_bytes;
+}
+
+// Channels 8 * column .. + 7 of one token of one part of a head in a low-bit page of `tokens`:
+// `head` is the head's first byte in the page, `header` as HeaderHead gives it.
+__device__ inline void LoadCodes(const uint8_t* head, const uint8_t* header, const PagePart& part,
+                                 int tokens, int slot, int column, float (&out)[8]) {
   const uint8_t* codes = head + part.codes + slot * part.row_bytes + column * part.bits;
   uint64_t packed = 0;
   switch (part.bits) {
@@ -76,13 +84,15 @@ __device__ inline void LoadCodes(const uint8_t* head, const PagePart& part, int 
       packed = __ldg(codes);
   }
   float scale[8], offset[8];
-  const auto* meta = reinterpret_cast<const __half*>(head + part.meta);
-  if (part.axis == Axis::kChannel) {
+  const auto* meta =
+      reinterpret_cast<const __half*>((header != nullptr ? header : head) + part.meta);
+  if (part.axis != Axis::kToken) {
     ToFloats(__ldg(reinterpret_cast<const uint4*>(meta) + column), scale);
     ToFloats(__ldg(reinterpret_cast<const uint4*>(meta + part.scales) + column), offset);
   } else {
-    scale[0] = __half2float(meta[slot]);
-    offset[0] = __half2float(meta[part.scales + slot]);
+    const int at = column / part.group * tokens + slot;
+    scale[0] = __half2float(meta[at]);
+    offset[0] = __half2float(meta[part.scales + at]);
 #pragma unroll
     for (int i = 1; i < 8; ++i) scale[i] = scale[0], offset[i] = offset[0];
   }
@@ -94,16 +104,17 @@ __device__ inline void LoadCodes(const uint8_t* head, const PagePart& part, int 
   }
 }
 
-// The same for a run of any low-bit format.
-template <int kLanes, int kQueries>
+// The same for a run of any low-bit format. `attention`: a WarpAttention, or what takes tokens as
+// it does; `more`: further arguments of its Add.
+template <class Attention, class... More>
 __device__ void AddLowBits(const PagedArgs& args, const KvRun& run, int first, int low, int high,
-                           int head, WarpAttention<kLanes, kQueries>& attention) {
-  using Attention = WarpAttention<kLanes, kQueries>;
+                           int head, Attention& attention, const More&... more) {
   constexpr int kSteps = 2;
   const PageParts& parts = args.formats[static_cast<int>(run.format)];
   const int column = Attention::Column();
   const bool active = column * 8 < args.kv.geometry.head_dim;
   const PageId* pages = args.kv.pages + run.first_page;
+  const uint8_t* header = HeaderHead(args.kv.arena, parts, run, head);
   for (int base = low; base < high; base += kSteps * Attention::kTokens) {
     float key[kSteps][8], value[kSteps][8];
     const auto token = [&](int j) {
@@ -117,8 +128,8 @@ __device__ void AddLowBits(const PagedArgs& args, const KvRun& run, int first, i
       if (!active || at >= high) continue;
       const uint8_t* in_page = args.kv.arena + pages[at / parts.tokens] * kPageUnitBytes +
                                int64_t{head} * parts.head_bytes;
-      LoadCodes(in_page, parts.part[0], at % parts.tokens, column, key[j]);
-      LoadCodes(in_page, parts.part[1], at % parts.tokens, column, value[j]);
+      LoadCodes(in_page, header, parts.part[0], parts.tokens, at % parts.tokens, column, key[j]);
+      LoadCodes(in_page, header, parts.part[1], parts.tokens, at % parts.tokens, column, value[j]);
     }
     __syncwarp();
     const auto copy = [](const float(&from)[8], float(&out)[8]) {
@@ -128,17 +139,29 @@ __device__ void AddLowBits(const PagedArgs& args, const KvRun& run, int first, i
     attention.template Add<kSteps>(
         [&](int j, float(&out)[8]) { copy(key[j], out); },
         [&](int j, float(&out)[8]) { copy(value[j], out); },
-        [&](int j) { return token(j) < high ? first + token(j) : INT_MAX; });
+        [&](int j) { return token(j) < high ? first + token(j) : INT_MAX; }, more...);
   }
 }
 
-template <int kLanes, int kQueries>
+// The same where the run may have a map of logits; query g's is maps[at(g)].
+template <int kLanes, int kQueries, class At>
+__device__ void AddMapped(const PagedArgs& args, const KvRun& run, int first, int low, int high,
+                          int head, WarpAttention<kLanes, kQueries>& attention, const At& at) {
+  if (run.map.identity()) {
+    AddLowBits(args, run, first, low, high, head, attention);
+  } else {
+    AddLowBits(args, run, first, low, high, head, attention,
+               [&](int g, float score) { return args.maps[at(g)].Of(score); });
+  }
+}
+
+template <int kLanes, int kQueries, class At>
 __device__ void AddRun(const PagedArgs& args, const KvRun& run, int first, int low, int high,
-                       int head, WarpAttention<kLanes, kQueries>& attention) {
+                       int head, WarpAttention<kLanes, kQueries>& attention, const At& at) {
   if (run.format == Format::kRaw16) {
     AddRaw16(args, run, first, low, high, head, attention);
   } else {
-    AddLowBits(args, run, first, low, high, head, attention);
+    AddMapped(args, run, first, low, high, head, attention, at);
   }
 }
 

@@ -36,17 +36,23 @@ class PagedAttention {
   struct Kernels {
     int queries, prefill_queries;
     void (*decode)(PagedArgs);
-    void (*prefill)(PagedArgs);  // null: `decode` does it, or nothing is to be done
-    int shared_bytes = 0;        // of `decode`
+    void (*prefill)(PagedArgs);  // null: no sequence has more than one row
+    int prefill_shared_bytes = 0;
   };
 
   PagedAttention(cudaStream_t stream, bool precise);
   // As Ops::OutlineAttention: one launch plans all layers, and what only prefill or rare formats
   // need is left out of the kernel where nobody needs it.
   void Outline(const AttentionOutline& outline);
-  // As Ops::PagedAttention; head_dim at most 256.
+  // As Ops::PagedAttention; head_dim at most 256. Where a run may have a map of logits, the number
+  // of rows is read back first: the one thing here that waits for the device.
   void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
            int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
+  int64_t held_slopes() const { return static_cast<int64_t>(*held_slopes_); }
+
+  ~PagedAttention();
+  PagedAttention(const PagedAttention&) = delete;
+  PagedAttention& operator=(const PagedAttention&) = delete;
 
  private:
   struct Outlined {
@@ -60,6 +66,7 @@ class PagedAttention {
   // All but the plan and what only the call knows.
   PagedArgs MakeArgs(const Kernels& kernels, const int32_t* query_begin, int64_t num_sequences,
                      int64_t heads, const KvLayerView& kv);
+  int64_t RowsOf(const int32_t* query_begin, int64_t num_sequences);
   // Launches the planning of n layers, into `memory`.
   void Plan(PagedArgs args, const KvLayerView* layers, int64_t n, Workspace& memory,
             std::vector<PagedPlan>* plans);
@@ -71,7 +78,10 @@ class PagedAttention {
   std::map<void (*)(PagedArgs), int> grids_;
   std::vector<Outlined> outlined_;
   Kernels outlined_kernels_ = {};
-  Workspace plan_, outlined_plans_, partial_;
+  int64_t outlined_rows_ = 0;  // where runs may have maps; else 0
+  Workspace plan_, outlined_plans_, partial_, maps_;
+  unsigned long long* held_count_ = nullptr;            // on the device, which counts
+  volatile unsigned long long* held_slopes_ = nullptr;  // pinned: as of the last calls that ended
 };
 
 }  // namespace tessera::cuda

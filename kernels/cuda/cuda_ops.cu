@@ -4,6 +4,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
+#include "kernels/cuda/low_pass.h"
 #include "kernels/cuda/move_tokens.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampling.h"
@@ -42,7 +43,10 @@ constexpr int64_t kMostPooledBytes = int64_t{64} << 20;
 class CudaOps final : private Stream, public Ops {
  public:
   CudaOps(const CublasLt* lt, bool precise)
-      : precise_(precise), dense_(lt, stream, precise), attention_(stream, precise) {}
+      : precise_(precise),
+        dense_(lt, stream, precise),
+        attention_(stream, precise),
+        low_pass_(&dense_.gemm(), stream, precise) {}
 
   const char* name() const override { return "cuda"; }
   cudaStream_t cuda_stream() const { return stream; }
@@ -111,9 +115,9 @@ class CudaOps final : private Stream, public Ops {
     cuda::SwiGlu(stream, x, rows, cols, y);
   }
 
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
-    cuda::LargestLogits(stream, logits, rows, cols, banned, ids);
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
+    cuda::DrawTokens(stream, logits, rows, cols, banned, rules, ids);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
@@ -129,7 +133,7 @@ class CudaOps final : private Stream, public Ops {
     }
   }
 
-  bool Supports(Format format) const override { return cuda::HasKernels(format); }
+  bool Supports(Format) const override { return true; }
   void RopeAndStore(float* qkv, const int32_t* positions, const KvSlot* slots,
                     const uint8_t* transform, int64_t rows, int64_t heads, const RopeTable& rope,
                     const KvLayerView& kv) override {
@@ -141,7 +145,7 @@ class CudaOps final : private Stream, public Ops {
     attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
   void OutlineAttention(const AttentionOutline& outline) override { attention_.Outline(outline); }
-  int64_t held_slopes() const override { return 0; }  // no format here is read through a map
+  int64_t held_slopes() const override { return attention_.held_slopes(); }
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     cuda::MoveTokens(stream, arena, geometry, to, rule, moves, n);
@@ -154,8 +158,7 @@ class CudaOps final : private Stream, public Ops {
   void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
                         int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
                         float* out) override {
-    cuda::LowPassResiduals(stream, low_pass_, arena, geometry, pages, layer_pages, first, tokens,
-                           kept, out);
+    low_pass_.Residuals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
   }
   void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,
@@ -167,7 +170,7 @@ class CudaOps final : private Stream, public Ops {
   const bool precise_;
   CudaDense dense_;
   cuda::PagedAttention attention_;
-  Workspace low_pass_;
+  cuda::LowPass low_pass_;
 };
 
 __global__ void ProbeKernel() {}

@@ -20,6 +20,8 @@ class CudaDense {
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
               const float* residual, const Prologue& prologue);
 
+  Gemm& gemm() { return gemm_; }  // for other products, so that there is one workspace
+
  private:
   // The prologue's rows as floats, where the operand's kernel does not compute it.
   const float* Before(const Prologue& prologue, const float* x, int64_t rows, int64_t in);

@@ -22,7 +22,8 @@ constexpr cudaDataType_t CudaType(DType t) {
 size_t Gemm::Hash::operator()(const GemmShape& s) const {
   uint64_t h = 0;
   for (int64_t v : {s.m, s.n, s.k, static_cast<int64_t>(s.in), static_cast<int64_t>(s.out),
-                    static_cast<int64_t>(s.accumulate), static_cast<int64_t>(s.bias)}) {
+                    static_cast<int64_t>(s.accumulate), static_cast<int64_t>(s.bias),
+                    static_cast<int64_t>(s.plain_b)}) {
     h = (h ^ static_cast<uint64_t>(v)) * 0x9e3779b97f4a7c15u;
     h ^= h >> 32;
   }
@@ -61,15 +62,16 @@ void Gemm::DropPlans() {
 }
 
 // cublasLt is column-major: our row-major matrices are its transposes, so it computes
-// c^T[n, m] = b[n, k] a^T[k, m].
+// c^T[n, m] = b[n, k] a^T[k, m]. A plain b is [n, k] to it as it lies.
 Gemm::Plan Gemm::MakePlan(const GemmShape& shape, const float* bias) {
   Plan plan;
-  const cublasOperation_t transpose = CUBLAS_OP_T;
+  const cublasOperation_t order = shape.plain_b ? CUBLAS_OP_N : CUBLAS_OP_T;
   TESSERA_LT_CHECK(lt_->MatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-  TESSERA_LT_CHECK(lt_->MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA,
-                                               &transpose, sizeof transpose));
+  TESSERA_LT_CHECK(lt_->MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &order,
+                                               sizeof order));
   const cudaDataType_t in = CudaType(shape.in), out = CudaType(shape.out);
-  TESSERA_LT_CHECK(lt_->MatrixLayoutCreate(&plan.b, in, shape.k, shape.n, shape.k));
+  TESSERA_LT_CHECK(shape.plain_b ? lt_->MatrixLayoutCreate(&plan.b, in, shape.n, shape.k, shape.n)
+                                 : lt_->MatrixLayoutCreate(&plan.b, in, shape.k, shape.n, shape.k));
   TESSERA_LT_CHECK(lt_->MatrixLayoutCreate(&plan.a, in, shape.k, shape.m, shape.k));
   TESSERA_LT_CHECK(lt_->MatrixLayoutCreate(&plan.c, out, shape.n, shape.m, shape.n));
 
@@ -110,7 +112,8 @@ void Gemm::SetBias(const GemmShape& shape, const Plan& plan, const float* bias) 
                                                &bias, sizeof bias));
 }
 
-void Gemm::Run(const GemmShape& shape, const void* a, const void* b, void* c, const float* bias) {
+void Gemm::Run(const GemmShape& shape, const void* a, const void* b, void* c, const float* bias,
+               float scale) {
   TESSERA_CHECK((bias != nullptr) == shape.bias);
   auto it = plans_.find(shape);
   if (it == plans_.end()) {
@@ -119,8 +122,8 @@ void Gemm::Run(const GemmShape& shape, const void* a, const void* b, void* c, co
   }
   const Plan& p = it->second;
   if (shape.bias) SetBias(shape, p, bias);
-  const float one = 1, beta = shape.accumulate ? 1 : 0;
-  TESSERA_LT_CHECK(lt_->Matmul(handle_, p.operation, &one, b, p.b, a, p.a, &beta, c, p.c, c, p.c,
+  const float beta = shape.accumulate ? 1 : 0;
+  TESSERA_LT_CHECK(lt_->Matmul(handle_, p.operation, &scale, b, p.b, a, p.a, &beta, c, p.c, c, p.c,
                                &p.algorithm, workspace_.Get(kWorkspaceBytes), kWorkspaceBytes,
                                stream_));
 }

@@ -8,18 +8,20 @@
 
 namespace tessera {
 
-// c[m, n] = a[m, k] b[n, k]^T (+ c if `accumulate`, + bias[n] if `bias`), row-major and dense; a
-// and b of `in`, c of `out`, bias and sums in float32 (float32 operands are not rounded to tf32).
+// c[m, n] = scale a[m, k] b[n, k]^T (+ c if `accumulate`, + bias[n] if `bias`), row-major and
+// dense; with `plain_b` b is [k, n]. a and b of `in`, c of `out`, bias and sums in float32 (float32
+// operands are not rounded to tf32).
 struct GemmShape {
   int64_t m, n, k;
   DType in = DType::kBF16;
   DType out = DType::kF32;
   bool accumulate = false;
   bool bias = false;
+  bool plain_b = false;
 
   bool operator==(const GemmShape& o) const {
     return m == o.m && n == o.n && k == o.k && in == o.in && out == o.out &&
-           accumulate == o.accumulate && bias == o.bias;
+           accumulate == o.accumulate && bias == o.bias && plain_b == o.plain_b;
   }
 };
 
@@ -33,7 +35,7 @@ class Gemm {
   Gemm& operator=(const Gemm&) = delete;
 
   void Run(const GemmShape& shape, const void* a, const void* b, void* c,
-           const float* bias = nullptr);
+           const float* bias = nullptr, float scale = 1);
 
  private:
   struct Plan {

@@ -17,6 +17,7 @@ struct MoveArgs {
   bool whole_pages;
   MoveRule rule;
   const TokenMove* moves;
+  int64_t n;
 };
 
 struct DeviceAffine {
@@ -45,7 +46,8 @@ __device__ void CheckMove(const MoveArgs& args, int64_t i) {
   bool good = move.from.page != kNoPage && move.to.page != kNoPage &&
               move.from.page != move.to.page &&
               move.from.slot < static_cast<uint32_t>(args.from.tokens) &&
-              move.to.slot < static_cast<uint32_t>(args.to.tokens);
+              move.to.slot < static_cast<uint32_t>(args.to.tokens) &&
+              (move.header != kNoPage) == (args.to.header_head_bytes > 0);
   if (args.whole_pages) {
     const int64_t first = i / args.to.tokens * args.to.tokens;
     good = good && move.to.slot == i - first && move.to.page == args.moves[first].to.page;
@@ -79,8 +81,8 @@ __device__ void StoreCodes(const uint32_t (&codes)[kLane], uint8_t* row) {
   if (kBits == 1) *to = static_cast<uint8_t>(packed);
 }
 
-// One warp a (move, head, K or V): a scale and an offset per token. `first_value` is 1 where only V
-// has them; grid (moves, enough blocks for heads and parts).
+// One warp a (move, head, K or V): a scale and an offset per token and group. `first_value` is 1
+// where only V has them; grid (moves, enough blocks for heads and parts).
 template <int kBits>
 __global__ void __launch_bounds__(kWarps * 32) PerTokenKernel(MoveArgs args, int first_value) {
   if (blockIdx.y == 0 && threadIdx.x == 0) CheckMove(args, blockIdx.x);
@@ -97,21 +99,21 @@ __global__ void __launch_bounds__(kWarps * 32) PerTokenKernel(MoveArgs args, int
     min = active ? fminf(min, x[i]) : min;
     max = active ? fmaxf(max, x[i]) : max;
   }
-#pragma unroll
-  for (int off = 16; off > 0; off /= 2) {
+  const PagePart& part = args.to.part[value];
+  const int lane = threadIdx.x % 32, group = part.group * kLane >= args.dim ? 32 : part.group;
+  for (int off = group / 2; off > 0; off /= 2) {  // 4, 8 or all lanes
     min = fminf(min, __shfl_xor_sync(~0u, min, off));
     max = fmaxf(max, __shfl_xor_sync(~0u, max, off));
   }
   const DeviceAffine a = Fit(min, max, kBits, args.rule.clip[value], args.rule.integer_offset);
-  const PagePart& part = args.to.part[value];
   uint8_t* to = Head(args, move.to.page, head);
   const int slot = static_cast<int>(move.to.slot);
-  if (threadIdx.x % 32 == 0) {
-    auto* meta = reinterpret_cast<__half*>(to + part.meta);
+  if (!active) return;
+  if (lane % group == 0) {
+    auto* meta = reinterpret_cast<__half*>(to + part.meta) + lane / group * args.to.tokens;
     meta[slot] = a.scale;
     meta[part.scales + slot] = a.offset;
   }
-  if (!active) return;
   const float scale = __half2float(a.scale), offset = __half2float(a.offset);
   uint32_t codes[kLane];
 #pragma unroll
@@ -158,6 +160,100 @@ __global__ void __launch_bounds__(kWarps * 32) PerChannelKeyKernel(MoveArgs args
   }
 }
 
+// A half's bits in the order of the numbers.
+__device__ uint32_t OrderOf(uint32_t half) {
+  return half & 0x8000u ? ~half & 0xffffu : half | 0x8000u;
+}
+
+// The numbers of rank `trimmed` from the smallest and from the largest, of each of this lane's
+// channels over `count` moves: bit by bit, since halves have sixteen.
+__device__ void TrimmedRange(const MoveArgs& args, const TokenMove* moves, int64_t count,
+                             int64_t trimmed, int head, int value, float (&min)[kLane],
+                             float (&max)[kLane]) {
+  uint32_t low[kLane] = {}, high[kLane] = {};
+  for (uint32_t bit = 0x8000; bit != 0; bit /= 2) {
+    int below_low[kLane] = {}, below_high[kLane] = {};  // numbers below what `bit` would make
+    for (int64_t t = 0; t < count; ++t) {
+      const uint4 packed = *Source(args, moves[t].from, head, value);
+      const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+      for (int i = 0; i < kLane; ++i) {
+        const uint32_t x = OrderOf(words[i / 2] >> (i % 2 * 16) & 0xffffu);
+        below_low[i] += x < (low[i] | bit) ? 1 : 0;
+        below_high[i] += x < (high[i] | bit) ? 1 : 0;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kLane; ++i) {
+      if (below_low[i] <= trimmed) low[i] |= bit;
+      if (below_high[i] <= count - 1 - trimmed) high[i] |= bit;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kLane; ++i) {
+    const auto half = [](uint32_t order) {
+      const uint32_t bits = order & 0x8000u ? order & 0x7fffu : ~order & 0xffffu;
+      return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+    };
+    min[i] = half(low[i]);
+    max[i] = half(high[i]);
+  }
+}
+
+// One warp a (segment, head, K or V): a scale and an offset per channel over all of the segment's
+// moves, into its header. Grid (moves, enough blocks for heads and parts): a warp whose move begins
+// no segment has nothing to do.
+template <int kBits>
+__global__ void __launch_bounds__(kWarps * 32) SegmentKernel(MoveArgs args) {
+  const int64_t begin = blockIdx.x;
+  if (blockIdx.y == 0 && threadIdx.x == 0) CheckMove(args, begin);
+  const TokenMove* moves = args.moves + begin;
+  const PageId header = moves[0].header;
+  if (begin > 0 && moves[-1].header == header) return;
+  const int task = blockIdx.y * kWarps + threadIdx.x / 32, head = task / 2, value = task % 2;
+  const int lane = threadIdx.x % 32;
+  if (head >= args.kv_heads || lane * kLane >= args.dim) return;
+  float min[kLane], max[kLane], x[kLane];
+  ToFloats(*Source(args, moves[0].from, head, value), min);
+#pragma unroll
+  for (int i = 0; i < kLane; ++i) max[i] = min[i];
+  int64_t count = 1;
+  for (; begin + count < args.n && moves[count].header == header; ++count) {
+    ToFloats(*Source(args, moves[count].from, head, value), x);
+#pragma unroll
+    for (int i = 0; i < kLane; ++i) {
+      min[i] = fminf(min[i], x[i]);
+      max[i] = fmaxf(max[i], x[i]);
+    }
+  }
+  // Trimmed of quantize.h.
+  const auto trimmed =
+      static_cast<int64_t>(double{args.rule.quantile} * static_cast<double>(count - 1));
+  if (trimmed > 0) TrimmedRange(args, moves, count, trimmed, head, value, min, max);
+  const PagePart& part = args.to.part[value];
+  auto* meta = reinterpret_cast<__half*>(args.arena + header * kPageUnitBytes +
+                                         int64_t{head} * args.to.header_head_bytes + part.meta) +
+               lane * kLane;
+  float scale[kLane], offset[kLane];
+#pragma unroll
+  for (int i = 0; i < kLane; ++i) {
+    const DeviceAffine a =
+        Fit(min[i], max[i], kBits, args.rule.clip[value], args.rule.integer_offset);
+    meta[i] = a.scale;
+    meta[part.scales + i] = a.offset;
+    scale[i] = __half2float(a.scale);
+    offset[i] = __half2float(a.offset);
+  }
+  for (int64_t t = 0; t < count; ++t) {
+    ToFloats(*Source(args, moves[t].from, head, value), x);
+    uint32_t codes[kLane];
+#pragma unroll
+    for (int i = 0; i < kLane; ++i) codes[i] = Code(x[i], scale[i], offset[i], kBits);
+    StoreCodes<kBits>(codes, Head(args, moves[t].to.page, head) + part.codes +
+                                 static_cast<int>(moves[t].to.slot) * part.row_bytes);
+  }
+}
+
 // One warp a (move, head, K or V), bits unchanged.
 __global__ void __launch_bounds__(kWarps * 32) CopyKernel(MoveArgs args) {
   if (blockIdx.y == 0 && threadIdx.x == 0) CheckMove(args, blockIdx.x);
@@ -169,6 +265,13 @@ __global__ void __launch_bounds__(kWarps * 32) CopyKernel(MoveArgs args) {
 
 template <int kBits>
 void Launch(cudaStream_t stream, const MoveArgs& args, int64_t n) {
+  if (args.to.header_head_bytes > 0) {
+    const dim3 grid(static_cast<unsigned>(n),
+                    static_cast<unsigned>(CeilDiv(args.kv_heads * 2, kWarps)));
+    SegmentKernel<kBits><<<grid, kWarps * 32, 0, stream>>>(args);
+    TESSERA_CUDA_CHECK_LAUNCH("SegmentKernel");
+    return;
+  }
   const bool key_per_channel = args.to.part[0].axis == Axis::kChannel;
   const int parts = key_per_channel ? 1 : 2;
   const dim3 grid(static_cast<unsigned>(n),
@@ -188,7 +291,7 @@ void LaunchMoveTokens(cudaStream_t stream, uint8_t* arena, const KvGeometry& geo
                       const MoveRule& rule, const TokenMove* moves, int64_t n) {
   const int dim = geometry.head_dim;
   TESSERA_CHECK(geometry.kv_heads > 0 && dim > 0 && dim % kLane == 0 && dim <= kMaxHeadDim);
-  TESSERA_CHECK(HasKernels(to) && n >= 0 && (!FillsWholePages(to) || n % PageTokens(to) == 0));
+  TESSERA_CHECK(HoldsTokens(to) && n >= 0 && (!FillsWholePages(to) || n % PageTokens(to) == 0));
   if (n == 0) return;
   const MoveArgs args{arena,
                       geometry.kv_heads,
@@ -197,7 +300,8 @@ void LaunchMoveTokens(cudaStream_t stream, uint8_t* arena, const KvGeometry& geo
                       PartsOf(to, dim),
                       FillsWholePages(to),
                       rule,
-                      moves};
+                      moves,
+                      n};
   switch (CodecOf(to, true).bits) {
     case 16: {
       const dim3 grid(static_cast<unsigned>(n),

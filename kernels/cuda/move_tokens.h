@@ -1,8 +1,7 @@
-// Ops::MoveTokens on the device: quantizes 16-bit tokens into pages of any format that HasKernels.
+// Ops::MoveTokens on the device: quantizes 16-bit tokens into pages of any format that HoldsTokens.
 //
 // Codes, scales and offsets are those of quantize.h bit for bit: float32, every operation rounded
-// by itself, in its order. A rule's quantile must be 0 (CHECK): only formats without kernels here
-// are stored with a quantile range.
+// by itself, in its order.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,6 +15,7 @@ namespace tessera::cuda {
 struct MoveRule {
   float clip[2];  // of K and V
   bool integer_offset;
+  float quantile;  // of segments; else 0 (CHECK)
 };
 
 // `moves`: device memory [n]. The list is checked on the device (slots in range, different pages on

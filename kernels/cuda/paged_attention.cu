@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/join_chunks.cuh"
+#include "kernels/cuda/logit_maps.h"
 #include "kernels/cuda/overlap.cuh"
 
 namespace tessera::cuda {
@@ -40,7 +41,10 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
     }
     unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
       const int page = args.formats[static_cast<int>(run.format)].tokens;
-      AddRun(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention);
+      AddRun(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention,
+             [&](int g) {
+               return int64_t{args.query_begin[unit.s]} * args.heads + unit.first_head + g;
+             });
     });
     attention.JoinLanes();
     const bool alone = unit.chunks == 1;
@@ -85,7 +89,9 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
     int first = 0;
     for (int r = args.kv.run_begin[unit.s]; r < args.kv.run_begin[unit.s + 1] && first < end; ++r) {
       const KvRun run = args.kv.runs[r];
-      AddRun(args, run, first, 0, min(end - first, run.tokens), unit.kv_head, attention);
+      AddRun(
+          args, run, first, 0, min(end - first, run.tokens), unit.kv_head, attention,
+          [&](int g) { return unit.Row(unit.first + g) * args.heads + unit.Head(unit.first + g); });
       first += run.tokens;
     }
     attention.JoinLanes();
@@ -96,6 +102,13 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
                       args.out + (unit.Row(i) * args.heads + unit.Head(i)) * dim);
     }
   }
+}
+
+// Maps of logits come with these alone (CheckRuns' callers, cache/storage.h).
+constexpr uint32_t FormatsWithHeaders() {
+  uint32_t formats = 0;
+  for (int f = 0; f < kNumFormats; ++f) formats |= HasHeader(static_cast<Format>(f)) ? 1u << f : 0;
+  return formats;
 }
 
 using Kernels = PagedAttention::Kernels;
@@ -130,18 +143,38 @@ PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
   TESSERA_CUDA_CHECK(cudaGetDevice(&device));
   TESSERA_CUDA_CHECK(
       cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
+  void* counter = nullptr;
+  TESSERA_CUDA_CHECK(cudaMalloc(&counter, sizeof *held_count_));
+  held_count_ = static_cast<unsigned long long*>(counter);
+  TESSERA_CUDA_CHECK(cudaMemsetAsync(held_count_, 0, sizeof *held_count_, stream_));
+  TESSERA_CUDA_CHECK(cudaMallocHost(&counter, sizeof *held_slopes_));
+  held_slopes_ = static_cast<unsigned long long*>(counter);
+  *held_slopes_ = 0;
+}
+
+PagedAttention::~PagedAttention() {
+  TESSERA_CUDA_CHECK(cudaFree(held_count_));
+  TESSERA_CUDA_CHECK(cudaFreeHost(const_cast<unsigned long long*>(held_slopes_)));
+}
+
+int64_t PagedAttention::RowsOf(const int32_t* query_begin, int64_t num_sequences) {
+  int32_t rows = 0;
+  TESSERA_CUDA_CHECK(cudaMemcpyAsync(&rows, query_begin + num_sequences, sizeof rows,
+                                     cudaMemcpyDeviceToHost, stream_));
+  TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  return rows;
 }
 
 PagedAttention::Kernels PagedAttention::Choose(int64_t dim, int64_t group, uint32_t formats,
                                                int64_t most_rows) {
   Kernels kernels = KernelsFor(dim, group);
   if (!precise_ && HasTensorAttention(dim)) {
-    const TensorAttention made =
-        most_rows <= 1 ? TensorDecodeFor(dim, group, formats) : TensorAttentionFor(dim, group);
-    kernels = {made.queries, kPrefillRows, made.kernel, nullptr, made.shared_bytes};
-  } else if (most_rows <= 1) {
-    kernels.prefill = nullptr;
+    const TensorKernel decode = TensorDecodeFor(dim, group, formats);
+    const TensorKernel prefill = TensorPrefillFor(dim);
+    kernels = {decode.queries, prefill.queries, decode.kernel, prefill.kernel,
+               prefill.shared_bytes};
   }
+  if (most_rows <= 1) kernels.prefill = nullptr;
   return kernels;
 }
 
@@ -168,10 +201,10 @@ PagedArgs PagedAttention::MakeArgs(const Kernels& kernels, const int32_t* query_
   args.scale = 1 / sqrtf(static_cast<float>(dim));
   args.kv = kv;
   for (int f = 0; f < kNumFormats; ++f) {
-    if (!HasKernels(static_cast<Format>(f))) continue;
+    if (!HoldsTokens(static_cast<Format>(f))) continue;
     args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
   }
-  args.warps = GridOf(kernels.decode, kernels.shared_bytes) * kWarps;
+  args.warps = GridOf(kernels.decode, 0) * kWarps;
   args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, args.head_blocks());
   return args;
 }
@@ -211,6 +244,8 @@ void PagedAttention::Outline(const AttentionOutline& outline) {
     outlined_.push_back({outline.layers[l].runs, outline.layers[l].run_begin, plans[l]});
   }
   outlined_kernels_ = kernels;
+  const bool maps = (outline.formats & FormatsWithHeaders()) != 0;
+  outlined_rows_ = maps ? RowsOf(outline.query_begin, outline.num_sequences) : 0;
 }
 
 bool PagedAttention::TakeOutlined(const KvLayerView& kv, PagedPlan* plan) {
@@ -243,14 +278,22 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   args.qkv = qkv;
   args.transformed = transformed;
   args.out = out;
+  const int64_t rows = outlined ? outlined_rows_ : RowsOf(query_begin, num_sequences);
+  if (rows > 0) {
+    auto* maps = static_cast<AffineMap*>(maps_.Get(rows * heads * int64_t{sizeof(AffineMap)}));
+    FindLogitMaps(stream_, args, rows, maps, held_count_);
+    args.maps = maps;
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(const_cast<unsigned long long*>(held_slopes_), held_count_,
+                                       sizeof *held_count_, cudaMemcpyDeviceToHost, stream_));
+  }
   const int64_t partials = int64_t{args.max_chunks} * heads;
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
   args.partial_max = args.partial + partials * dim;
   args.partial_sum = args.partial_max + partials;
-  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, kernels.shared_bytes, stream_,
-                   args);
-  if (kernels.prefill == nullptr) return;  // the same kernel has done the rest, or there is none
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, 0), kWarps * 32, 0, stream_, args);
+  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, 0, stream_, args);
+  if (kernels.prefill == nullptr) return;
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, kernels.prefill_shared_bytes),
+                   kWarps * 32, kernels.prefill_shared_bytes, stream_, args);
 }
 
 }  // namespace tessera::cuda

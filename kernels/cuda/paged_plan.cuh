@@ -39,6 +39,12 @@ struct PagedPlan {
   }
 };
 
+// What a LogitMap makes of one query's logits.
+struct AffineMap {
+  float slope, shift;
+  __device__ float Of(float score) const { return fmaf(slope, score, shift); }
+};
+
 struct PagedArgs {
   const float* qkv;
   const int32_t* query_begin;
@@ -51,6 +57,7 @@ struct PagedArgs {
   PagedPlan plan;
   // Results of chunks, [chunks, heads, head_dim] unscaled and [chunks, heads] each.
   float *partial, *partial_max, *partial_sum;
+  const AffineMap* maps;       // [rows, heads] of sequences with a map; null: no format has one
   const uint8_t* transformed;  // [sequences], or null
   float* out;
 

@@ -110,21 +110,20 @@ struct PrefillUnit {
   __device__ int Limit(int i) const { return tokens - (rows - 1 - i / group); }
 };
 
-// Decode and prefill in half precision with float sums, by one kernel: where one has no units, it
-// costs no launch. Rounded to half are q, the softmax's weights, and of low-bit pages: in decode, q
-// times K's scales where those are per channel and weights times V's scales; in prefill, elements.
-// But decode under one query a KV head is float throughout over 16-bit pages, and over codes with a
-// scale per token it takes q and weights as whole numbers of 17 to 24 bits (code_pages.cuh). For
-// head dims 64 and 128.
+// Decode and prefill in half precision with float sums. Rounded to half are q, the softmax's
+// weights, and of low-bit pages: in decode, q times K's scales where those are per channel and
+// weights times V's scales; in prefill, elements. But decode under one query a KV head is float
+// throughout over 16-bit pages, and over codes with a scale per token it takes q and weights as
+// whole numbers of 17 to 24 bits (code_pages.cuh). For head dims 64 and 128.
 constexpr int kPrefillRows = 64;  // args.prefill_queries
 constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
-struct TensorAttention {
-  int queries;  // args.decode_queries
-  int shared_bytes;
-  void (*kernel)(PagedArgs);  // of blocks of 128 threads
+struct TensorKernel {  // of blocks of 128 threads
+  void (*kernel)(PagedArgs);
+  int queries;           // args.decode_queries, or prefill_queries
+  int shared_bytes = 0;  // dynamic
 };
-// For any calls; with `formats` (bits) and one row a sequence at most, maybe a faster one.
-TensorAttention TensorAttentionFor(int64_t dim, int64_t group);
-TensorAttention TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats);
+// `formats`: bits of those that there may be.
+TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats);
+TensorKernel TensorPrefillFor(int64_t dim);
 
 }  // namespace tessera::cuda

@@ -25,6 +25,32 @@ __device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const fl
 constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
 constexpr uint32_t kCodes = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
 
+// Formats read by CUDA cores in float32: those whose tokens have several scales, for groups of
+// channels, and those whose scales lie in a header.
+constexpr uint32_t AllRare() {
+  uint32_t formats = 0;
+  for (int f = 0; f < kNumFormats; ++f) {
+    const auto format = static_cast<Format>(f);
+    if (CodecOf(format, true).group > 0 || HasHeader(format)) formats |= Bit(format);
+  }
+  return formats;
+}
+constexpr uint32_t kRare = AllRare();
+
+// Adds the unit's pages of such formats, if there are any, to query `query` of the unit.
+template <int kDim>
+__device__ void AddRare(const PagedArgs& args, const DecodeUnit& unit, int query,
+                        WarpAttention<kDim / 8, 1>& attention) {
+  unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+    if ((kRare & Bit(run.format)) == 0) return;
+    const int page = args.formats[static_cast<int>(run.format)].tokens;
+    AddMapped(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention,
+              [&](int) {
+                return int64_t{args.query_begin[unit.s]} * args.heads + unit.first_head + query;
+              });
+  });
+}
+
 template <int kDim, int kColumns>
 __device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
                                const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
@@ -44,7 +70,7 @@ __device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, co
     case Format::kKivi1:
       return AddPages<Format::kKivi1, kDim, kColumns>(args, unit, q, run, low, high, sums);
     default:
-      __trap();  // Supports refuses it
+      __trap();  // a format added later
   }
 }
 
@@ -136,14 +162,18 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
     constexpr int kPage = PageTokens(Format::kRaw16);
     AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head, attention);
   });
-  if (formats & Bit(Format::kRaw16)) attention.JoinLanes();
+  if constexpr (!kCodesOnly) {
+    if (formats & kRare) AddRare<kDim>(args, unit, 0, attention);
+  }
+  if (formats & (Bit(Format::kRaw16) | kRare)) attention.JoinLanes();
   if (formats & kCodes) AttendCodes<kDim>(args, unit, q, attention);
   if constexpr (!kCodesOnly) {
-    if ((formats & ~(kCodes | Bit(Format::kRaw16))) == 0) return;
+    constexpr uint32_t kAdded = kCodes | kRare | Bit(Format::kRaw16);
+    if ((formats & ~kAdded) == 0) return;
     TensorSums<kDim> sums;
     sums.Clear();
     unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
-      if (Bit(run.format) & (kCodes | Bit(Format::kRaw16))) return;
+      if (Bit(run.format) & kAdded) return;
       AddLowBitPages<kDim, 1>(args, unit, q, run, low, high, sums);
     });
     sums.JoinLanes();
@@ -183,75 +213,90 @@ __device__ void DecodeGroup(const PagedArgs& args) {
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
     TensorSums<kDim> sums;
     sums.Clear();
+    bool rare = false;
     unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
       if (run.format == Format::kRaw16) {
         AddPages<Format::kRaw16, kDim, 2>(args, unit, q, run, low, high, sums);
+      } else if (kRare & Bit(run.format)) {
+        rare = true;
       } else {
         AddLowBitPages<kDim, 2>(args, unit, q, run, low, high, sums);
       }
     });
     sums.JoinLanes();
     WarpAttention<kDim / 8, 1> attention;
+    // One query after the other reads pages of rare formats: right, if not fast.
+    const auto extract = [&](int i) {
+      Extract(sums, i, attention);
+      if (!rare) return;
+      WarpAttention<kDim / 8, 1> other;
+      other.Init(0, true, q + i * kDim, kDim, args.scale, INT_MAX);
+      AddRare<kDim>(args, unit, i, other);
+      other.JoinLanes();
+      attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
+    };
     if (unit.chunks > 1) {
       for (int i = 0; i < unit.queries; ++i) {
-        Extract(sums, i, attention);
+        extract(i);
         KeepPartial(args, unit.chunk, unit.first_head + i, 0, attention);
       }
       if (!LastToEnd(args, unit)) continue;
     }
     for (int i = 0; i < unit.queries; ++i) {
-      Extract(sums, i, attention);
       if (unit.chunks > 1) {
+        Extract(sums, i, attention);
         JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head + i, 0, attention);
+      } else {
+        extract(i);
       }
       StoreDecoded(args, unit, unit.first_head + i, 0, attention);
     }
   }
 }
 
-template <int kDim, bool kOneQuery>
-__global__ void __launch_bounds__(kThreads, 2) TensorAttentionKernel(PagedArgs args) {
+template <int kDim, bool kCodesOnly>
+__global__ void __launch_bounds__(kThreads, 2) DecodeOneQueryKernel(PagedArgs args) {
   LetNextKernelComeUp();
   WaitForEarlierKernels();
-  if constexpr (kOneQuery) {
-    DecodeOneQuery<kDim, false>(args);
-  } else {
-    DecodeGroup<kDim>(args);
-  }
+  DecodeOneQuery<kDim, kCodesOnly>(args);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
+  DecodeGroup<kDim>(args);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 2) PrefillKernel(PagedArgs args) {
+  LetNextKernelComeUp();
+  WaitForEarlierKernels();
   TakePrefillUnits<kDim>(args);
 }
 
-// What most decode steps need and nothing else.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) CodesDecodeKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
-  DecodeOneQuery<kDim, true>(args);
-}
-
-template <int kDim>
-TensorAttention Made(int64_t group) {
-  TensorAttention made{
-      group == 1 ? 1 : 8, PrefillSharedBytes(kDim),
-      group == 1 ? TensorAttentionKernel<kDim, true> : TensorAttentionKernel<kDim, false>};
-  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          made.shared_bytes));
-  return made;
+TensorKernel DecodeFor(int64_t group, uint32_t formats) {
+  if (group > 1) return {DecodeGroupKernel<kDim>, 8};
+  // What most decode steps need, and nothing else: faster.
+  const bool codes_only = (formats & ~(kCodes | Bit(Format::kRaw16))) == 0;
+  return {codes_only ? DecodeOneQueryKernel<kDim, true> : DecodeOneQueryKernel<kDim, false>, 1};
 }
 
 }  // namespace
 
-TensorAttention TensorAttentionFor(int64_t dim, int64_t group) {
+TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
   TESSERA_CHECK(HasTensorAttention(dim));
-  return dim == 64 ? Made<64>(group) : Made<128>(group);
+  return dim == 64 ? DecodeFor<64>(group, formats) : DecodeFor<128>(group, formats);
 }
 
-TensorAttention TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
-  if (group != 1 || (formats & ~(kCodes | Bit(Format::kRaw16))) != 0) {
-    return TensorAttentionFor(dim, group);
-  }
+TensorKernel TensorPrefillFor(int64_t dim) {
   TESSERA_CHECK(HasTensorAttention(dim));
-  return {1, 0, dim == 64 ? CodesDecodeKernel<64> : CodesDecodeKernel<128>};
+  const TensorKernel made{dim == 64 ? PrefillKernel<64> : PrefillKernel<128>, kPrefillRows,
+                          PrefillSharedBytes(static_cast<int>(dim))};
+  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          made.shared_bytes));
+  return made;
 }
 
 }  // namespace tessera::cuda

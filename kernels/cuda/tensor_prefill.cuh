@@ -2,6 +2,8 @@
 // precision with float sums; head dims 64 and 128.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/paged_units.cuh"
 #include "kernels/cuda/tensor_tiles.cuh"
 
@@ -21,6 +23,8 @@ __device__ inline void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(from));
 }
+
+struct NoMap {};  // of logits, in any tile
 
 template <int kDim>
 struct WarpRows {
@@ -81,8 +85,10 @@ struct WarpRows {
     }
   }
 
-  // S = Q K^T, online softmax in base 2, O += P V over one tile.
-  __device__ void Add(const Tile& tile, const __half* keys, const __half* values) {
+  // S = Q K^T, online softmax in base 2, O += P V over one tile. map(r): that of row
+  // lane / 4 + 8 r, where the tile's run has one; with NoMap the tile needs no run.
+  template <class Map>
+  __device__ void Add(const Tile& tile, const __half* keys, const __half* values, const Map& map) {
     const int lane = threadIdx.x % 32;
     float s[kTile / 8][4];
 #pragma unroll
@@ -95,6 +101,19 @@ struct WarpRows {
         LoadMatrices(SharedAddress(keys + t * kDim + (c ^ (t % 8)) * 8), m);
         MultiplyAdd(s[n], q[k], m[0], m[1]);
         MultiplyAdd(s[n], q[k + 1], m[2], m[3]);
+      }
+    }
+    if constexpr (!std::is_same<Map, NoMap>::value) {
+      if (!tile.run->map.identity()) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const AffineMap mapped = map(r);
+#pragma unroll
+          for (int n = 0; n < kTile / 8; ++n) {
+            s[n][2 * r] = mapped.Of(s[n][2 * r]);
+            s[n][2 * r + 1] = mapped.Of(s[n][2 * r + 1]);
+          }
+        }
       }
     }
     const bool masked = tile.tokens < kTile || tile.first + kTile > min(limit[0], limit[1]);
@@ -197,7 +216,13 @@ __device__ void TakePrefillUnits(const PagedArgs& args) {
       if (more) {
         FetchTile<kDim>(args, unit.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1));
       }
-      warp.Add(tile, keys(buffer), values(buffer));
+      warp.Add(tile, keys(buffer), values(buffer), [&](int r) {
+        const int row = threadIdx.x / 32 * 16 + lane / 4 + r * 8;
+        const int i = min(unit.first + row, unit.queries - 1);
+        AffineMap map = args.maps[unit.Row(i) * args.heads + unit.Head(i)];
+        map.shift *= 1.44269504088896341f;
+        return map;
+      });
     }
 
     warp.Finish(args.Transformed(unit.s));

@@ -19,27 +19,29 @@ __device__ inline void CopyAsync(uint32_t to, const void* from, bool there) {
 }
 __device__ inline void WaitCopies() { asm volatile("cp.async.wait_all;"); }
 
-// Up to kTile tokens of one run, whose first page is pages[0]; kTile is whole pages of any format.
+// Up to kTile tokens of one run, from its token `at` on; kTile is whole pages of any format.
 struct Tile {
-  Format format;
-  const PageId* pages;
-  int first, tokens;  // first: counted over the sequence
+  const KvRun* run;
+  int at, first, tokens;  // first: counted over the sequence
+
+  // Of token at.
+  __device__ const PageId* Pages(const PagedArgs& args, int page_tokens) const {
+    return args.kv.pages + run->first_page + at / page_tokens;
+  }
 };
 
 // The tiles of a sequence that begin before `end`, in order.
 class Tiles {
  public:
   __device__ Tiles(const PagedArgs& args, int s, int end)
-      : args_(args), run_(args.kv.runs + args.kv.run_begin[s]), end_(end) {}
+      : run_(args.kv.runs + args.kv.run_begin[s]), end_(end) {}
   __device__ bool Next(Tile* tile) {
     if (first_ + at_ >= end_) return false;
-    const KvRun run = *run_;
-    const int page = args_.formats[static_cast<int>(run.format)].tokens;
-    *tile = {run.format, args_.kv.pages + run.first_page + at_ / page, first_ + at_,
-             min(kTile, run.tokens - at_)};
+    const int tokens = run_->tokens;
+    *tile = {run_, at_, first_ + at_, min(kTile, tokens - at_)};
     at_ += kTile;
-    if (at_ >= run.tokens) {
-      first_ += run.tokens;
+    if (at_ >= tokens) {
+      first_ += tokens;
       at_ = 0;
       ++run_;
     }
@@ -47,7 +49,6 @@ class Tiles {
   }
 
  private:
-  const PagedArgs& args_;
   const KvRun* run_;
   int end_, first_ = 0, at_ = 0;
 };
@@ -61,15 +62,16 @@ __device__ int TilePlace(int t, int c) {
 
 // Begins to copy a RAW16 tile's K and V rows; `head`: of K in page 0.
 template <int kDim>
-__device__ void CopyTile(const uint8_t* head, const Tile& tile, __half* keys, __half* values) {
+__device__ void CopyTile(const PagedArgs& args, const uint8_t* head, const Tile& tile, __half* keys,
+                         __half* values) {
   constexpr int kPieces = kDim / 8, kPage = PageTokens(Format::kRaw16);
+  const PageId* pages = tile.Pages(args, kPage);
 #pragma unroll
   for (int i = 0; i < kTile * kPieces / kThreads; ++i) {
     const int at = i * kThreads + threadIdx.x, t = at / kPieces, c = at % kPieces;
     const bool there = t < tile.tokens;
     const uint8_t* from =
-        there ? head + tile.pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16
-              : head;
+        there ? head + pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16 : head;
     const int to = TilePlace<kDim>(t, c);
     CopyAsync(SharedAddress(keys + to), from, there);
     CopyAsync(SharedAddress(values + to), from + (there ? Raw16Offset(kDim, 0, true, 0) : 0),
@@ -79,18 +81,22 @@ __device__ void CopyTile(const uint8_t* head, const Tile& tile, __half* keys, __
 
 // Unpacks a tile of any other format, rounded to half.
 template <int kDim>
-__device__ void UnpackTile(const uint8_t* arena, const PageParts& parts, int head, const Tile& tile,
-                           __half* keys, __half* values) {
+__device__ void UnpackTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
+                           __half* values) {
   constexpr int kPieces = kDim / 8;
+  const KvRun run = *tile.run;
+  const PageParts& parts = args.formats[static_cast<int>(run.format)];
+  const PageId* pages = tile.Pages(args, parts.tokens);
+  const uint8_t* header = HeaderHead(args.kv.arena, parts, run, head);
   for (int at = threadIdx.x; at < kTile * kPieces; at += kThreads) {
     const int t = at / kPieces, c = at % kPieces, to = TilePlace<kDim>(t, c);
 #pragma unroll
     for (int value = 0; value < 2; ++value) {
       float x[8] = {};
       if (t < tile.tokens) {
-        const uint8_t* from = arena + tile.pages[t / parts.tokens] * kPageUnitBytes +
+        const uint8_t* from = args.kv.arena + pages[t / parts.tokens] * kPageUnitBytes +
                               int64_t{head} * parts.head_bytes;
-        LoadCodes(from, parts.part[value], t % parts.tokens, c, x);
+        LoadCodes(from, header, parts.part[value], parts.tokens, t % parts.tokens, c, x);
       }
       *reinterpret_cast<uint4*>((value == 0 ? keys : values) + to) = {
           Pack(x[0], x[1]), Pack(x[2], x[3]), Pack(x[4], x[5]), Pack(x[6], x[7])};
@@ -101,11 +107,10 @@ __device__ void UnpackTile(const uint8_t* arena, const PageParts& parts, int hea
 template <int kDim>
 __device__ void FetchTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
                           __half* values) {
-  if (tile.format == Format::kRaw16) {
-    CopyTile<kDim>(args.kv.arena + Raw16Offset(kDim, head, false, 0), tile, keys, values);
+  if (tile.run->format == Format::kRaw16) {
+    CopyTile<kDim>(args, args.kv.arena + Raw16Offset(kDim, head, false, 0), tile, keys, values);
   } else {
-    UnpackTile<kDim>(args.kv.arena, args.formats[static_cast<int>(tile.format)], head, tile, keys,
-                     values);
+    UnpackTile<kDim>(args, head, tile, keys, values);
   }
 }
 

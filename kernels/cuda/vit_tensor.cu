@@ -90,8 +90,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
     if (begin + kTile < tokens) {
       held.Load(qkv + to_value, to_value, stride, begin + kTile, tokens);
     }
-    const Tile tile = {Format::kRaw16, nullptr, begin, min(kTile, tokens - begin)};
-    if (warp_first < tokens) warp.Add(tile, keys(buffer), values(buffer));
+    const Tile tile = {nullptr, 0, begin, min(kTile, tokens - begin)};
+    if (warp_first < tokens) warp.Add(tile, keys(buffer), values(buffer), NoMap());
   }
 
   warp.Finish(false);

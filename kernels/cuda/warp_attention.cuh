@@ -43,9 +43,13 @@ struct WarpAttention {
   }
 
   // Adds kSteps tokens per group of lanes: k(j), v(j) give this lane's 8 dims of token(j); a token
-  // that is not there has token(j) = INT_MAX and zeros.
+  // that is not there has token(j) = INT_MAX and zeros. map(g, score): query g's score, mapped.
   template <int kSteps, class K, class V, class Token>
   __device__ void Add(const K& k, const V& v, const Token& token) {
+    Add<kSteps>(k, v, token, [](int, float score) { return score; });
+  }
+  template <int kSteps, class K, class V, class Token, class Map>
+  __device__ void Add(const K& k, const V& v, const Token& token, const Map& map) {
     float score[kQueries][kSteps];
 #pragma unroll
     for (int j = 0; j < kSteps; ++j) {
@@ -58,7 +62,7 @@ struct WarpAttention {
         for (int i = 1; i < 8; ++i) dot = fmaf(q[g][i], key[i], dot);
 #pragma unroll
         for (int off = kLanes / 2; off > 0; off /= 2) dot += __shfl_xor_sync(~0u, dot, off);
-        score[g][j] = token(j) < limit[g] ? dot : -INFINITY;
+        score[g][j] = token(j) < limit[g] ? map(g, dot) : -INFINITY;
       }
     }
 #pragma unroll

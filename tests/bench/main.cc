@@ -16,13 +16,14 @@ Command StepCommand();        // step.cc
 Command PrefillCommand();     // prefill.cc
 Command VisionCommand();      // prefill.cc
 Command ServeCommand();       // serve.cc
+Command CommitCommand();      // commit.cc
 
 namespace {
 
 using MakeCommand = Command (*)();
-constexpr MakeCommand kCommands[] = {GemmCommand,    AttentionCommand, FirstTokenCommand,
-                                     DecodeCommand,  PlanCommand,      StepCommand,
-                                     PrefillCommand, VisionCommand,    ServeCommand};
+constexpr MakeCommand kCommands[] = {
+    GemmCommand, AttentionCommand, FirstTokenCommand, DecodeCommand, PlanCommand,
+    StepCommand, PrefillCommand,   VisionCommand,     ServeCommand,  CommitCommand};
 
 std::vector<Flag> AllFlags(const Command& command) {
   std::vector<Flag> flags = command.flags;

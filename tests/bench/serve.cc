@@ -67,7 +67,10 @@ struct Case {
   std::shared_ptr<const Policy> policy;
   int sequences = 0;
   Shape shape;
+  float temperature = 0;  // above 0 with top_p
 };
+
+constexpr float kTopP = 0.95f;
 
 struct Span {
   absl::Time begin, end;
@@ -95,6 +98,8 @@ class Clients {
                               shape.text - shape.images + done, seed_ << 32 | index);
     r.stop.max_tokens = shape.output - done;
     r.stop.ignore_eos = true;
+    r.sampling.temperature = case_.temperature;
+    if (case_.temperature > 0) r.sampling.top_p = kTopP;
     r.policy = case_.policy;
     r.bypass_prefix = true;
     r.received = SteadyNow();
@@ -226,6 +231,7 @@ void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool d
   report.Row()
       .Text("policy", c.policy->Text())
       .Text("request", absl::StrCat(c.shape.images, "x", c.shape.text, "x", c.shape.output))
+      .Number("temperature", c.temperature, 1)
       .Text("steps", decodes_only ? "decode" : "all")
       .Number("tokens/s", seconds > 0 ? static_cast<double>(tokens) / seconds : 0, 0)
       .Number("running", seconds > 0 ? running / seconds : 0, 1)
@@ -268,7 +274,12 @@ absl::StatusOr<std::vector<Case>> ParseCases(const Flags& flags) {
         return absl::InvalidArgumentError(absl::StrCat("\"", part, "\" is not POLICY@SEQUENCES"));
       }
       ASSIGN_OR_RETURN(c.policy, ParsePolicy(halves.first));
-      cases.push_back(c);
+      for (const absl::string_view degree : absl::StrSplit(flags.Text("temperature"), ',')) {
+        if (!absl::SimpleAtof(degree, &c.temperature) || !(c.temperature >= 0)) {
+          return absl::InvalidArgumentError(absl::StrCat("\"", degree, "\" is no temperature"));
+        }
+        cases.push_back(c);
+      }
     }
   }
   return cases;
@@ -340,6 +351,7 @@ Command ServeCommand() {
                 {"device", "cuda", "cpu, cuda or reference"},
                 {"policy", "none@96;akvq@384", "POLICY@SEQUENCES, joined by ';'"},
                 {"shape", "1x44x1024", "IMAGESxTEXTxOUTPUT of a request, joined by ','"},
+                {"temperature", "0", "0: greedy; others with top-p 0.95; joined by ','"},
                 {"kv_cache_bytes", "60129542144", "of the arena"},
                 {"batch_tokens", "2048", "rows of one step"},
                 {"requests", "0", "how many; 0: a steady state"},

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "cache/policies/budget.h"
+#include "cache/policies/largest.h"
 #include "cache/policies/pivots.h"
 #include "cache/policy.h"
 
@@ -19,6 +20,33 @@ std::vector<int32_t> AllOf(int n) {
   std::vector<int32_t> all(n);
   std::iota(all.begin(), all.end(), 0);
   return all;
+}
+
+TEST(Largest, TakesTheEarlierOfEqualScoresAndOrdersByPosition) {
+  const std::vector<ScoredToken> tokens = {{-1, 2}, {0, 3}, {-0.0f, 5}, {7, 6}, {0, 8}, {-3, 9}};
+  EXPECT_THAT(Largest(tokens, 0), ElementsAre());
+  EXPECT_THAT(Largest(tokens, 1), ElementsAre(6));
+  EXPECT_THAT(Largest(tokens, 3), ElementsAre(3, 5, 6));  // -0 equals 0
+  EXPECT_THAT(Largest(tokens, 5), ElementsAre(2, 3, 5, 6, 8));
+  EXPECT_THAT(Largest(tokens, 6), ElementsAre(2, 3, 5, 6, 8, 9));
+  EXPECT_THAT(Largest({{1, 0}, {NAN, 1}, {INFINITY, 2}, {-INFINITY, 3}}, 2), ElementsAre(1, 2));
+}
+
+TEST(Largest, IsASortedOrdersBeginning) {
+  std::mt19937 random(5);
+  std::vector<ScoredToken> tokens;
+  for (int32_t i = 0; i < 500; ++i) {
+    tokens.push_back({static_cast<float>(static_cast<int>(random() % 64) - 32), i});
+  }
+  std::vector<ScoredToken> sorted = tokens;
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const ScoredToken& a, const ScoredToken& b) { return a.score > b.score; });
+  for (const int64_t count : {1, 37, 250, 499}) {
+    std::vector<int32_t> expected;
+    for (int64_t i = 0; i < count; ++i) expected.push_back(sorted[i].position);
+    std::sort(expected.begin(), expected.end());
+    EXPECT_EQ(Largest(tokens, count), expected);
+  }
 }
 
 TEST(Pivots, TopKTakesTheLargestTokensAndTheEarlierOfEqualOnes) {

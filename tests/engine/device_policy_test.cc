@@ -98,11 +98,13 @@ TEST_P(DevicePolicyTest, AnswersAgreeWithTheCpus) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, DevicePolicyTest,
-                         ::testing::Values("none", "rtn(bits=8)", "rtn(bits=4, window=32)",
-                                           "hadamard(bits=2, window=32)",
-                                           "kivi(bits=2, group=head, residual=32)", "akvq(window=32)",
-                                           "window(sinks=4, recent=64)+rtn(bits=1)"));
+INSTANTIATE_TEST_SUITE_P(
+    Policies, DevicePolicyTest,
+    ::testing::Values("none", "rtn(bits=8)", "rtn(bits=4, window=32)",
+                      "hadamard(bits=2, window=32)", "kivi(bits=2, group=head, residual=32)",
+                      "akvq(window=32)", "kivi(bits=2, residual=32)", "rtn(bits=4, group=64)",
+                      "flashcache(keep=0.5)", "snapkv(keep=0.5)", "h2o(keep=0.5)",
+                      "calibquant(bits=2)", "window(sinks=4, recent=64)+rtn(bits=1)"));
 
 }  // namespace
 }  // namespace tessera

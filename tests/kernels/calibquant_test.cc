@@ -247,6 +247,8 @@ TEST(CalibQuantDeathTest, RunsThatCannotBeRead) {
   EXPECT_DEATH(attend({{Format::kRaw16, 0, 9, {-1, 3}}}, 1, true), "check failed");
 }
 
+INSTANTIATE_TEST_SUITE_P(Cuda, CalibQuantAttentionTest, ::testing::ValuesIn(AllCudaCases()),
+                         CaseName);
 INSTANTIATE_TEST_SUITE_P(Cpu, CalibQuantAttentionTest, ::testing::ValuesIn(AllCpuCases()),
                          CaseName);
 

@@ -113,47 +113,6 @@ TEST_P(RowsTest, SwiGlu) {
   }
 }
 
-TEST_P(RowsTest, LargestLogits) {
-  Random random(7);
-  const float inf = INFINITY;
-  for (int64_t cols : {1, 3, 64, 1000, 5003}) {
-    const int64_t rows = 19;
-    std::vector<float> logits = random.Normals(rows * cols, 5);
-    for (float& x : logits) x = std::round(x);  // so that many are equal
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto at = [&](int64_t c) -> float& { return logits[r * cols + c % cols]; };
-      if (r == 1) at(cols / 2) = NAN;
-      if (r == 2) at(cols / 3) = inf, at(cols - 1) = std::numeric_limits<float>::max();
-      if (r == 3) std::fill_n(&at(0), cols, -inf);
-      if (r == 4) std::fill_n(&at(0), cols, NAN), at(cols - 1) = -inf;
-      if (r == 5) std::fill_n(&at(0), cols, -0.0f), at(cols - 1) = 0.0f;
-      if (r == 6) at(0) = -inf, at(cols - 1) = 1e30f;
-    }
-    for (int share : {0, 3, 1}) {  // none banned, every third, all
-      std::vector<uint8_t> banned(cols);
-      for (int64_t c = 0; c < cols; ++c) banned[c] = share > 0 && c % share == 0 ? 1 : 0;
-      std::vector<int32_t> ids(rows, -1), expected(rows, -1);
-      ops_->LargestLogits(logits.data(), rows, cols, banned.data(), ids.data());
-      for (int64_t r = 0; r < rows; ++r) {
-        // The first of those that nothing exceeds, said in another way than the backends do.
-        const auto value = [&](int64_t c) {
-          const float x = logits[r * cols + c];
-          return std::isnan(x) ? -inf : std::min(x, std::numeric_limits<float>::max());
-        };
-        expected[r] = 0;
-        for (int64_t c = cols - 1; c >= 0; --c) {
-          bool best = banned[c] == 0;
-          for (int64_t o = 0; best && o < cols; ++o) best = banned[o] != 0 || value(c) >= value(o);
-          if (best) expected[r] = static_cast<int32_t>(c);
-        }
-      }
-      EXPECT_EQ(ids, expected) << cols << " columns, every " << share;
-      reference_->LargestLogits(logits.data(), rows, cols, banned.data(), ids.data());
-      EXPECT_EQ(ids, expected);
-    }
-  }
-}
-
 TEST_P(RowsTest, Patchify) {
   Random random(6);
   const int64_t images = 3, side = 28, patch = 7;

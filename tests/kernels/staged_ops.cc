@@ -102,12 +102,17 @@ class StagedOps final : public Ops {
     d_.SwiGlu(in.get(), rows, cols, out.get());
     out.Back(y);
   }
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
     const Copy in(d_, logits, rows * cols);
     const Copy which(d_, banned, cols);
     const Copy<int32_t> to(d_, ids, rows);
-    d_.LargestLogits(in.get(), rows, cols, which.get(), to.get());
+    if (rules == nullptr) {
+      d_.DrawTokens(in.get(), rows, cols, which.get(), nullptr, to.get());
+    } else {
+      const Copy by(d_, rules, rows);
+      d_.DrawTokens(in.get(), rows, cols, which.get(), by.get(), to.get());
+    }
     to.Back(ids);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

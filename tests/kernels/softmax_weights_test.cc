@@ -1,4 +1,4 @@
-#include "engine/softmax_weights.h"
+#include "kernels/softmax_weights.h"
 
 #include <cmath>
 #include <limits>
