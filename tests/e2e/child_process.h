@@ -10,8 +10,8 @@ namespace tessera {
 
 class ChildProcess {
  public:
-  // `words`: a binary of the build, or a path, and what its command line begins with. Both its streams go to
-  // `output`, or to a file that goes with it.
+  // `words`: a binary of the build, or a path, and what its command line begins with. Both its
+  // streams go to `output`, or to a file that goes with it.
   ChildProcess(std::vector<std::string> words, const std::vector<std::string>& flags,
                const std::string& output = "");
   ~ChildProcess();  // SIGKILL if it still runs

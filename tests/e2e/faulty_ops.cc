@@ -72,10 +72,10 @@ class FaultyOps final : public Ops {
   void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
     inner_->SwiGlu(x, rows, cols, y);
   }
-  void LargestLogits(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                     int32_t* ids) override {
-    Meet("LargestLogits");
-    inner_->LargestLogits(logits, rows, cols, banned, ids);
+  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                  const DrawRule* rules, int32_t* ids) override {
+    Meet("DrawTokens");
+    inner_->DrawTokens(logits, rows, cols, banned, rules, ids);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {
