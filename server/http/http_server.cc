@@ -123,7 +123,8 @@ class HttpServer::Impl final : public HttpSessionOwner {
   }
 
   // A peer that vanished without a word is found by TCP's own questions where nothing is sent, and
-  // by what it does not acknowledge where something is.
+  // by what it does not acknowledge where something is. (The latter also counts for a reader who
+  // takes nothing, whom the engine gives up sooner.)
   void SetKeepalive(tcp::socket& socket) const {
     const auto whole_seconds = [](absl::Duration d) {
       return static_cast<int>(absl::ToInt64Seconds(absl::Ceil(d, absl::Seconds(1))));
@@ -135,7 +136,8 @@ class HttpServer::Impl final : public HttpSessionOwner {
         {IPPROTO_TCP, TCP_KEEPINTVL, whole_seconds(options_.keepalive_timeout / kQuestions)},
         {IPPROTO_TCP, TCP_KEEPCNT, kQuestions},
         {IPPROTO_TCP, TCP_USER_TIMEOUT,
-         static_cast<int>(absl::ToInt64Milliseconds(options_.keepalive_timeout))}};
+         static_cast<int>(
+             absl::ToInt64Milliseconds(options_.keepalive_time + options_.keepalive_timeout))}};
     for (const auto& [level, name, value] : values) {
       // It can fail only where the peer has gone already.
       setsockopt(socket.native_handle(), level, name, &value, sizeof(value));
