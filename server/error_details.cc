@@ -203,10 +203,11 @@ std::string LeadingFieldPath(absl::string_view message) {
   bool in_index = false;
   for (size_t i = 0; i < path.size(); ++i) {
     const char c = path[i];
-    const bool index_char = absl::ascii_isdigit(c) || (c == ']' && path[i - 1] != '[');
-    const bool name_char = absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
-                           (i > 0 && (c == '.' || c == '[' || c == '-'));
-    if (in_index ? !index_char : !name_char) return "";
+    const bool fits = in_index  // and so not the first
+                          ? absl::ascii_isdigit(c) || (c == ']' && path[i - 1] != '[')
+                          : absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
+                                (i > 0 && (c == '.' || c == '[' || c == '-'));
+    if (!fits) return "";
     if (c == '[') in_index = true;
     if (c == ']') in_index = false;
   }

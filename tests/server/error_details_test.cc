@@ -79,7 +79,7 @@ TEST(ErrorDetailsTest, FindsFieldPaths) {
             "messages[12].content[3].image");
   EXPECT_EQ(LeadingFieldPath("x-request-id: bad"), "x-request-id");
   for (const char* text : {"", ": x", "no colon", "Two words: x", "a[b]: x", "a[]: x", "a[1: x",
-                           "https://x", "/etc/x: y"}) {
+                           "https://x", "/etc/x: y", "]: x", "]a: x"}) {
     EXPECT_EQ(LeadingFieldPath(text), "") << text;
   }
 }
