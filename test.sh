@@ -22,13 +22,16 @@ while (($# > 0)); do
   shift
 done
 
-# run_tests PRESET [COMMAND...]: ctest over build/PRESET, under COMMAND if there is one.
+# run_tests PRESET [COMMAND...]: ctest over build/PRESET, under COMMAND if there is one. What fails is
+# told at the end, so that one preset's failure does not keep the others from running.
+failed=()
 run_tests() {
   local preset=$1 log=build/$1/tests.log
   shift
   heading "Testing preset $preset"
   "$@" ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" \
-    "${ctest_arguments[@]}" 2>&1 | grep -v --line-buffered '^ *Start *[0-9]*:' | tee "$log"
+    "${ctest_arguments[@]}" 2>&1 | grep -v --line-buffered '^ *Start *[0-9]*:' | tee "$log" ||
+    failed+=("$preset")
   # "12/34 Test #5: Name ....   Passed    1.23 sec"
   awk '/Test +#[0-9]+:.* sec *$/ && $(NF - 1) >= 1 {
          sub(/.*Test +#[0-9]+: /, ""); print $(NF - 1), $1 }' "$log" | sort -rn | head -n 10 |
@@ -77,4 +80,5 @@ if $all; then
   for target in "${targets[@]}"; do fuzz "$target"; done
 fi
 
+if ((${#failed[@]} > 0)); then fail "Tests failed: ${failed[*]}"; fi
 printf '\n%sAll passed%s in %d s\n' "$green" "$plain" "$SECONDS"
