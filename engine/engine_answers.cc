@@ -21,6 +21,8 @@ void Engine::Loop::Emit(LlavaModel::Answers answers, StepReport* report) {
   auto logit_row = logit_rows.begin();
   for (size_t i = 0; i < flight.plan.items.size(); ++i) {
     const StepPlan::Item& item = flight.plan.items[i];
+    (item.count == 1 ? report->decode_tokens : report->prefill_tokens) += item.count;
+    ++report->sequences;
     if (!item.sample) continue;
     const float* logits = nullptr;
     int32_t token = 0;

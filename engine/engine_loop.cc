@@ -142,7 +142,11 @@ bool Engine::Loop::Step() {
   if (plan.items.empty()) {
     flights_.pop_back();
     const bool under_way = !flights_.empty();
-    if (under_way) Emit(Wait(&report), &report);
+    if (under_way) {
+      Emit(Wait(&report), &report);
+      PublishLoad();
+      observer_->OnStep(report, Load());
+    }
     Deliver();
     return under_way;
   }
@@ -161,7 +165,6 @@ bool Engine::Loop::Step() {
   const absl::Time made = SteadyNow();
   model_->Forward(batch, arena_memory_.get());
   Deliver();
-  report.sequences = static_cast<int>(plan.items.size());
   report.plan_seconds = absl::ToDoubleSeconds(planned - start);
   report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
   report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
@@ -200,7 +203,6 @@ void Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   const absl::Time start = SteadyNow();
   CompressReport report;
   for (const StepPlan::Item& item : plan.items) {
-    (item.count == 1 ? step->decode_tokens : step->prefill_tokens) += item.count;
     if (Live(item.sequence)) scheduler_.Complete(item);
   }
   move_time_ = absl::ZeroDuration();
