@@ -6,23 +6,12 @@
 
 namespace tessera {
 
-LlavaModel::Answers Engine::Loop::Wait(StepReport* report) {
-  const absl::Time start = SteadyNow();
-  const LlavaModel::Answers answers = model_->Finish();
-  report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
-  return answers;
-}
-
-void Engine::Loop::Emit(LlavaModel::Answers answers, StepReport* report) {
-  const absl::Time start = SteadyNow();
+void Engine::Loop::Emit(const Flight& flight, LlavaModel::Answers answers) {
   const int64_t vocab = model_->config().text.vocab;
-  const Flight& flight = flights_.front();
   const std::vector<int32_t>& logit_rows = flight.batch.logit_rows;
   auto logit_row = logit_rows.begin();
   for (size_t i = 0; i < flight.plan.items.size(); ++i) {
     const StepPlan::Item& item = flight.plan.items[i];
-    (item.count == 1 ? report->decode_tokens : report->prefill_tokens) += item.count;
-    ++report->sequences;
     if (!item.sample) continue;
     const float* logits = nullptr;
     int32_t token = 0;
@@ -35,7 +24,7 @@ void Engine::Loop::Emit(LlavaModel::Answers answers, StepReport* report) {
     }
     if (!Live(item.sequence)) continue;
     item.sequence->awaited = -1;
-    item.sequence->ending = false;
+    item.sequence->held = false;
     Generation& g = Of(item.sequence);
     Event event;
     if (logits != nullptr) {
@@ -58,9 +47,6 @@ void Engine::Loop::Emit(LlavaModel::Answers answers, StepReport* report) {
       deliveries_.push_back({&g, std::move(event), now});
     }
   }
-  flights_.pop_front();
-  if (!flights_.empty()) Deliver();  // the device works meanwhile
-  report->sample_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
 }
 
 void Engine::Loop::Await(const Flight& flight) {
@@ -68,7 +54,7 @@ void Engine::Loop::Await(const Flight& flight) {
   for (const StepPlan::Item& item : flight.plan.items) {
     if (!item.sample) continue;
     if (Live(item.sequence)) {
-      item.sequence->ending = Of(item.sequence).next_is_last();
+      item.sequence->held |= Of(item.sequence).next_is_last();
       item.sequence->awaited = place;
     }
     ++place;

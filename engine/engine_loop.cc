@@ -143,7 +143,7 @@ bool Engine::Loop::Step() {
     flights_.pop_back();
     const bool under_way = !flights_.empty();
     if (under_way) {
-      Emit(Wait(&report), &report);
+      Settle(&report);
       PublishLoad();
       observer_->OnStep(report, Load());
     }
@@ -169,20 +169,18 @@ bool Engine::Loop::Step() {
   report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
   report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
   report.forward_seconds = absl::ToDoubleSeconds(SteadyNow() - made);
-  if (flights_.size() > 1) Emit(Wait(&report), &report);
+  if (flights_.size() > 1) Settle(&report);
 
-  // While the device works, unless a commit may wait for what the step measures.
-  const bool measures = !batch.peak_rows.empty() || !batch.column_jobs.empty();
-  if (!measures) Complete(plan, &report);
-  if (run_ahead_ && !measures && batch.logit_rows.empty()) {
+  Complete(&flight, &report);  // while the device works
+  // What goes on choosing needs every step's sums before the next.
+  const auto chooses = [&](const ColumnJob& job) {
+    return plan.items[job.sequence].sequence->committed;
+  };
+  if (run_ahead_ && batch.logit_rows.empty() &&
+      std::none_of(batch.column_jobs.begin(), batch.column_jobs.end(), chooses)) {
     Await(flight);
   } else {
-    const LlavaModel::Answers answers = Wait(&report);
-    if (measures) {
-      CollectStatistics(plan, batch);
-      Complete(plan, &report);
-    }
-    Emit(answers, &report);
+    Settle(&report);
   }
   const int64_t held_slopes = model_->ops().held_slopes();
   report.held_slopes = held_slopes - std::exchange(held_slopes_, held_slopes);
@@ -198,19 +196,29 @@ void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
   move_time_ += SteadyNow() - start;
 }
 
-void Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
-  std::vector<Sequence*> preempted;
-  const absl::Time start = SteadyNow();
-  CompressReport report;
-  for (const StepPlan::Item& item : plan.items) {
-    if (Live(item.sequence)) scheduler_.Complete(item);
+void Engine::Loop::Complete(Flight* flight, StepReport* report) {
+  std::vector<bool> columns(flight->plan.items.size());
+  for (const ColumnJob& job : flight->batch.column_jobs) columns[job.sequence] = true;
+  std::vector<Sequence*> known;
+  for (size_t i = 0; i < flight->plan.items.size(); ++i) {
+    const StepPlan::Item& item = flight->plan.items[i];
+    Sequence* s = item.sequence;
+    if (!s->running) continue;  // gone, or preempted, since the flight began
+    scheduler_.Complete(item);
+    s->held = columns[i] || (s->commit_due() && s->needs.residual_peaks > 0);
+    (s->held ? flight->measured : known).push_back(s);
   }
+  Compress(known, report);
+}
+
+void Engine::Loop::Compress(const std::vector<Sequence*>& sequences, StepReport* step) {
+  const absl::Time start = SteadyNow();
+  std::vector<Sequence*> preempted;
+  CompressReport report;
   move_time_ = absl::ZeroDuration();
-  for (const StepPlan::Item& item : plan.items) {
-    Sequence& s = *item.sequence;
-    if (!Live(&s)) continue;
-    if (s.commit_due() && s.needs.low_pass) MeasureLowPass(s);
-    const Compressed done = scheduler_.Compress(&s, *this, &preempted);
+  for (Sequence* s : sequences) {
+    if (s->commit_due() && s->needs.low_pass) MeasureLowPass(*s);
+    const Compressed done = scheduler_.Compress(s, *this, &preempted);
     report.commits += done.committed ? 1 : 0;
     report.exited_tokens += done.exited_tokens;
   }
@@ -219,7 +227,31 @@ void Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   report.move_seconds = absl::ToDoubleSeconds(move_time_);
   if (report.commits > 0 || move_time_ > absl::ZeroDuration()) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
-  step->compress_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
+  step->compress_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
+}
+
+void Engine::Loop::Settle(StepReport* report) {
+  const Flight& flight = flights_.front();
+  const absl::Time start = SteadyNow();
+  const LlavaModel::Answers answers = model_->Finish();
+  report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
+  CollectStatistics(flight, answers);
+  std::vector<Sequence*> known;
+  for (Sequence* s : flight.measured) {
+    s->held = false;
+    if (Live(s)) known.push_back(s);
+  }
+  Compress(known, report);
+
+  const absl::Time compressed = SteadyNow();
+  for (const StepPlan::Item& item : flight.plan.items) {
+    (item.count == 1 ? report->decode_tokens : report->prefill_tokens) += item.count;
+  }
+  report->sequences += static_cast<int>(flight.plan.items.size());
+  Emit(flight, answers);
+  flights_.pop_front();
+  if (!flights_.empty()) Deliver();  // the device works meanwhile
+  report->sample_seconds += absl::ToDoubleSeconds(SteadyNow() - compressed);
 }
 
 void Engine::Loop::PublishLoad() {

@@ -53,6 +53,7 @@ class Engine::Loop : private TokenMover {
   struct Flight {
     StepPlan plan;
     Batch batch;
+    std::vector<Sequence*> measured;                 // held until its answers are here
     std::vector<std::unique_ptr<Generation>> ended;  // plans of flights still name them
   };
   struct Delivery {
@@ -63,12 +64,10 @@ class Engine::Loop : private TokenMover {
 
   // --- the loop's thread
   void Main();
-  bool TakeInbox();            // false: time to end
-  void Sweep(absl::Time now);  // ends cancelled, expired and stalled requests
-  bool Step();                 // false: nothing to run
-  // Of the oldest flight: waits for its answers; turns them into events, and it is gone.
-  LlavaModel::Answers Wait(StepReport* report);
-  void Emit(LlavaModel::Answers answers, StepReport* report);
+  bool TakeInbox();                  // false: time to end
+  void Sweep(absl::Time now);        // ends cancelled, expired and stalled requests
+  bool Step();                       // false: nothing to run
+  void Settle(StepReport* report);   // waits for the oldest flight's answers: it is gone
   void Await(const Flight& flight);  // lets the next step run its tokens before they are known
   void EncodeImages(const StepPlan& plan, StepReport* report);
   Batch MakeBatch(const StepPlan& plan);  // `plan` must outlive it
@@ -76,10 +75,13 @@ class Engine::Loop : private TokenMover {
   // What policies asked for of the step's prompt tokens, after the forward.
   void AskForStatistics(const StepPlan::Item& item, Batch* batch);  // of MakeBatch's last item
   void FillColumns(const StepPlan& plan, Batch* batch);
-  void CollectStatistics(const StepPlan& plan, const Batch& batch);
+  void CollectStatistics(const Flight& flight, const LlavaModel::Answers& answers);
   void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
-  // The step's tokens are stored: commits and window exits.
-  void Complete(const StepPlan& plan, StepReport* step);
+  // The flight's tokens are stored, or will be before what the device is given from now on. What
+  // policies make of that follows at once, but for sequences that are measured.
+  void Complete(Flight* flight, StepReport* report);
+  void Compress(const std::vector<Sequence*>& sequences, StepReport* report);
+  void Emit(const Flight& flight, LlavaModel::Answers answers);
   void Move(const std::vector<MoveBatch>& batches) override;
   // Tells the readers: a few microseconds each, so that it waits until the device works again.
   void Deliver();

@@ -47,32 +47,32 @@ void Engine::Loop::FillColumns(const StepPlan& plan, Batch* batch) {
   }
 }
 
-void Engine::Loop::CollectStatistics(const StepPlan& plan, const Batch& batch) {
-  const LlavaModel::Measured& measured = model_->measured();
+// A sequence that was preempted meanwhile is measured again when it runs again.
+void Engine::Loop::CollectStatistics(const Flight& flight, const LlavaModel::Answers& answers) {
+  const Batch& batch = flight.batch;
   const int layers = arena_.geometry().layers;
   for (const ColumnJob& job : batch.column_jobs) {
-    PromptStats& stats = plan.items[job.sequence].sequence->stats;
+    Sequence& s = *flight.plan.items[job.sequence].sequence;
+    if (!s.running) continue;
     for (int layer = 0; layer < layers; ++layer) {
-      const float* sums = &measured.columns[layer * batch.column_tokens + job.columns];
-      const absl::Span<float> to = stats.Columns(layer);
-      std::copy_n(sums, to.size(), to.begin());
+      const absl::Span<float> to = s.stats.Columns(layer);
+      std::copy_n(answers.columns + layer * batch.column_tokens + job.columns, to.size(),
+                  to.begin());
     }
   }
-  const auto rows = static_cast<int64_t>(batch.peak_rows.size());
-  int64_t row = 0;  // of peak_rows, which MakeBatch lists in this order
-  for (const StepPlan::Item& item : plan.items) {
-    Sequence& s = *item.sequence;
-    if (s.committed || s.needs.residual_peaks == 0) continue;
-    const int end = std::min(item.first + item.count, s.stats.tokens());
-    for (int token = item.first; token < end; ++token, ++row) {
-      for (int layer = 0; layer < layers; ++layer) {
-        const int64_t at = layer * rows + row;
-        s.stats.SetPeaks(layer, token, &measured.peaks[at * batch.peaks],
-                         batch.medians ? &measured.medians[at] : nullptr);
-      }
+  const auto rows = std::ssize(batch.peak_rows);
+  size_t at = 0;  // of the plan's items, as rows ascend
+  for (int64_t i = 0; i < rows; ++i) {
+    while (batch.query_begin[at + 1] <= batch.peak_rows[i]) ++at;
+    const StepPlan::Item& item = flight.plan.items[at];
+    if (!item.sequence->running) continue;
+    const int token = item.first + batch.peak_rows[i] - batch.query_begin[at];
+    for (int layer = 0; layer < layers; ++layer) {
+      const int64_t row = layer * rows + i;
+      item.sequence->stats.SetPeaks(layer, token, answers.peaks + row * batch.peaks,
+                                    batch.medians ? answers.medians + row : nullptr);
     }
   }
-  TESSERA_CHECK(row == rows);
 }
 
 void Engine::Loop::MeasureLowPass(Sequence& s) {

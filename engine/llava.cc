@@ -115,17 +115,19 @@ class Llava final : public LlavaModel {
       ops_->ScatterRows(rows, splice_rows_[i], s.rows, width, embeddings);
     }
     asked.logits = decoder_->Forward(device);
-    const int64_t peak_rows = config_.text.layers * device.peak_rows;
-    asked.peaks = peak_rows * device.peaks;
-    asked.medians = device.medians ? peak_rows : 0;
-    asked.columns = device.columns;
-    asked.column_floats = static_cast<int64_t>(batch.columns.size());
     asked.logit_floats = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
+    const int64_t peak_rows = config_.text.layers * device.peak_rows;
+    asked.peaks.Begin(*ops_, decoder_->peaks(), peak_rows * device.peaks);
+    asked.medians.Begin(*ops_, decoder_->medians(), device.medians ? peak_rows : 0);
+    asked.columns.Begin(*ops_, device.columns, static_cast<int64_t>(batch.columns.size()));
     if (const auto rows = static_cast<int64_t>(batch.drawn_rows.size()); rows > 0) {
-      asked.ReserveDrawn(*ops_, rows);
+      if (rows > asked.drawn_capacity) {
+        asked.drawn_capacity = 2 * rows;
+        asked.drawn_memory = ops_->Allocate(asked.drawn_capacity * 4);
+      }
       ops_->DrawTokens(asked.logits + asked.logit_floats, rows, config_.text.vocab, banned_.get(),
                        draw_rules_, asked.drawn());
-      ops_->BeginCopyToHost(asked.host_tokens.get(), asked.drawn(), rows * 4);
+      asked.tokens.Begin(*ops_, asked.drawn(), rows);
     }
     ops_->SetMark(kAnswerMarks + static_cast<int>(forwards_ % 2));
     ++forwards_;
@@ -135,14 +137,13 @@ class Llava final : public LlavaModel {
     const Asked& asked = asked_[finished_ % 2];
     ops_->AwaitMark(kAnswerMarks + static_cast<int>(finished_ % 2));
     ++finished_;
-    Fetch(decoder_->peaks(), asked.peaks, &measured_.peaks);
-    Fetch(decoder_->medians(), asked.medians, &measured_.medians);
-    Fetch(asked.columns, asked.column_floats, &measured_.columns);
-    Fetch(asked.logits, asked.logit_floats, &host_logits_);
-    return {host_logits_.data(), reinterpret_cast<const int32_t*>(asked.host_tokens.get())};
+    host_logits_.resize(asked.logit_floats);
+    if (asked.logit_floats > 0) {
+      ops_->CopyToHost(host_logits_.data(), asked.logits, asked.logit_floats * 4);
+    }
+    return {host_logits_.data(), asked.tokens.get(), asked.peaks.get(), asked.medians.get(),
+            asked.columns.get()};
   }
-
-  const Measured& measured() const override { return measured_; }
 
   void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
                         const LowPassSegment& segment, float* out) override {
@@ -176,30 +177,34 @@ class Llava final : public LlavaModel {
   int max_rows() const override { return max_rows_; }
 
  private:
-  // What one Forward was asked for, until its Finish. What is fetched then lies on the device where
-  // the next Forward leaves its own.
+  // An array on its way to the host: there once a mark set after Begin was awaited.
+  template <class T>
+  class Fetched {
+   public:
+    void Begin(Ops& ops, const T* device, int64_t n) {
+      if (n > capacity_) {
+        capacity_ = 2 * n;
+        memory_ = ops.AllocateStaging(capacity_ * static_cast<int64_t>(sizeof(T)));
+      }
+      if (n > 0) ops.BeginCopyToHost(memory_.get(), device, n * static_cast<int64_t>(sizeof(T)));
+    }
+    const T* get() const { return reinterpret_cast<const T*>(memory_.get()); }
+
+   private:
+    Buffer memory_;
+    int64_t capacity_ = 0;
+  };
+  // What one Forward was asked for, until its Finish. Logits stay where the next Forward's will be;
+  // the drawn tokens are its ids.
   struct Asked {
     const float* logits = nullptr;
-    const float* columns = nullptr;
-    int64_t logit_floats = 0, peaks = 0, medians = 0, column_floats = 0;
-    Buffer device_tokens, host_tokens;  // int32 [capacity]; the host's are on their way already
-    int64_t capacity = 0;
+    int64_t logit_floats = 0, drawn_capacity = 0;
+    Buffer drawn_memory;  // int32 [drawn_capacity], on the device
+    Fetched<float> peaks, medians, columns;
+    Fetched<int32_t> tokens;
 
-    int32_t* drawn() const { return reinterpret_cast<int32_t*>(device_tokens.get()); }
-    void ReserveDrawn(Ops& ops, int64_t rows) {
-      if (rows <= capacity) return;
-      capacity = 2 * rows;
-      device_tokens = ops.Allocate(capacity * 4);
-      host_tokens = ops.AllocateStaging(capacity * 4);
-    }
+    int32_t* drawn() const { return reinterpret_cast<int32_t*>(drawn_memory.get()); }
   };
-
-  template <class T>
-  void Fetch(const T* device, int64_t n, std::vector<T>* host) {
-    host->resize(n);
-    if (n == 0) return;
-    ops_->CopyToHost(host->data(), device, n * static_cast<int64_t>(sizeof(T)));
-  }
 
   // Layers are staged when the decoder comes to them, twice as many at a time as before: the device
   // then works on the ones before.
@@ -272,7 +277,6 @@ class Llava final : public LlavaModel {
   std::unique_ptr<LlamaDecoder> decoder_;
   Buffer pixels_, vision_out_, residuals_;
   int64_t residual_bytes_ = 0;
-  Measured measured_;
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
   Buffer banned_;                            // [vocab]

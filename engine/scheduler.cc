@@ -134,7 +134,7 @@ StepPlan Scheduler::Plan() {
       const int room = limits_.max_batch_tokens - plan.rows;
       if (room <= 0) break;
       if ((s->to_compute() == 1) != decode_pass) continue;
-      if (!s->running || s->ending) continue;  // preempted a moment ago, or nothing to run
+      if (!s->running || s->held) continue;  // not running: preempted a moment ago
       const int count = std::min(s->NextChunk(), room);
       if (MakeRoom(s, count, &plan)) {
         Schedule(s, count, &plan);
@@ -147,7 +147,7 @@ StepPlan Scheduler::Plan() {
   const bool contended = !plan.preempted.empty();
   while (!contended && !waiting_.empty() && plan.rows < limits_.max_batch_tokens) {
     Sequence* s = waiting_.front();
-    if (s->ending) break;  // preempted, and gone when its last token is known
+    if (s->held) break;  // preempted, and soon known to be at its end or not
     if (running() >= limits_.max_sequences || !TryAdmit(s)) {
       if (running_.empty() || running_.back()->priority >= s->priority) break;
       Preempt(running_.back(), &plan);

@@ -61,9 +61,11 @@ struct Sequence {
   int commit_tokens;  // 1 to prompt_tokens (the default): the policy answers once these are
                       // computed
   // A step that still runs draws the token after `tokens`: its place among those that the step
-  // draws, else -1. The next step may already run it; `ending`: no step will, it is the last one.
+  // draws, else -1. The next step may already run it.
   int awaited = -1;
-  bool ending = false;
+  // No step may run the sequence before that step's answers are here: its next token is the last
+  // one, or its policy decides by what the step measures.
+  bool held = false;
   int computed = 0;
   bool committed = false;  // the policy has answered: the pages of those tokens are compressed
   bool running = false;    // kept by the scheduler

@@ -26,6 +26,8 @@ class Watched final : public testing::WrappedModel {
     most_under_way = std::max<int>(most_under_way, ++under_way_);
     awaited_rows +=
         std::count_if(batch.ids.begin(), batch.ids.end(), [](int id) { return id < 0; });
+    behind_measures += under_way_ == 2 && measures_ ? 1 : 0;
+    measures_ = !batch.peak_rows.empty() || !batch.column_jobs.empty();
     WrappedModel::Forward(batch, arena);
   }
   Answers Finish() override {
@@ -35,10 +37,12 @@ class Watched final : public testing::WrappedModel {
   }
 
   std::atomic<int> most_under_way{0}, awaited_rows{0};
-  std::function<void()> on_finish;  // called by the engine's thread
+  std::atomic<int> behind_measures{0};  // steps that did not wait for what the one before measured
+  std::function<void()> on_finish;      // called by the engine's thread
 
  private:
   int under_way_ = 0;
+  bool measures_ = false;
 };
 
 struct Running {
@@ -105,10 +109,10 @@ std::vector<Request> EveryKind(const std::vector<int32_t>& likely, const std::st
   drawn.sampling.seed = 7;
   add(50, 20).top_logprobs = 2;
   add(50, 20).sampling.repetition_penalty = 1.3f;
-  Request& compressed = add(90, 60);
-  compressed.policy = *ParsePolicy("rtn(bits=4, window=16)");
-  Request& measured = add(90, 60);
-  measured.policy = *ParsePolicy("h2o(keep=0.5)");
+  for (const char* policy : {"rtn(bits=4, window=16)", "akvq(window=16)", "snapkv(keep=0.5)",
+                             "flashcache(keep=0.5)", "h2o(keep=0.5)"}) {
+    for (const int max_tokens : {60, 1}) add(90, max_tokens).policy = *ParsePolicy(policy);
+  }
   return all;
 }
 
@@ -163,6 +167,32 @@ TEST(RunAheadTest, NothingRunsBehindAForeseenEnd) {
   ExpectAllFree(*r.engine);
 }
 
+// What a prompt's policy decides by may come while others run on: only that prompt waits.
+TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
+  for (const bool ahead : {false, true}) {
+    Running r = Start(Options(ahead));
+    Reader others;
+    ASSERT_TRUE(r.engine->Submit(Endless("others", 20, 400), others.outbox(), nullptr).ok());
+    std::vector<Reader> readers(8);
+    for (size_t i = 0; i < readers.size(); ++i) {
+      Request q = Endless(std::to_string(i), 60 + static_cast<int>(i), 20);
+      q.policy = *ParsePolicy(i % 2 == 0 ? "akvq(window=16)" : "snapkv(keep=0.5)");
+      ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].outbox(), nullptr).ok());
+      const Answer a = readers[i].ReadAll();
+      EXPECT_TRUE(a.last.status.ok()) << a.last.status;
+      EXPECT_TRUE(a.last.usage.kv_mean_bits < 16 || a.last.usage.evicted_text > 0)
+          << "never committed";
+    }
+    EXPECT_EQ(others.ReadAll().ids.size(), 400u);
+    if (ahead) {
+      EXPECT_GE(r.model->behind_measures, 8);
+    } else {
+      EXPECT_EQ(r.model->behind_measures, 0);
+    }
+    ExpectAllFree(*r.engine);
+  }
+}
+
 // Requests that are cancelled while their next row is under way, and others that take their place.
 TEST(RunAheadTest, CancelledBetweenPlanAndAnswer) {
   std::atomic<int> finishes{0};
@@ -199,13 +229,14 @@ TEST(RunAheadTest, PreemptedWhileTheirTokenIsAwaited) {
   std::vector<std::vector<int32_t>> expected;
   for (const bool ahead : {false, true}) {
     EngineOptions o = Options(ahead);
-    o.kv_cache_bytes = (ahead ? 4 : 64) << 20;  // 4 MiB: 64 blocks of 16 tokens
+    o.kv_cache_bytes = (ahead ? 6 : 64) << 20;  // 6 MiB: 96 blocks of 16 tokens
     o.prefix_cache = false;
     Running r = Start(o);
     std::vector<Reader> readers(24);
     for (size_t i = 0; i < readers.size(); ++i) {
       Request q = Endless(std::to_string(i), 30 + 5 * static_cast<int>(i), 70);
       if (i % 3 == 1) q.policy = *ParsePolicy("rtn(bits=2, window=16)");
+      if (i % 3 == 2) q.policy = *ParsePolicy("akvq(window=16)");
       const absl::Status status = r.engine->Submit(std::move(q), readers[i].outbox(), nullptr);
       ASSERT_TRUE(status.ok()) << status;
     }

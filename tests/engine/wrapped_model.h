@@ -20,7 +20,6 @@ class WrappedModel : public LlavaModel {
   void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
   void Forward(const Batch& batch, uint8_t* arena) override { model_->Forward(batch, arena); }
   Answers Finish() override { return model_->Finish(); }
-  const Measured& measured() const override { return model_->measured(); }
   void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
                         const LowPassSegment& segment, float* out) override {
     model_->LowPassResiduals(arena, pages, segment, out);
