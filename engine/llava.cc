@@ -1,6 +1,7 @@
 #include "engine/llava.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "engine/llama.h"
@@ -60,17 +61,18 @@ class Llava final : public LlavaModel {
     const int64_t rows = config_.tokens_per_image(), width = config_.text.hidden;
     for (size_t first = 0; first < images.size(); first += kImagesPerPass) {
       const int64_t n = std::min<int64_t>(kImagesPerPass, images.size() - first);
-      if (!pixels_) {
-        pixels_ = ops_->Allocate(kImagesPerPass * image_bytes);
+      if (!vision_out_) {
         vision_out_ = ops_->Allocate(kImagesPerPass * rows * config_.vision.hidden * 4);
       }
+      // Staged, or their way to the device would wait for the step that it works on.
+      const Staging::Place pixels = staging_.Reserve(n * image_bytes);
       for (int64_t i = 0; i < n; ++i) {
         TESSERA_CHECK(images[first + i]->side == side);
-        ops_->CopyToDevice(pixels_.get() + i * image_bytes, images[first + i]->rgb.data(),
-                           image_bytes);
+        std::memcpy(pixels.host + i * image_bytes, images[first + i]->rgb.data(), image_bytes);
       }
+      staging_.Upload();
       auto* features = reinterpret_cast<float*>(vision_out_.get());
-      tower_->Forward(pixels_.get(), n, config_.processor.mean, config_.processor.std, features);
+      tower_->Forward(pixels.device, n, config_.processor.mean, config_.processor.std, features);
       for (int64_t i = 0; i < n; ++i) {
         auto image = std::make_shared<ImageFeatures>();
         image->rows = rows;
@@ -275,7 +277,7 @@ class Llava final : public LlavaModel {
   std::unique_ptr<ClipTower> tower_;
   Projector projector_;
   std::unique_ptr<LlamaDecoder> decoder_;
-  Buffer pixels_, vision_out_, residuals_;
+  Buffer vision_out_, residuals_;
   int64_t residual_bytes_ = 0;
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
