@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "engine/llama.h"
 #include "engine/staging.h"
@@ -11,8 +12,9 @@
 namespace tessera {
 namespace {
 
-// Marks of the Ops: two of the staged arrays, two of the steps' answers.
-constexpr int kStagingMarks = 0, kAnswerMarks = 2;
+// Marks of the Ops, two each, as steps take turns: the staged arrays, the steps' answers, and where
+// the image tower's work begins and ends.
+constexpr int kStagingMarks = 0, kAnswerMarks = 2, kVisionMarks = 4, kVisionEndMarks = 6;
 
 // Images that run through the tower together: bounds its activations.
 constexpr int64_t kImagesPerPass = 8;
@@ -57,6 +59,8 @@ class Llava final : public LlavaModel {
   std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) override {
     std::vector<std::shared_ptr<const ImageFeatures>> out;
+    ops_->SetMark(kVisionMarks + Turn(forwards_));
+    encoded_ = true;
     const int64_t side = config_.vision.image_size, image_bytes = side * side * 3;
     const int64_t rows = config_.tokens_per_image(), width = config_.text.hidden;
     for (size_t first = 0; first < images.size(); first += kImagesPerPass) {
@@ -83,6 +87,7 @@ class Llava final : public LlavaModel {
         out.push_back(std::move(image));
       }
     }
+    ops_->SetMark(kVisionEndMarks + Turn(forwards_));
     return out;
   }
 
@@ -96,8 +101,9 @@ class Llava final : public LlavaModel {
 
   void Forward(const Batch& batch, uint8_t* arena) override {
     TESSERA_CHECK(forwards_ - finished_ < std::ssize(asked_));
-    Asked& asked = asked_[forwards_ % 2];
-    const Asked& before = asked_[(forwards_ + 1) % 2];
+    Asked& asked = asked_[Turn(forwards_)];
+    const Asked& before = asked_[Turn(forwards_ + 1)];
+    asked.encoded = std::exchange(encoded_, false);
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
     if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
@@ -131,20 +137,22 @@ class Llava final : public LlavaModel {
                        draw_rules_, asked.drawn());
       asked.tokens.Begin(*ops_, asked.drawn(), rows);
     }
-    ops_->SetMark(kAnswerMarks + static_cast<int>(forwards_ % 2));
+    ops_->SetMark(kAnswerMarks + Turn(forwards_));
     ++forwards_;
   }
 
   Answers Finish() override {
-    const Asked& asked = asked_[finished_ % 2];
-    ops_->AwaitMark(kAnswerMarks + static_cast<int>(finished_ % 2));
-    ++finished_;
+    const int turn = Turn(finished_++);
+    const Asked& asked = asked_[turn];
+    ops_->AwaitMark(kAnswerMarks + turn);
     host_logits_.resize(asked.logit_floats);
     if (asked.logit_floats > 0) {
       ops_->CopyToHost(host_logits_.data(), asked.logits, asked.logit_floats * 4);
     }
-    return {host_logits_.data(), asked.tokens.get(), asked.peaks.get(), asked.medians.get(),
-            asked.columns.get()};
+    const double vision =
+        asked.encoded ? ops_->SecondsBetween(kVisionMarks + turn, kVisionEndMarks + turn) : 0;
+    return {host_logits_.data(), asked.tokens.get(),  asked.peaks.get(),
+            asked.medians.get(), asked.columns.get(), vision};
   }
 
   void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
@@ -179,6 +187,8 @@ class Llava final : public LlavaModel {
   int max_rows() const override { return max_rows_; }
 
  private:
+  static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
+
   // An array on its way to the host: there once a mark set after Begin was awaited.
   template <class T>
   class Fetched {
@@ -201,7 +211,8 @@ class Llava final : public LlavaModel {
   struct Asked {
     const float* logits = nullptr;
     int64_t logit_floats = 0, drawn_capacity = 0;
-    Buffer drawn_memory;  // int32 [drawn_capacity], on the device
+    bool encoded = false;  // images, before it
+    Buffer drawn_memory;   // int32 [drawn_capacity], on the device
     Fetched<float> peaks, medians, columns;
     Fetched<int32_t> tokens;
 
@@ -286,6 +297,7 @@ class Llava final : public LlavaModel {
   const DrawRule* draw_rules_ = nullptr;     // [drawn rows] staged, or null
   Asked asked_[2];                           // Forwards take turns
   int64_t forwards_ = 0, finished_ = 0;
+  bool encoded_ = false;  // images, since the last Forward
   std::vector<float> host_logits_;
 };
 

@@ -29,7 +29,8 @@ class LlavaModel {
                                                           std::unique_ptr<Ops> ops, int max_rows);
   virtual ~LlavaModel() = default;
 
-  // Features of `images`, one [tokens_per_image, hidden] each, in device memory.
+  // Features of `images`, one [tokens_per_image, hidden] each, in device memory: there for whatever
+  // is called later. At most one call before each Forward.
   virtual std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) = 0;
 
@@ -44,9 +45,10 @@ class LlavaModel {
     const float* logits;    // [batch.logit_rows.size(), vocab]
     const int32_t* tokens;  // [batch.drawn_rows.size()]
     // What policies asked for.
-    const float* peaks;    // [layers, peak_rows, batch.peaks]
-    const float* medians;  // [layers, peak_rows], where wanted
-    const float* columns;  // as batch.columns, to which it was added
+    const float* peaks;     // [layers, peak_rows, batch.peaks]
+    const float* medians;   // [layers, peak_rows], where wanted
+    const float* columns;   // as batch.columns, to which it was added
+    double vision_seconds;  // what EncodeImages before the Forward took the device, or 0
   };
   virtual Answers Finish() = 0;
 
