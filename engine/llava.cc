@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/kv_residuals.h"
 #include "engine/llama.h"
 #include "engine/staging.h"
 #include "vision/projector.h"
@@ -34,7 +35,10 @@ class CountingSource final : public TensorSource {
 class Llava final : public LlavaModel {
  public:
   Llava(const ModelConfig& config, std::unique_ptr<Ops> ops)
-      : config_(config), ops_(std::move(ops)), staging_(ops_.get()) {}
+      : config_(config),
+        ops_(std::move(ops)),
+        staging_(ops_.get()),
+        residuals_(ops_.get(), &staging_) {}
 
   absl::Status LoadWeights(TensorSource& files, int max_rows) {
     CountingSource source(&files);
@@ -133,21 +137,9 @@ class Llava final : public LlavaModel {
 
   const Measured& measured() const override { return measured_; }
 
-  void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                        const LowPassSegment& segment, float* out) override {
-    const KvGeometry geometry = config_.text.kv_geometry();
-    const int64_t bytes = int64_t{geometry.layers} * segment.tokens * 4 * 4;
-    if (bytes > residual_bytes_) {
-      residual_bytes_ = bytes;
-      residuals_ = ops_->Allocate(bytes);
-    }
-    const PageId* list = staging_.Add(pages);
-    staging_.Upload();
-    auto* device = reinterpret_cast<float*>(residuals_.get());
-    ops_->LowPassResiduals(arena, geometry, list,
-                           static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
-                           segment.tokens, segment.kept, device);
-    ops_->CopyToHost(out, device, bytes);
+  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                           const std::vector<LowPassSegment>& segments) override {
+    return residuals_.Measure(arena, config_.text.kv_geometry(), pages, segments);
   }
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
@@ -237,13 +229,13 @@ class Llava final : public LlavaModel {
   ModelConfig config_;
   std::unique_ptr<Ops> ops_;  // outlives every Buffer below
   Staging staging_;
+  KvResiduals residuals_;
   int max_rows_ = 0;
   int64_t parameters_ = 0;
   std::unique_ptr<ClipTower> tower_;
   Projector projector_;
   std::unique_ptr<LlamaDecoder> decoder_;
-  Buffer pixels_, vision_out_, residuals_;
-  int64_t residual_bytes_ = 0;
+  Buffer pixels_, vision_out_;
   Measured measured_;
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged

@@ -72,9 +72,9 @@ class Follower final : public LlavaModel {
     model_->MoveTokens(arena, batches);
   }
   const Measured& measured() const override { return model_->measured(); }
-  void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                        const LowPassSegment& segment, float* out) override {
-    model_->LowPassResiduals(arena, pages, segment, out);
+  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                           const std::vector<LowPassSegment>& segments) override {
+    return model_->LowPassResiduals(arena, pages, segments);
   }
   Ops& ops() override { return model_->ops(); }
   const ModelConfig& config() const override { return model_->config(); }
