@@ -29,7 +29,9 @@ struct Batch {
     std::vector<int32_t> run_begin;  // [sequences + 1]
   };
 
-  std::vector<int32_t> ids;          // [rows]; image rows hold the image token
+  // [rows]; image rows hold the image token. Below 0: token -1 - id of those that the step before
+  // draws, which the host need not know yet.
+  std::vector<int32_t> ids;
   std::vector<int32_t> positions;    // [rows]
   std::vector<int32_t> query_begin;  // [sequences + 1] into rows
   // 1: q, k and v are Walsh-Hadamard transformed (the sequence's policy asks for it).

@@ -4,12 +4,15 @@
 // Requests come in by a queue (Submit) and leave by their Outbox. Each step the loop takes new
 // requests, drops cancelled, expired and stalled ones, plans with the Scheduler, encodes images
 // that the plan needs, runs the model once over prefill chunks and decodes together, samples,
-// emits. Ownership: the engine owns model, cache and scheduler; the Outbox is shared with the
-// reader. Threads: Submit, Abort, Drain, Load, HeartbeatAge, FlushCaches are safe from any thread.
-// Errors: a prompt that can never fit is refused by Submit, everything later arrives as an Event.
+// emits. Where the device works by itself, two steps are under way: while one runs, the next is
+// planned and queued behind it. Ownership: the engine owns model, cache and scheduler; the Outbox
+// is shared with the reader. Threads: Submit, Abort, Drain, Load, HeartbeatAge, FlushCaches are
+// safe from any thread. Errors: a prompt that can never fit is refused by Submit, everything later
+// arrives as an Event.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -31,6 +34,9 @@ struct EngineOptions {
   int context_tokens = 0;      // 0: the model's
   bool prefix_cache = true;
   absl::Duration stall_timeout = absl::Seconds(30);
+  // Whether a step may be planned and handed to the device while the one before it still runs; its
+  // tokens then need not come to the host first. Unset: where the backend is asynchronous.
+  std::optional<bool> run_ahead;
   bool check_integrity = false;  // after every step; debug builds and tests
 };
 

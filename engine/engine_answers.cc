@@ -6,18 +6,43 @@
 
 namespace tessera {
 
-void Engine::Loop::Emit(const StepPlan& plan, LlavaModel::Answers answers) {
+LlavaModel::Answers Engine::Loop::Wait(StepReport* report) {
+  const absl::Time start = SteadyNow();
+  const LlavaModel::Answers answers = model_->Finish();
+  report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
+  return answers;
+}
+
+void Engine::Loop::Emit(LlavaModel::Answers answers, StepReport* report) {
+  const absl::Time start = SteadyNow();
   const int64_t vocab = model_->config().text.vocab;
-  for (const StepPlan::Item& item : plan.items) {
+  const Flight& flight = flights_.front();
+  const std::vector<int32_t>& logit_rows = flight.batch.logit_rows;
+  auto logit_row = logit_rows.begin();
+  for (size_t i = 0; i < flight.plan.items.size(); ++i) {
+    const StepPlan::Item& item = flight.plan.items[i];
+    (item.count == 1 ? report->decode_tokens : report->prefill_tokens) += item.count;
+    ++report->sequences;
     if (!item.sample) continue;
+    const float* logits = nullptr;
+    int32_t token = 0;
+    if (logit_row != logit_rows.end() && *logit_row == flight.batch.query_begin[i + 1] - 1) {
+      ++logit_row;
+      logits = answers.logits;
+      answers.logits += vocab;
+    } else {
+      token = *answers.tokens++;
+    }
+    if (!Live(item.sequence)) continue;
+    item.sequence->awaited = -1;
+    item.sequence->ending = false;
     Generation& g = Of(item.sequence);
     Event event;
-    if (g.wants_logits()) {
-      row_logits_.assign(answers.logits, answers.logits + vocab);
-      answers.logits += vocab;
+    if (logits != nullptr) {
+      row_logits_.assign(logits, logits + vocab);
       event = g.Advance(absl::MakeSpan(row_logits_));
     } else {
-      event = g.Append(*answers.tokens++);
+      event = g.Append(token);
     }
     const absl::Time now = SteadyNow();
     if (g.output_tokens() == 1) {
@@ -32,6 +57,21 @@ void Engine::Loop::Emit(const StepPlan& plan, LlavaModel::Answers answers) {
     } else {
       deliveries_.push_back({&g, std::move(event), now});
     }
+  }
+  flights_.pop_front();
+  if (!flights_.empty()) Deliver();  // the device works meanwhile
+  report->sample_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
+}
+
+void Engine::Loop::Await(const Flight& flight) {
+  int place = 0;
+  for (const StepPlan::Item& item : flight.plan.items) {
+    if (!item.sample) continue;
+    if (Live(item.sequence)) {
+      item.sequence->ending = Of(item.sequence).next_is_last();
+      item.sequence->awaited = place;
+    }
+    ++place;
   }
 }
 
@@ -69,7 +109,9 @@ void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
   }
   generation.outbox().Put(std::move(event), now);
   by_sequence_.erase(&generation.sequence());
-  live_.erase(arrival);
+  const auto it = live_.find(arrival);
+  if (!flights_.empty()) flights_.back().ended.push_back(std::move(it->second));
+  live_.erase(it);
 }
 
 }  // namespace tessera

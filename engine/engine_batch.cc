@@ -64,7 +64,7 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     const Sequence& s = *item.sequence;
     const int row = batch.rows(), last = item.first + item.count;
     for (int i = item.first; i < last; ++i) {
-      batch.ids.push_back(s.tokens[i]);
+      batch.ids.push_back(i < std::ssize(s.tokens) ? s.tokens[i] : -1 - s.awaited);
       batch.positions.push_back(i);
     }
     batch.query_begin.push_back(batch.rows());

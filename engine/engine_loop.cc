@@ -40,6 +40,7 @@ Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Toke
       options_(options),
       observer_(observer != nullptr ? observer : &silent_),
       rules_(MakeRules(model_->config(), tokenizer_.get(), options)),
+      run_ahead_(options.run_ahead.value_or(model_->ops().asynchronous())),
       arena_(options.kv_cache_bytes, model_->config().text.kv_geometry()),
       prefix_(&arena_),
       features_(options.image_cache_bytes),
@@ -70,6 +71,7 @@ void Engine::Loop::Main() {
     last.status = absl::UnavailableError("the server is stopping");
     Finish(*live_.begin()->second, std::move(last), now);
   }
+  flights_.clear();
   PublishLoad();
 }
 
@@ -133,14 +135,22 @@ void Engine::Loop::Sweep(absl::Time now) {
 
 bool Engine::Loop::Step() {
   const absl::Time start = SteadyNow();
-  const StepPlan plan = scheduler_.Plan();
+  StepReport report;
+  Flight& flight = flights_.emplace_back(Flight{scheduler_.Plan(), {}, {}});
+  const StepPlan& plan = flight.plan;
   for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
   if (plan.items.empty()) {
+    flights_.pop_back();
+    const bool under_way = !flights_.empty();
+    if (under_way) {
+      Emit(Wait(&report), &report);
+      PublishLoad();
+      observer_->OnStep(report, Load());
+    }
     Deliver();
-    return false;
+    return under_way;
   }
 
-  StepReport report;
   const absl::Time planned = SteadyNow();
   for (const Sequence* s : plan.admitted) {
     Generation& g = Of(s);
@@ -150,31 +160,32 @@ bool Engine::Loop::Step() {
   }
   EncodeImages(plan, &report);
   const absl::Time encoded = SteadyNow();
-  const Batch batch = MakeBatch(plan);
+  flight.batch = MakeBatch(plan);
+  const Batch& batch = flight.batch;
   const absl::Time made = SteadyNow();
-  report.held_slopes = -model_->ops().held_slopes();
   model_->Forward(batch, arena_memory_.get());
   Deliver();
-  // While the device works, unless a commit may wait for what the step measures.
-  const bool measures = !batch.peak_rows.empty() || !batch.column_jobs.empty();
-  absl::Duration compressing;
-  if (!measures) compressing = Complete(plan, &report);
-  const LlavaModel::Answers answers = model_->Finish();
-  report.held_slopes += model_->ops().held_slopes();
-  if (measures) {
-    CollectStatistics(plan, batch);
-    compressing = Complete(plan, &report);
-  }
-  const absl::Time compressed = SteadyNow();
-  Emit(plan, answers);
-
-  report.sequences = static_cast<int>(plan.items.size());
   report.plan_seconds = absl::ToDoubleSeconds(planned - start);
   report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
   report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
-  report.compress_seconds = absl::ToDoubleSeconds(compressing);
-  report.forward_seconds = absl::ToDoubleSeconds(compressed - made - compressing);
-  report.sample_seconds = absl::ToDoubleSeconds(SteadyNow() - compressed);
+  report.forward_seconds = absl::ToDoubleSeconds(SteadyNow() - made);
+  if (flights_.size() > 1) Emit(Wait(&report), &report);
+
+  // While the device works, unless a commit may wait for what the step measures.
+  const bool measures = !batch.peak_rows.empty() || !batch.column_jobs.empty();
+  if (!measures) Complete(plan, &report);
+  if (run_ahead_ && !measures && batch.logit_rows.empty()) {
+    Await(flight);
+  } else {
+    const LlavaModel::Answers answers = Wait(&report);
+    if (measures) {
+      CollectStatistics(plan, batch);
+      Complete(plan, &report);
+    }
+    Emit(answers, &report);
+  }
+  const int64_t held_slopes = model_->ops().held_slopes();
+  report.held_slopes = held_slopes - std::exchange(held_slopes_, held_slopes);
   PublishLoad();
   observer_->OnStep(report, Load());
   if (options_.check_integrity) CheckIntegrity();
@@ -187,17 +198,17 @@ void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
   move_time_ += SteadyNow() - start;
 }
 
-absl::Duration Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
+void Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   std::vector<Sequence*> preempted;
   const absl::Time start = SteadyNow();
   CompressReport report;
   for (const StepPlan::Item& item : plan.items) {
-    (item.count == 1 ? step->decode_tokens : step->prefill_tokens) += item.count;
-    scheduler_.Complete(item);
+    if (Live(item.sequence)) scheduler_.Complete(item);
   }
   move_time_ = absl::ZeroDuration();
   for (const StepPlan::Item& item : plan.items) {
     Sequence& s = *item.sequence;
+    if (!Live(&s)) continue;
     if (s.commit_due() && s.needs.low_pass) MeasureLowPass(s);
     const Compressed done = scheduler_.Compress(&s, *this, &preempted);
     report.commits += done.committed ? 1 : 0;
@@ -208,7 +219,7 @@ absl::Duration Engine::Loop::Complete(const StepPlan& plan, StepReport* step) {
   report.move_seconds = absl::ToDoubleSeconds(move_time_);
   if (report.commits > 0 || move_time_ > absl::ZeroDuration()) observer_->OnCompressed(report);
   for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
-  return SteadyNow() - start;
+  step->compress_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
 }
 
 void Engine::Loop::PublishLoad() {

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -48,6 +49,12 @@ class Engine::Loop : private TokenMover {
     std::shared_ptr<Outbox> outbox;
     absl::Time submitted;
   };
+  // A step that the model was asked for and whose answers are not here yet.
+  struct Flight {
+    StepPlan plan;
+    Batch batch;
+    std::vector<std::unique_ptr<Generation>> ended;  // plans of flights still name them
+  };
   struct Delivery {
     Generation* to;
     Event event;
@@ -59,6 +66,10 @@ class Engine::Loop : private TokenMover {
   bool TakeInbox();            // false: time to end
   void Sweep(absl::Time now);  // ends cancelled, expired and stalled requests
   bool Step();                 // false: nothing to run
+  // Of the oldest flight: waits for its answers; turns them into events, and it is gone.
+  LlavaModel::Answers Wait(StepReport* report);
+  void Emit(LlavaModel::Answers answers, StepReport* report);
+  void Await(const Flight& flight);  // lets the next step run its tokens before they are known
   void EncodeImages(const StepPlan& plan, StepReport* report);
   Batch MakeBatch(const StepPlan& plan);  // `plan` must outlive it
   static void FillLayer(const StepPlan& plan, int layer, Batch::Layer* out);
@@ -67,14 +78,14 @@ class Engine::Loop : private TokenMover {
   void FillColumns(const StepPlan& plan, Batch* batch);
   void CollectStatistics(const StepPlan& plan, const Batch& batch);
   void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
-  // The step's tokens are stored: commits and window exits. Returns what it took.
-  absl::Duration Complete(const StepPlan& plan, StepReport* step);
+  // The step's tokens are stored: commits and window exits.
+  void Complete(const StepPlan& plan, StepReport* step);
   void Move(const std::vector<MoveBatch>& batches) override;
-  void Emit(const StepPlan& plan, LlavaModel::Answers answers);
   // Tells the readers: a few microseconds each, so that it waits until the device works again.
   void Deliver();
   void Finish(Generation& generation, Event event, absl::Time now);
   Generation& Of(const Sequence* sequence) { return *by_sequence_.at(sequence); }
+  bool Live(const Sequence* sequence) const { return by_sequence_.contains(sequence); }
   Digest FeatureKey(const Request& request, const PreparedImage& image) const;
   void PublishLoad();
   void CheckIntegrity();
@@ -86,6 +97,7 @@ class Engine::Loop : private TokenMover {
   Observer* observer_;
   Observer silent_;
   GenerationRules rules_;
+  bool run_ahead_;
 
   // Loop's thread only.
   Buffer arena_memory_;
@@ -96,9 +108,11 @@ class Engine::Loop : private TokenMover {
   std::map<int64_t, std::unique_ptr<Generation>> live_;  // by arrival
   std::unordered_map<const Sequence*, Generation*> by_sequence_;
   int64_t arrivals_ = 0;
+  std::deque<Flight> flights_;  // oldest first; one between steps, if any, and two within
   std::vector<float> row_logits_;
   std::vector<Delivery> deliveries_;  // of the last step; those that end are told at once
   absl::Duration move_time_;          // of this step's moves
+  int64_t held_slopes_ = 0;           // as last reported
 
   // Any thread.
   mutable Mutex mutex_;

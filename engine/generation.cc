@@ -52,8 +52,13 @@ std::vector<int32_t> Generation::BannedNow() const {
 }
 
 bool Generation::wants_logits() const {
-  return request_.top_logprobs >= 0 || output_tokens_ < request_.stop.min_tokens ||
+  return request_.top_logprobs >= 0 || drawn_tokens() < request_.stop.min_tokens ||
          !sampler_.only_draws();
+}
+
+bool Generation::next_is_last() const {
+  return drawn_tokens() + 1 >= request_.stop.max_tokens ||
+         sequence_.known_tokens() + 1 >= rules_->context_tokens;
 }
 
 Event Generation::Advance(absl::Span<float> logits) {
@@ -90,7 +95,7 @@ void Generation::Append(int32_t id, Event* event) {
     }
   }
   const bool length = output_tokens_ >= request_.stop.max_tokens ||
-                      static_cast<int>(sequence_.tokens.size()) >= rules_->context_tokens;
+                      sequence_.known_tokens() >= rules_->context_tokens;
   if (!stop_id && !length) return;
   event->done = true;
   event->reason = stop_id ? FinishReason::kStop : FinishReason::kLength;

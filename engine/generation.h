@@ -35,7 +35,9 @@ class Generation {
   // Whether the next token takes more than a draw from the ids that are not banned for all.
   bool wants_logits() const;
   // How it is drawn, if not.
-  DrawRule Rule() const { return sampler_.RuleAt(output_tokens_); }
+  DrawRule Rule() const { return sampler_.RuleAt(drawn_tokens()); }
+  // Whether the next token ends the generation, whichever it is.
+  bool next_is_last() const;
   // Draws the next token from `logits` [vocab] (changed in place) and appends it to the sequence.
   // Returns the event for the reader; done=true when the generation ended with this token.
   Event Advance(absl::Span<float> logits);
@@ -46,6 +48,8 @@ class Generation {
   Outbox& outbox() { return *outbox_; }
   Sequence& sequence() { return sequence_; }
   int output_tokens() const { return output_tokens_; }
+  // The same and the awaited one.
+  int drawn_tokens() const { return output_tokens_ + (sequence_.awaited >= 0 ? 1 : 0); }
 
   // Usage as of now; the engine fills in the times it alone knows.
   Usage MakeUsage() const;

@@ -11,6 +11,9 @@
 namespace tessera {
 namespace {
 
+// Marks of the Ops: two of the staged arrays, two of the steps' answers.
+constexpr int kStagingMarks = 0, kAnswerMarks = 2;
+
 // Images that run through the tower together: bounds its activations.
 constexpr int64_t kImagesPerPass = 8;
 
@@ -37,7 +40,7 @@ class Llava final : public LlavaModel {
   Llava(const ModelConfig& config, std::unique_ptr<Ops> ops)
       : config_(config),
         ops_(std::move(ops)),
-        staging_(ops_.get()),
+        staging_(ops_.get(), kStagingMarks),
         residuals_(ops_.get(), &staging_) {}
 
   absl::Status LoadWeights(TensorSource& files, int max_rows) {
@@ -94,8 +97,14 @@ class Llava final : public LlavaModel {
   }
 
   void Forward(const Batch& batch, uint8_t* arena) override {
+    TESSERA_CHECK(forwards_ - finished_ < std::ssize(asked_));
+    Asked& asked = asked_[forwards_ % 2];
+    const Asked& before = asked_[(forwards_ + 1) % 2];
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
+    if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
+      ops_->TakeDrawn(before.drawn(), ids_, batch.rows());
+    }
     device.prepare = [&](int64_t layer) {
       const auto staged = static_cast<int64_t>(device.kv.size());
       if (layer < staged) return;
@@ -109,30 +118,32 @@ class Llava final : public LlavaModel {
           reinterpret_cast<const float*>(s.features->data.get()) + s.first_feature * width;
       ops_->ScatterRows(rows, splice_rows_[i], s.rows, width, embeddings);
     }
-    logits_ = decoder_->Forward(device);
+    asked.logits = decoder_->Forward(device);
     const int64_t peak_rows = config_.text.layers * device.peak_rows;
-    peaks_ = peak_rows * device.peaks;
-    medians_ = device.medians ? peak_rows : 0;
-    columns_ = device.columns;
-    column_floats_ = static_cast<int64_t>(batch.columns.size());
-    wanted_logits_ = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
-    drawn_rows_ = static_cast<int64_t>(batch.drawn_rows.size());
-    if (drawn_rows_ > drawn_capacity_) {
-      drawn_capacity_ = drawn_rows_;
-      drawn_ = ops_->Allocate(drawn_rows_ * 4);
+    asked.peaks = peak_rows * device.peaks;
+    asked.medians = device.medians ? peak_rows : 0;
+    asked.columns = device.columns;
+    asked.column_floats = static_cast<int64_t>(batch.columns.size());
+    asked.logit_floats = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
+    if (const auto rows = static_cast<int64_t>(batch.drawn_rows.size()); rows > 0) {
+      asked.ReserveDrawn(*ops_, rows);
+      ops_->DrawTokens(asked.logits + asked.logit_floats, rows, config_.text.vocab, banned_.get(),
+                       draw_rules_, asked.drawn());
+      ops_->BeginCopyToHost(asked.host_tokens.get(), asked.drawn(), rows * 4);
     }
-    if (drawn_rows_ == 0) return;
-    ops_->DrawTokens(logits_ + wanted_logits_, drawn_rows_, config_.text.vocab, banned_.get(),
-                     draw_rules_, reinterpret_cast<int32_t*>(drawn_.get()));
+    ops_->SetMark(kAnswerMarks + static_cast<int>(forwards_ % 2));
+    ++forwards_;
   }
 
   Answers Finish() override {
-    Fetch(decoder_->peaks(), peaks_, &measured_.peaks);
-    Fetch(decoder_->medians(), medians_, &measured_.medians);
-    Fetch(columns_, column_floats_, &measured_.columns);
-    Fetch(logits_, wanted_logits_, &host_logits_);
-    Fetch(reinterpret_cast<const int32_t*>(drawn_.get()), drawn_rows_, &host_tokens_);
-    return {host_logits_.data(), host_tokens_.data()};
+    const Asked& asked = asked_[finished_ % 2];
+    ops_->AwaitMark(kAnswerMarks + static_cast<int>(finished_ % 2));
+    ++finished_;
+    Fetch(decoder_->peaks(), asked.peaks, &measured_.peaks);
+    Fetch(decoder_->medians(), asked.medians, &measured_.medians);
+    Fetch(asked.columns, asked.column_floats, &measured_.columns);
+    Fetch(asked.logits, asked.logit_floats, &host_logits_);
+    return {host_logits_.data(), reinterpret_cast<const int32_t*>(asked.host_tokens.get())};
   }
 
   const Measured& measured() const override { return measured_; }
@@ -157,12 +168,29 @@ class Llava final : public LlavaModel {
   int max_rows() const override { return max_rows_; }
 
  private:
+  // What one Forward was asked for, until its Finish. What is fetched then lies on the device where
+  // the next Forward leaves its own.
+  struct Asked {
+    const float* logits = nullptr;
+    const float* columns = nullptr;
+    int64_t logit_floats = 0, peaks = 0, medians = 0, column_floats = 0;
+    Buffer device_tokens, host_tokens;  // int32 [capacity]; the host's are on their way already
+    int64_t capacity = 0;
+
+    int32_t* drawn() const { return reinterpret_cast<int32_t*>(device_tokens.get()); }
+    void ReserveDrawn(Ops& ops, int64_t rows) {
+      if (rows <= capacity) return;
+      capacity = 2 * rows;
+      device_tokens = ops.Allocate(capacity * 4);
+      host_tokens = ops.AllocateStaging(capacity * 4);
+    }
+  };
+
   template <class T>
   void Fetch(const T* device, int64_t n, std::vector<T>* host) {
     host->resize(n);
     if (n == 0) return;
     ops_->CopyToHost(host->data(), device, n * static_cast<int64_t>(sizeof(T)));
-    staging_.Waited();
   }
 
   // Layers are staged when the decoder comes to them, twice as many at a time as before: the device
@@ -171,7 +199,7 @@ class Llava final : public LlavaModel {
     DeviceBatch device;
     device.rows = batch.rows();
     device.sequences = batch.sequences();
-    device.ids = staging_.Add(batch.ids);
+    device.ids = ids_ = staging_.Add(batch.ids);
     device.positions = staging_.Add(batch.positions);
     device.query_begin = staging_.Add(batch.query_begin);
     std::vector<int32_t> rows = batch.logit_rows;
@@ -240,16 +268,11 @@ class Llava final : public LlavaModel {
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
   Buffer banned_;                            // [vocab]
-  const DrawRule* draw_rules_ = nullptr;     // [drawn_rows_] staged, or null
-  Buffer drawn_;                             // int32 [drawn_capacity_]
-  int64_t drawn_capacity_ = 0;
-  // What Finish fetches of the last Forward: device memory, and how much of it.
-  const float* logits_ = nullptr;
-  const float* columns_ = nullptr;
-  int64_t peaks_ = 0, medians_ = 0, column_floats_ = 0;
-  int64_t wanted_logits_ = 0, drawn_rows_ = 0;
+  int32_t* ids_ = nullptr;                   // [rows] staged
+  const DrawRule* draw_rules_ = nullptr;     // [drawn rows] staged, or null
+  Asked asked_[2];                           // Forwards take turns
+  int64_t forwards_ = 0, finished_ = 0;
   std::vector<float> host_logits_;
-  std::vector<int32_t> host_tokens_;
 };
 
 }  // namespace

@@ -37,15 +37,16 @@ class LlavaModel {
   // Ids that no drawn row gives, from now on.
   virtual void Ban(const std::vector<int32_t>& ids) = 0;
   // Runs the decoder over the batch; new K/V go into the arena. Forward may return while the device
-  // still works; Finish waits for what Forward was asked. Between them MoveTokens and
-  // LowPassResiduals may be called.
+  // still works; Finish waits for what the oldest Forward without one was asked. Between them
+  // MoveTokens and LowPassResiduals may be called, and, where tokens are drawn and nothing else is
+  // asked, one more Forward.
   virtual void Forward(const Batch& batch, uint8_t* arena) = 0;
   struct Answers {          // host memory, valid until the next Forward
     const float* logits;    // [batch.logit_rows.size(), vocab]
     const int32_t* tokens;  // [batch.drawn_rows.size()]
   };
   virtual Answers Finish() = 0;
-  // What the last Forward measured, on the host, after Finish.
+  // What that Forward measured, on the host, after Finish.
   struct Measured {
     std::vector<float> peaks;    // [layers, peak_rows, batch.peaks]
     std::vector<float> medians;  // [layers, peak_rows], where wanted

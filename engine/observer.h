@@ -27,6 +27,9 @@ struct EngineLoad {
   int64_t image_cache_entries = 0;
 };
 
+// One turn of the engine: what it was answered, and where its thread's time went. With steps
+// planned ahead (EngineOptions::run_ahead) that is the answer to the step before the one it
+// planned.
 struct StepReport {
   int prefill_tokens = 0;
   int decode_tokens = 0;
@@ -35,7 +38,7 @@ struct StepReport {
   double plan_seconds = 0;
   double vision_seconds = 0;
   double batch_seconds = 0;     // the step's arrays
-  double forward_seconds = 0;   // until its tokens are known
+  double forward_seconds = 0;   // handing the step to the device, and waiting for answers
   double compress_seconds = 0;  // commits and window exits
   double sample_seconds = 0;    // what is left of sampling on the host, and telling the readers
 };

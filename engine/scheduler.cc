@@ -42,7 +42,7 @@ void Scheduler::Remove(Sequence* sequence) {
 
 void Scheduler::Schedule(Sequence* sequence, int count, StepPlan* plan) {
   const int first = sequence->computed;
-  const bool sample = first + count == static_cast<int>(sequence->tokens.size());
+  const bool sample = first + count == sequence->known_tokens();
   plan->items.push_back({sequence, first, count, sample});
   plan->rows += count;
 }
@@ -103,9 +103,8 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
     // for each of their next tokens.
     int64_t promised = 0;
     for (const Sequence* s : running_)
-      promised += s->cache.PagesToExtend(static_cast<int>(s->tokens.size()) - s->cache.length()) +
-                  s->cache.layers();
-    const int remaining = static_cast<int>(sequence->tokens.size()) - sequence->cache.length();
+      promised += s->cache.PagesToExtend(s->known_tokens() - s->cache.length()) + s->cache.layers();
+    const int remaining = sequence->known_tokens() - sequence->cache.length();
     if (sequence->cache.PagesToExtend(remaining) + promised >
         arena_->available_pages(Format::kRaw16) + prefix_->reclaimable_pages()) {
       sequence->cache.Release();
@@ -135,7 +134,7 @@ StepPlan Scheduler::Plan() {
       const int room = limits_.max_batch_tokens - plan.rows;
       if (room <= 0) break;
       if ((s->to_compute() == 1) != decode_pass) continue;
-      if (!s->running) continue;  // preempted a moment ago
+      if (!s->running || s->ending) continue;  // preempted a moment ago, or nothing to run
       const int count = std::min(s->NextChunk(), room);
       if (MakeRoom(s, count, &plan)) {
         Schedule(s, count, &plan);
@@ -148,6 +147,7 @@ StepPlan Scheduler::Plan() {
   const bool contended = !plan.preempted.empty();
   while (!contended && !waiting_.empty() && plan.rows < limits_.max_batch_tokens) {
     Sequence* s = waiting_.front();
+    if (s->ending) break;  // preempted, and gone when its last token is known
     if (running() >= limits_.max_sequences || !TryAdmit(s)) {
       if (running_.empty() || running_.back()->priority >= s->priority) break;
       Preempt(running_.back(), &plan);

@@ -10,6 +10,7 @@
 // prompt, if nothing else is asked) are computed; what is left of the prompt then runs over the
 // compressed pages, in chunks that end where the next tokens leave the window (Compress). Room for
 // the new pages is made like any other.
+// A step may be planned before the tokens are known that the step before draws (Sequence::awaited).
 // Progress: the highest-ranked sequence can always take every page, so it always finishes.
 // Threads: one thread (the engine's).
 #pragma once

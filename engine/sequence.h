@@ -44,7 +44,9 @@ struct Sequence {
     return running && policy->compresses() && !committed && computed >= commit_tokens;
   }
 
-  int to_compute() const { return static_cast<int>(tokens.size()) - computed; }
+  // Tokens that may run: all of `tokens`, and the awaited one.
+  int known_tokens() const { return static_cast<int>(tokens.size()) + (awaited >= 0 ? 1 : 0); }
+  int to_compute() const { return known_tokens() - computed; }
   // Keys of all full blocks of `tokens`; extended as tokens are appended.
   const std::vector<Digest>& BlockKeys();
 
@@ -58,6 +60,10 @@ struct Sequence {
   int prompt_tokens;
   int commit_tokens;  // 1 to prompt_tokens (the default): the policy answers once these are
                       // computed
+  // A step that still runs draws the token after `tokens`: its place among those that the step
+  // draws, else -1. The next step may already run it; `ending`: no step will, it is the last one.
+  int awaited = -1;
+  bool ending = false;
   int computed = 0;
   bool committed = false;  // the policy has answered: the pages of those tokens are compressed
   bool running = false;    // kept by the scheduler

@@ -11,12 +11,9 @@ constexpr int64_t kBlockBytes = int64_t{1} << 20;
 }  // namespace
 
 void Staging::Begin() {
+  ops_->SetMark(first_mark_ + turn_);
   turn_ = 1 - turn_;
-  if (!waited_ && !blocks_[turn_].empty()) {
-    uint8_t byte;
-    ops_->CopyToHost(&byte, blocks_[turn_][0].device.get(), 1);
-  }
-  waited_ = false;
+  ops_->AwaitMark(first_mark_ + turn_);
   for (Block& block : blocks_[turn_]) block.used = block.sent = 0;
 }
 

@@ -2,8 +2,8 @@
 // itself, so that one copy takes many of them and no copy keeps the host waiting.
 //
 // Two sets of blocks take turns: while the device still reads what one step has staged, the next
-// step fills the other. Ownership: owns its blocks, which grow to what a step needs and stay.
-// Threads: one.
+// step fills the other. Marks of the Ops tell when a set may be filled again. Ownership: owns its
+// blocks, which grow to what a step needs and stay. Threads: one.
 #pragma once
 
 #include <cstdint>
@@ -16,13 +16,12 @@ namespace tessera {
 
 class Staging {
  public:
-  explicit Staging(Ops* ops) : ops_(ops) {}
+  // Uses the marks `first_mark` and first_mark + 1.
+  Staging(Ops* ops, int first_mark) : ops_(ops), first_mark_(first_mark) {}
 
-  // Begins a step: what the step before the last has staged is gone. Waits for the device if
-  // nothing has since then.
+  // Begins a step: what the step before the last has staged is gone, once the device has come to
+  // the end of that step, for which this waits.
   void Begin();
-  // A CopyToHost has returned in this step.
-  void Waited() { waited_ = true; }
 
   // Where `values` will lie on the device (64-byte aligned), once Upload was called, until the step
   // after the next begins.
@@ -49,8 +48,8 @@ class Staging {
 
   Ops* ops_;
   std::vector<Block> blocks_[2];
+  const int first_mark_;
   int turn_ = 0;
-  bool waited_ = true;
 };
 
 }  // namespace tessera

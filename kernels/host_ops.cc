@@ -19,4 +19,10 @@ void ApplyPrologue(Ops& ops, const Prologue& p, const float* x, int64_t rows, in
   }
 }
 
+void TakeDrawnIds(const int32_t* drawn, int32_t* ids, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (ids[r] < 0) ids[r] = drawn[-1 - ids[r]];
+  }
+}
+
 }  // namespace tessera

@@ -9,4 +9,7 @@ namespace tessera {
 void ApplyPrologue(Ops& ops, const Prologue& prologue, const float* x, int64_t rows, int64_t in,
                    float* out);
 
+// Ops::TakeDrawn.
+void TakeDrawnIds(const int32_t* drawn, int32_t* ids, int64_t rows);
+
 }  // namespace tessera

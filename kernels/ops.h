@@ -3,10 +3,10 @@
 // Pointers are device pointers of the backend (host memory on the CPU). Activations are float32 on
 // the CPU backends. Shapes are row-major with the innermost axis last; `rows` counts tokens.
 // Aliasing: an output may alias an input only where the comment says so.
-// Threads: one thread at a time calls into one Ops. Calls are ordered; only CopyToHost waits.
-// Errors: a wrong shape is our bug (TESSERA_CHECK); a device that fails ends the process.
-// Batch invariance: on the CPU backends every output row is bit-identical whatever other rows are
-// in the same call; answers therefore do not depend on batching, chunking or preemption.
+// Threads: one thread at a time calls into one Ops. Calls are ordered; only CopyToHost and
+// AwaitMark wait. Errors: a wrong shape is our bug (TESSERA_CHECK); a device that fails ends the
+// process. Batch invariance: on the CPU backends every output row is bit-identical whatever other
+// rows are in the same call; answers therefore do not depend on batching, chunking or preemption.
 #pragma once
 
 #include <cstdint>
@@ -43,9 +43,18 @@ class Ops : public StatisticsOps {
   virtual Buffer Allocate(int64_t bytes) = 0;
   virtual void CopyToDevice(void* dst, const void* src, int64_t bytes) = 0;
   virtual void CopyToHost(void* dst, const void* src, int64_t bytes) = 0;  // waits
-  // Host memory that a device reads by itself: from there CopyToDevice returns at once, and the
-  // bytes must stay as they are until the next CopyToHost has returned.
+  // Host memory that a device reads and writes by itself: from there CopyToDevice returns at once,
+  // and the bytes must stay as they are until the host has waited for a later call.
   virtual Buffer AllocateStaging(int64_t bytes) = 0;
+  // CopyToHost without waiting; `dst` is staging memory.
+  virtual void BeginCopyToHost(void* dst, const void* src, int64_t bytes) = 0;
+  // Whether calls return before they are done.
+  virtual bool asynchronous() const { return false; }
+  // Places in the order of calls: all that was called before SetMark(m) is done when AwaitMark(m),
+  // of the last such place, returns; what was called later goes on. m in [0, kMarks).
+  static constexpr int kMarks = 4;
+  virtual void SetMark(int) {}
+  virtual void AwaitMark(int) {}
   // Weights [sum of part rows, cols]; all parts have `dtype`; biases all present or all absent.
   virtual Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) = 0;
 
@@ -83,6 +92,9 @@ class Ops : public StatisticsOps {
   // Where probabilities lie at a border within rounding, backends may differ.
   virtual void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
                           const DrawRule* rules, int32_t* ids) = 0;
+
+  // An id below 0 becomes drawn[-1 - id]; others stay.
+  virtual void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) = 0;
 
   // --- vision ---------------------------------------------------------------------------------
   // u8 pixels [images, side, side, 3] -> float patches [images, (side/patch)^2, 3*patch*patch],

@@ -57,6 +57,9 @@ class ReferenceOps final : public Ops {
   }
 
   Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
+  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
+    CopyToHost(dst, src, bytes);
+  }
 
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     TESSERA_CHECK(!parts.empty() && cols > 0);
@@ -152,6 +155,9 @@ class ReferenceOps final : public Ops {
     for (int64_t r = 0; r < rows; ++r) {
       ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     }
+  }
+  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
+    TakeDrawnIds(drawn, ids, rows);
   }
 
   void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {

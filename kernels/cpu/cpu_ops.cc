@@ -39,6 +39,9 @@ class CpuOps final : public Ops {
     if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
   }
   Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
+  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
+    CopyToHost(dst, src, bytes);
+  }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.Pack(parts, cols, dtype);
   }
@@ -105,6 +108,9 @@ class CpuOps final : public Ops {
     ForRows(rows, cols, [&](int64_t r) {
       ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     });
+  }
+  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
+    TakeDrawnIds(drawn, ids, rows);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

@@ -13,7 +13,8 @@
 namespace tessera {
 namespace {
 
-// Owns the stream and its memory pool; a base, so that it outlives the members that use it.
+// Owns the stream, its marks and its memory pool; a base, so that it outlives the members that use
+// it.
 struct Stream {
   Stream() {
     TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -24,9 +25,13 @@ struct Stream {
     TESSERA_CUDA_CHECK(cudaMemPoolCreate(&pool, &properties));
     uint64_t keep = UINT64_MAX;
     TESSERA_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+    for (cudaEvent_t& mark : marks) {
+      TESSERA_CUDA_CHECK(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+    }
   }
   ~Stream() {
     TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream));
+    for (const cudaEvent_t mark : marks) TESSERA_CUDA_CHECK(cudaEventDestroy(mark));
     TESSERA_CUDA_CHECK(cudaMemPoolDestroy(pool));
     TESSERA_CUDA_CHECK(cudaStreamDestroy(stream));
   }
@@ -34,6 +39,7 @@ struct Stream {
   Stream& operator=(const Stream&) = delete;
   cudaStream_t stream = nullptr;
   cudaMemPool_t pool = nullptr;
+  cudaEvent_t marks[Ops::kMarks] = {};
 };
 
 // Buffers up to this size come from the pool: a picture's features are made and freed at every
@@ -82,6 +88,12 @@ class CudaOps final : private Stream, public Ops {
     return Buffer(static_cast<uint8_t*>(p),
                   [](uint8_t* q) { TESSERA_CUDA_CHECK(cudaFreeHost(q)); });
   }
+  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream));
+  }
+  bool asynchronous() const override { return true; }
+  void SetMark(int mark) override { TESSERA_CUDA_CHECK(cudaEventRecord(marks[mark], stream)); }
+  void AwaitMark(int mark) override { TESSERA_CUDA_CHECK(cudaEventSynchronize(marks[mark])); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.MakeLinear(parts, cols, dtype, *this);
   }
@@ -118,6 +130,9 @@ class CudaOps final : private Stream, public Ops {
   void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
                   const DrawRule* rules, int32_t* ids) override {
     cuda::DrawTokens(stream, logits, rows, cols, banned, rules, ids);
+  }
+  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
+    cuda::TakeDrawn(stream, drawn, ids, rows);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

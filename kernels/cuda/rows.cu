@@ -28,6 +28,12 @@ __global__ void EmbedKernel(const T* table, const int32_t* ids, int64_t rows, in
   }
 }
 
+__global__ void TakeDrawnKernel(const int32_t* drawn, int32_t* ids, int64_t rows) {
+  for (int64_t i = FirstWork(); i < rows; i += Stride()) {
+    if (ids[i] < 0) ids[i] = drawn[-1 - ids[i]];
+  }
+}
+
 // out[to ? to[i] : i] = in[from ? from[i] : i], T wide.
 template <class T>
 __global__ void CopyRowsKernel(const T* in, const int32_t* from, const int32_t* to, int64_t rows,
@@ -130,6 +136,12 @@ void Embed(cudaStream_t stream, const void* table, DType dtype, const int32_t* i
       break;
   }
   TESSERA_CUDA_CHECK_LAUNCH("EmbedKernel");
+}
+
+void TakeDrawn(cudaStream_t stream, const int32_t* drawn, int32_t* ids, int64_t rows) {
+  if (rows == 0) return;
+  TakeDrawnKernel<<<Blocks(rows), kThreads, 0, stream>>>(drawn, ids, rows);
+  TESSERA_CUDA_CHECK_LAUNCH("TakeDrawnKernel");
 }
 
 void ScatterRows(cudaStream_t stream, const float* in, const int32_t* to_row, int64_t rows,

@@ -69,7 +69,7 @@ class Commits final : private TokenMover {
         memory_(ops_.Allocate(arena_.total_bytes())),
         stream_(ops_.Allocate(int64_t{tokens} * hidden_ * 4)),
         sums_(ops_.Allocate(int64_t{geometry.layers} * tokens * 4 * 4)),
-        staging_(&ops_),
+        staging_(&ops_, /*first_mark=*/0),
         residuals_(&ops_, &staging_) {
     device.Fill(memory_.get(), DType::kF16, arena_.total_bytes() / 2, 1);
     device.Fill(stream_.get(), DType::kF32, int64_t{tokens} * hidden_, 2);

@@ -38,6 +38,13 @@ class FaultyOps final : public Ops {
     inner_->CopyToHost(dst, src, bytes);
   }
   Buffer AllocateStaging(int64_t bytes) override { return inner_->AllocateStaging(bytes); }
+  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
+    Meet("CopyToHost");
+    inner_->BeginCopyToHost(dst, src, bytes);
+  }
+  bool asynchronous() const override { return inner_->asynchronous(); }
+  void SetMark(int mark) override { inner_->SetMark(mark); }
+  void AwaitMark(int mark) override { inner_->AwaitMark(mark); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     Meet("MakeLinear");
     return inner_->MakeLinear(parts, cols, dtype);
@@ -76,6 +83,9 @@ class FaultyOps final : public Ops {
                   const DrawRule* rules, int32_t* ids) override {
     Meet("DrawTokens");
     inner_->DrawTokens(logits, rows, cols, banned, rules, ids);
+  }
+  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
+    inner_->TakeDrawn(drawn, ids, rows);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {

@@ -9,6 +9,7 @@
 #include "engine/weights.h"
 #include "kernels/backend.h"
 #include "tests/engine/engine_testing.h"
+#include "tests/engine/wrapped_model.h"
 
 namespace tessera {
 namespace {
@@ -40,15 +41,9 @@ class PlantedSource final : public TensorSource {
 };
 
 // Follows one sequence's tokens through the pages: counts moves from 16 to 16 bit.
-class Follower final : public LlavaModel {
+class Follower final : public testing::WrappedModel {
  public:
-  explicit Follower(std::unique_ptr<LlavaModel> model) : model_(std::move(model)) {}
-
-  std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
-      const std::vector<const PreparedImage*>& images) override {
-    return model_->EncodeImages(images);
-  }
-  void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
+  using WrappedModel::WrappedModel;
   void Forward(const Batch& batch, uint8_t* arena) override {
     Batch::Layer arrays;
     for (int layer = 0; layer < config().text.layers; ++layer) {
@@ -58,9 +53,8 @@ class Follower final : public LlavaModel {
         where_[{slot.page, slot.slot}] = {layer, batch.positions[row]};
       }
     }
-    model_->Forward(batch, arena);
+    WrappedModel::Forward(batch, arena);
   }
-  Answers Finish() override { return model_->Finish(); }
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     for (const MoveBatch& batch : batches) {
       for (const TokenMove& move : batch.moves) {
@@ -69,22 +63,12 @@ class Follower final : public LlavaModel {
         if (batch.to == Format::kRaw16) ++moves[token.first][token.second];
       }
     }
-    model_->MoveTokens(arena, batches);
+    WrappedModel::MoveTokens(arena, batches);
   }
-  const Measured& measured() const override { return model_->measured(); }
-  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                                           const std::vector<LowPassSegment>& segments) override {
-    return model_->LowPassResiduals(arena, pages, segments);
-  }
-  Ops& ops() override { return model_->ops(); }
-  const ModelConfig& config() const override { return model_->config(); }
-  int64_t parameters() const override { return model_->parameters(); }
-  int max_rows() const override { return model_->max_rows(); }
 
   std::map<int, std::map<int, int>> moves;  // [layer][position]
 
  private:
-  std::unique_ptr<LlavaModel> model_;
   std::map<std::pair<PageId, uint32_t>, std::pair<int, int>> where_;
 };
 

@@ -18,7 +18,7 @@ TEST(StagingTest, ArraysArriveWhereTheyWerePromised) {
   auto made = MakeBackend("reference", {});
   ASSERT_TRUE(made.ok()) << made.status();
   Ops& ops = **made;
-  Staging staging(&ops);
+  Staging staging(&ops, 0);
   for (int step = 0; step < 5; ++step) {
     staging.Begin();
     std::vector<std::pair<int32_t*, std::vector<int32_t>>> added;
@@ -45,7 +45,7 @@ TEST(StagingTest, ArraysArriveWhereTheyWerePromised) {
 TEST(StagingTest, AStepLeavesTheLastOnesArraysAlone) {
   auto made = MakeBackend("reference", {});
   ASSERT_TRUE(made.ok()) << made.status();
-  Staging staging(made->get());
+  Staging staging(made->get(), 0);
   std::vector<const int32_t*> at;
   for (int step = 0; step < 4; ++step) {
     staging.Begin();

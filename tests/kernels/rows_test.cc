@@ -30,6 +30,37 @@ TEST_P(RowsTest, Embed) {
   }
 }
 
+TEST_P(RowsTest, TakeDrawn) {
+  const std::vector<int32_t> drawn = {100, 200, 300};
+  std::vector<int32_t> ids = {5, -3, 0, -1, -3, 7};
+  ops_->TakeDrawn(drawn.data(), ids.data(), 6);
+  EXPECT_EQ(ids, (std::vector<int32_t>{5, 300, 0, 100, 300, 7}));
+  std::vector<int32_t> many(1000), expected(1000);
+  for (int i = 0; i < 1000; ++i)
+    many[i] = i % 3 == 0 ? -1 - i % 2 : i, expected[i] = i % 3 == 0 ? drawn[i % 2] : i;
+  ops_->TakeDrawn(drawn.data(), many.data(), 1000);
+  EXPECT_EQ(many, expected);
+}
+
+TEST_P(RowsTest, WhatWasCopiedBeforeAMarkIsThere) {
+  const int64_t bytes = 1 << 20;
+  const Buffer device = ops_->Allocate(bytes);
+  Buffer host[Ops::kMarks];
+  std::vector<uint8_t> value(bytes);
+  for (int mark = 0; mark < Ops::kMarks; ++mark) {
+    host[mark] = ops_->AllocateStaging(bytes);
+    value.assign(bytes, static_cast<uint8_t>(mark + 1));
+    ops_->CopyToDevice(device.get(), value.data(), bytes);
+    ops_->BeginCopyToHost(host[mark].get(), device.get(), bytes);
+    ops_->SetMark(mark);
+  }
+  for (int mark = 0; mark < Ops::kMarks; ++mark) {
+    ops_->AwaitMark(mark);
+    value.assign(bytes, static_cast<uint8_t>(mark + 1));
+    EXPECT_EQ(std::memcmp(host[mark].get(), value.data(), bytes), 0);
+  }
+}
+
 TEST_P(RowsTest, ScatterAndGather) {
   Random random(2);
   const int64_t rows = 700, cols = 33;

@@ -39,6 +39,12 @@ class StagedOps final : public Ops {
     d_.CopyToHost(dst, src, bytes);
   }
   Buffer AllocateStaging(int64_t bytes) override { return d_.AllocateStaging(bytes); }
+  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
+    d_.BeginCopyToHost(dst, src, bytes);
+  }
+  bool asynchronous() const override { return d_.asynchronous(); }
+  void SetMark(int mark) override { d_.SetMark(mark); }
+  void AwaitMark(int mark) override { d_.AwaitMark(mark); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return d_.MakeLinear(parts, cols, dtype);
   }
@@ -113,6 +119,13 @@ class StagedOps final : public Ops {
       const Copy by(d_, rules, rows);
       d_.DrawTokens(in.get(), rows, cols, which.get(), by.get(), to.get());
     }
+    to.Back(ids);
+  }
+  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
+    const auto drawn_rows = -std::min<int64_t>(0, *std::min_element(ids, ids + rows));
+    const Copy from(d_, drawn, drawn_rows);
+    const Copy<int32_t> to(d_, ids, rows);
+    d_.TakeDrawn(from.get(), to.get(), rows);
     to.Back(ids);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

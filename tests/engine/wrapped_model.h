@@ -1,0 +1,40 @@
+// A model that passes everything on: what a test wants to see or change, it overrides.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine/llava.h"
+
+namespace tessera::testing {
+
+class WrappedModel : public LlavaModel {
+ public:
+  explicit WrappedModel(std::unique_ptr<LlavaModel> model) : model_(std::move(model)) {}
+
+  std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
+      const std::vector<const PreparedImage*>& images) override {
+    return model_->EncodeImages(images);
+  }
+  void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
+  void Forward(const Batch& batch, uint8_t* arena) override { model_->Forward(batch, arena); }
+  Answers Finish() override { return model_->Finish(); }
+  const Measured& measured() const override { return model_->measured(); }
+  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                           const std::vector<LowPassSegment>& segments) override {
+    return model_->LowPassResiduals(arena, pages, segments);
+  }
+  void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
+    model_->MoveTokens(arena, batches);
+  }
+  Ops& ops() override { return model_->ops(); }
+  const ModelConfig& config() const override { return model_->config(); }
+  int64_t parameters() const override { return model_->parameters(); }
+  int max_rows() const override { return model_->max_rows(); }
+
+ private:
+  std::unique_ptr<LlavaModel> model_;
+};
+
+}  // namespace tessera::testing
