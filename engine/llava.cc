@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/kv_residuals.h"
 #include "engine/llama.h"
 #include "engine/staging.h"
 #include "vision/projector.h"
@@ -40,7 +41,10 @@ class CountingSource final : public TensorSource {
 class Llava final : public LlavaModel {
  public:
   Llava(const ModelConfig& config, std::unique_ptr<Ops> ops)
-      : config_(config), ops_(std::move(ops)), staging_(ops_.get(), kStagingMarks) {}
+      : config_(config),
+        ops_(std::move(ops)),
+        staging_(ops_.get(), kStagingMarks),
+        residuals_(ops_.get(), &staging_) {}
 
   absl::Status LoadWeights(TensorSource& files, int max_rows) {
     CountingSource source(&files);
@@ -155,21 +159,9 @@ class Llava final : public LlavaModel {
             asked.medians.get(), asked.columns.get(), vision};
   }
 
-  void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                        const LowPassSegment& segment, float* out) override {
-    const KvGeometry geometry = config_.text.kv_geometry();
-    const int64_t bytes = int64_t{geometry.layers} * segment.tokens * 4 * 4;
-    if (bytes > residual_bytes_) {
-      residual_bytes_ = bytes;
-      residuals_ = ops_->Allocate(bytes);
-    }
-    const PageId* list = staging_.Add(pages);
-    staging_.Upload();
-    auto* device = reinterpret_cast<float*>(residuals_.get());
-    ops_->LowPassResiduals(arena, geometry, list,
-                           static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
-                           segment.tokens, segment.kept, device);
-    ops_->CopyToHost(out, device, bytes);
+  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                           const std::vector<LowPassSegment>& segments) override {
+    return residuals_.Measure(arena, config_.text.kv_geometry(), pages, segments);
   }
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
@@ -283,13 +275,13 @@ class Llava final : public LlavaModel {
   ModelConfig config_;
   std::unique_ptr<Ops> ops_;  // outlives every Buffer below
   Staging staging_;
+  KvResiduals residuals_;
   int max_rows_ = 0;
   int64_t parameters_ = 0;
   std::unique_ptr<ClipTower> tower_;
   Projector projector_;
   std::unique_ptr<LlamaDecoder> decoder_;
-  Buffer vision_out_, residuals_;
-  int64_t residual_bytes_ = 0;
+  Buffer vision_out_;
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
   Buffer banned_;                            // [vocab]

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "cache/policy_stats.h"
 #include "cache/storage.h"
 #include "engine/batch.h"
@@ -52,10 +53,11 @@ class LlavaModel {
   };
   virtual Answers Finish() = 0;
 
-  // Ops::LowPassResiduals of one segment: pages [layers, layer_pages], host out [layers, tokens,
-  // 4].
-  virtual void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                                const LowPassSegment& segment, float* out) = 0;
+  // Ops::LowPassResiduals of a prompt's segments, which follow one another from its first token:
+  // pages [layers, layer_pages], answer [layers, tokens, 4] on the host until the next call. Waits.
+  virtual absl::Span<const float> LowPassResiduals(const uint8_t* arena,
+                                                   const std::vector<PageId>& pages,
+                                                   const std::vector<LowPassSegment>& segments) = 0;
 
   // Brings tokens into other pages, as a policy's commit or window exit asks.
   virtual void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) = 0;
