@@ -33,18 +33,25 @@ struct Leaving {
   std::vector<int32_t> tokens{};  // indices in the open run
 };
 
-KvSlot SlotIn(const std::vector<PageId>& pages, int32_t index, int page_tokens) {
-  return {pages[index / page_tokens], static_cast<uint32_t>(index % page_tokens)};
-}
-
 // Appends tokens of `open`, named by index, to `to`, whose pages are there already.
-void Append(const Run& open, const std::vector<int32_t>& indices, Run* to, MoveBatch* batch) {
-  for (const int32_t index : indices) {
-    batch->moves.push_back({SlotIn(open.pages, index, kRawTokens),
-                            SlotIn(to->pages, to->tokens, PageTokens(to->format)), to->header});
-    to->listed.push_back(open.Position(index));
-    ++to->tokens;
+void Append(const Run& open, absl::Span<const int32_t> indices, Run* to, MoveBatch* batch) {
+  const int32_t page_tokens = PageTokens(to->format);
+  int32_t page = to->tokens / page_tokens, slot = to->tokens % page_tokens;
+  const size_t moves = batch->moves.size(), listed = to->listed.size(), n = indices.size();
+  batch->moves.resize(moves + n);
+  to->listed.resize(listed + n);
+  for (size_t i = 0; i < n; ++i) {
+    const auto index = static_cast<uint32_t>(indices[i]);
+    batch->moves[moves + i] = {{open.pages[index / kRawTokens], index % kRawTokens},
+                               {to->pages[page], static_cast<uint32_t>(slot)},
+                               to->header};
+    to->listed[listed + i] = open.Position(indices[i]);
+    if (++slot == page_tokens) {
+      slot = 0;
+      ++page;
+    }
   }
+  to->tokens += static_cast<int32_t>(n);
 }
 
 }  // namespace
@@ -61,11 +68,11 @@ bool SequenceCache::AllocatePages(Format format, int64_t count, std::vector<Page
 }
 
 void SequenceCache::UnrefAll(const std::vector<PageId>& pages) {
-  for (auto page = pages.rbegin(); page != pages.rend(); ++page) {
-    --pages_;
-    bytes_ -= arena_->page_bytes(arena_->FormatOf(*page));
-    arena_->Unref(*page);
-  }
+  if (pages.empty()) return;
+  const auto n = static_cast<int64_t>(pages.size());
+  pages_ -= n;
+  bytes_ -= n * arena_->page_bytes(arena_->FormatOf(pages.front()));  // all are of one format
+  for (auto page = pages.rbegin(); page != pages.rend(); ++page) arena_->Unref(*page);
 }
 
 void SequenceCache::ReleaseRun(const Run& run) {
@@ -102,11 +109,20 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
 
   // The open run holds all tokens, so a token's index in it is its position.
   const int32_t older = std::max(0, kept_tokens - storage.window);
-  const std::vector<int32_t> segments = SegmentsOf(vision);
+  const std::vector<int32_t> segments =
+      HasHeader(storage.vision) ? SegmentsOf(vision) : std::vector<int32_t>();
   std::vector<Leaving> leaving;
   std::vector<int32_t> window;
+  int64_t kept_vision = 0;
+  auto pivot = pivots.begin();
   for (int32_t i = 0; i < kept_tokens; ++i) {
-    const Format format = FormatOf(layer, kept[i], vision, storage);
+    const TokenClass token_class = ClassAt(vision, kept[i]);
+    kept_vision += token_class == TokenClass::kVision;
+    Format format = storage.FormatOf(token_class);
+    if (pivot != pivots.end() && *pivot == kept[i]) {
+      format = Format::kRaw16;
+      ++pivot;
+    }
     if (storage.exits() ? i >= older : format == kOpen) {
       window.push_back(kept[i]);
       continue;
@@ -161,14 +177,10 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   spare_ = 0;
   retired_.insert(retired_.end(), old.pages.begin(), old.pages.end());
 
-  int32_t next = 0;
-  for (int32_t position = 0; position < length_; ++position) {
-    if (next < kept_tokens && kept[next] == position) {
-      ++next;
-    } else {
-      ++(ClassAt(vision, position) == TokenClass::kText ? evicted_.text : evicted_.vision);
-    }
-  }
+  const auto flags = vision.first(std::min<size_t>(vision.size(), length_));
+  const int64_t vision_tokens = std::ssize(flags) - std::count(flags.begin(), flags.end(), 0);
+  evicted_.vision += vision_tokens - kept_vision;
+  evicted_.text += length_ - vision_tokens - (kept_tokens - kept_vision);
   evicted_by_layer_[layer] = length_ - kept_tokens;
   return true;
 }
@@ -195,7 +207,7 @@ bool SequenceCache::Evict(int layer, absl::Span<const int32_t> kept,
   for (int32_t i = 0; i < open.tokens; ++i) open.listed.push_back(old.Position(i));
   open.pages.assign(old.pages.begin(), old.pages.begin() + pages);
   open.pages.insert(open.pages.end(), fresh.begin(), fresh.end());
-  const std::vector<int32_t> moved(kept.begin() + open.tokens, kept.end());
+  const absl::Span<const int32_t> moved = kept.subspan(open.tokens);
   if (!moved.empty()) Append(old, moved, &open, &BatchFor(*moves, kOpen, kCopy));
   retired_.insert(retired_.end(), old.pages.begin() + pages, old.pages.end());
   spare_ = 0;

@@ -12,7 +12,7 @@ Digest Engine::Loop::FeatureKey(const Request& request, const PreparedImage& ima
   return Hasher().AddString(request.salt).Add(image.digest.data(), image.digest.size()).Finish();
 }
 
-void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
+void Engine::Loop::EncodeImages(Flight* flight) {
   struct Want {
     Generation* generation;
     int image;
@@ -22,7 +22,7 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
   std::vector<Want> wants;
   std::vector<const PreparedImage*> images;
   std::unordered_map<Digest, int, DigestHash> slot_of;  // key -> index into images
-  for (const StepPlan::Item& item : plan.items) {
+  for (const StepPlan::Item& item : flight->plan.items) {
     Generation& g = Of(item.sequence);
     const auto& spans = g.request().prompt.images;
     for (int i = 0; i < static_cast<int>(spans.size()); ++i) {
@@ -43,14 +43,12 @@ void Engine::Loop::EncodeImages(const StepPlan& plan, StepReport* report) {
   }
   if (images.empty()) return;
   Deliver();  // this may take long
-  const absl::Time start = SteadyNow();
   const auto encoded = model_->EncodeImages(images);
-  const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
-  observer_->OnImageEncoded(static_cast<int>(images.size()), seconds);
+  flight->pictures = static_cast<int>(images.size());
   for (const Want& want : wants) {
     const auto& features = encoded[slot_of.at(want.key)];
     want.generation->features[want.image] = features;
-    want.generation->vision_seconds += seconds / static_cast<double>(wants.size());
+    flight->pictured.push_back(want.generation);
     if (!want.generation->request().bypass_prefix) features_.Insert(want.key, features);
   }
 }

@@ -136,7 +136,7 @@ void Engine::Loop::Sweep(absl::Time now) {
 bool Engine::Loop::Step() {
   const absl::Time start = SteadyNow();
   StepReport report;
-  Flight& flight = flights_.emplace_back(Flight{scheduler_.Plan(), {}, {}});
+  Flight& flight = flights_.emplace_back(Flight{.plan = scheduler_.Plan()});
   const StepPlan& plan = flight.plan;
   for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
   if (plan.items.empty()) {
@@ -158,7 +158,7 @@ bool Engine::Loop::Step() {
     g.first_scheduled = planned;
     if (s->use_prefix) observer_->OnPrefixLookup(s->prompt_tokens, s->cached_tokens);
   }
-  EncodeImages(plan, &report);
+  EncodeImages(&flight);
   const absl::Time encoded = SteadyNow();
   flight.batch = MakeBatch(plan);
   const Batch& batch = flight.batch;
@@ -235,6 +235,10 @@ void Engine::Loop::Settle(StepReport* report) {
   const absl::Time start = SteadyNow();
   const LlavaModel::Answers answers = model_->Finish();
   report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
+  if (flight.pictures > 0) observer_->OnImageEncoded(flight.pictures, answers.vision_seconds);
+  for (Generation* g : flight.pictured) {
+    g->vision_seconds += answers.vision_seconds / static_cast<double>(flight.pictured.size());
+  }
   CollectStatistics(flight, answers);
   std::vector<Sequence*> known;
   for (Sequence* s : flight.measured) {

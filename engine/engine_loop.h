@@ -54,6 +54,8 @@ class Engine::Loop : private TokenMover {
     StepPlan plan;
     Batch batch;
     std::vector<Sequence*> measured;                 // held until its answers are here
+    std::vector<Generation*> pictured;               // one for each picture, with repetitions
+    int pictures = 0;                                // that ran through the image tower
     std::vector<std::unique_ptr<Generation>> ended;  // plans of flights still name them
   };
   struct Delivery {
@@ -69,7 +71,7 @@ class Engine::Loop : private TokenMover {
   bool Step();                       // false: nothing to run
   void Settle(StepReport* report);   // waits for the oldest flight's answers: it is gone
   void Await(const Flight& flight);  // lets the next step run its tokens before they are known
-  void EncodeImages(const StepPlan& plan, StepReport* report);
+  void EncodeImages(Flight* flight);
   Batch MakeBatch(const StepPlan& plan);  // `plan` must outlive it
   static void FillLayer(const StepPlan& plan, int layer, Batch::Layer* out);
   // What policies asked for of the step's prompt tokens, after the forward.

@@ -84,12 +84,8 @@ void Engine::Loop::MeasureLowPass(Sequence& s) {
     const std::vector<PageId>& own = s.cache.runs(layer).back().pages;  // the only run until now
     pages.insert(pages.end(), own.begin(), own.end());
   }
-  std::vector<float> residuals;
-  for (const LowPassSegment& segment : s.needs.Segments(s.view())) {
-    residuals.resize(int64_t{layers} * segment.tokens * 4);
-    model_->LowPassResiduals(arena_memory_.get(), pages, segment, residuals.data());
-    s.stats.SetLowPass(segment, residuals.data());
-  }
+  s.stats.SetLowPass(
+      model_->LowPassResiduals(arena_memory_.get(), pages, s.needs.Segments(s.view())));
 }
 
 }  // namespace tessera

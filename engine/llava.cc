@@ -1,8 +1,11 @@
 #include "engine/llava.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
+#include <utility>
 
+#include "engine/kv_residuals.h"
 #include "engine/llama.h"
 #include "engine/staging.h"
 #include "vision/projector.h"
@@ -10,8 +13,9 @@
 namespace tessera {
 namespace {
 
-// Marks of the Ops: two of the staged arrays, two of the steps' answers.
-constexpr int kStagingMarks = 0, kAnswerMarks = 2;
+// Marks of the Ops, two each, as steps take turns: the staged arrays, the steps' answers, and where
+// the image tower's work begins and ends.
+constexpr int kStagingMarks = 0, kAnswerMarks = 2, kVisionMarks = 4, kVisionEndMarks = 6;
 
 // Images that run through the tower together: bounds its activations.
 constexpr int64_t kImagesPerPass = 8;
@@ -37,7 +41,10 @@ class CountingSource final : public TensorSource {
 class Llava final : public LlavaModel {
  public:
   Llava(const ModelConfig& config, std::unique_ptr<Ops> ops)
-      : config_(config), ops_(std::move(ops)), staging_(ops_.get(), kStagingMarks) {}
+      : config_(config),
+        ops_(std::move(ops)),
+        staging_(ops_.get(), kStagingMarks),
+        residuals_(ops_.get(), &staging_) {}
 
   absl::Status LoadWeights(TensorSource& files, int max_rows) {
     CountingSource source(&files);
@@ -56,21 +63,24 @@ class Llava final : public LlavaModel {
   std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) override {
     std::vector<std::shared_ptr<const ImageFeatures>> out;
+    ops_->SetMark(kVisionMarks + Turn(forwards_));
+    encoded_ = true;
     const int64_t side = config_.vision.image_size, image_bytes = side * side * 3;
     const int64_t rows = config_.tokens_per_image(), width = config_.text.hidden;
     for (size_t first = 0; first < images.size(); first += kImagesPerPass) {
       const int64_t n = std::min<int64_t>(kImagesPerPass, images.size() - first);
-      if (!pixels_) {
-        pixels_ = ops_->Allocate(kImagesPerPass * image_bytes);
+      if (!vision_out_) {
         vision_out_ = ops_->Allocate(kImagesPerPass * rows * config_.vision.hidden * 4);
       }
+      // Staged, or their way to the device would wait for the step that it works on.
+      const Staging::Place pixels = staging_.Reserve(n * image_bytes);
       for (int64_t i = 0; i < n; ++i) {
         TESSERA_CHECK(images[first + i]->side == side);
-        ops_->CopyToDevice(pixels_.get() + i * image_bytes, images[first + i]->rgb.data(),
-                           image_bytes);
+        std::memcpy(pixels.host + i * image_bytes, images[first + i]->rgb.data(), image_bytes);
       }
+      staging_.Upload();
       auto* features = reinterpret_cast<float*>(vision_out_.get());
-      tower_->Forward(pixels_.get(), n, config_.processor.mean, config_.processor.std, features);
+      tower_->Forward(pixels.device, n, config_.processor.mean, config_.processor.std, features);
       for (int64_t i = 0; i < n; ++i) {
         auto image = std::make_shared<ImageFeatures>();
         image->rows = rows;
@@ -81,6 +91,7 @@ class Llava final : public LlavaModel {
         out.push_back(std::move(image));
       }
     }
+    ops_->SetMark(kVisionEndMarks + Turn(forwards_));
     return out;
   }
 
@@ -94,8 +105,9 @@ class Llava final : public LlavaModel {
 
   void Forward(const Batch& batch, uint8_t* arena) override {
     TESSERA_CHECK(forwards_ - finished_ < std::ssize(asked_));
-    Asked& asked = asked_[forwards_ % 2];
-    const Asked& before = asked_[(forwards_ + 1) % 2];
+    Asked& asked = asked_[Turn(forwards_)];
+    const Asked& before = asked_[Turn(forwards_ + 1)];
+    asked.encoded = std::exchange(encoded_, false);
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
     if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
@@ -129,37 +141,27 @@ class Llava final : public LlavaModel {
                        draw_rules_, asked.drawn());
       asked.tokens.Begin(*ops_, asked.drawn(), rows);
     }
-    ops_->SetMark(kAnswerMarks + static_cast<int>(forwards_ % 2));
+    ops_->SetMark(kAnswerMarks + Turn(forwards_));
     ++forwards_;
   }
 
   Answers Finish() override {
-    const Asked& asked = asked_[finished_ % 2];
-    ops_->AwaitMark(kAnswerMarks + static_cast<int>(finished_ % 2));
-    ++finished_;
+    const int turn = Turn(finished_++);
+    const Asked& asked = asked_[turn];
+    ops_->AwaitMark(kAnswerMarks + turn);
     host_logits_.resize(asked.logit_floats);
     if (asked.logit_floats > 0) {
       ops_->CopyToHost(host_logits_.data(), asked.logits, asked.logit_floats * 4);
     }
-    return {host_logits_.data(), asked.tokens.get(), asked.peaks.get(), asked.medians.get(),
-            asked.columns.get()};
+    const double vision =
+        asked.encoded ? ops_->SecondsBetween(kVisionMarks + turn, kVisionEndMarks + turn) : 0;
+    return {host_logits_.data(), asked.tokens.get(),  asked.peaks.get(),
+            asked.medians.get(), asked.columns.get(), vision};
   }
 
-  void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                        const LowPassSegment& segment, float* out) override {
-    const KvGeometry geometry = config_.text.kv_geometry();
-    const int64_t bytes = int64_t{geometry.layers} * segment.tokens * 4 * 4;
-    if (bytes > residual_bytes_) {
-      residual_bytes_ = bytes;
-      residuals_ = ops_->Allocate(bytes);
-    }
-    const PageId* list = staging_.Add(pages);
-    staging_.Upload();
-    auto* device = reinterpret_cast<float*>(residuals_.get());
-    ops_->LowPassResiduals(arena, geometry, list,
-                           static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
-                           segment.tokens, segment.kept, device);
-    ops_->CopyToHost(out, device, bytes);
+  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                           const std::vector<LowPassSegment>& segments) override {
+    return residuals_.Measure(arena, config_.text.kv_geometry(), pages, segments);
   }
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
@@ -177,6 +179,8 @@ class Llava final : public LlavaModel {
   int max_rows() const override { return max_rows_; }
 
  private:
+  static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
+
   // An array on its way to the host: there once a mark set after Begin was awaited.
   template <class T>
   class Fetched {
@@ -199,7 +203,8 @@ class Llava final : public LlavaModel {
   struct Asked {
     const float* logits = nullptr;
     int64_t logit_floats = 0, drawn_capacity = 0;
-    Buffer drawn_memory;  // int32 [drawn_capacity], on the device
+    bool encoded = false;  // images, before it
+    Buffer drawn_memory;   // int32 [drawn_capacity], on the device
     Fetched<float> peaks, medians, columns;
     Fetched<int32_t> tokens;
 
@@ -270,13 +275,13 @@ class Llava final : public LlavaModel {
   ModelConfig config_;
   std::unique_ptr<Ops> ops_;  // outlives every Buffer below
   Staging staging_;
+  KvResiduals residuals_;
   int max_rows_ = 0;
   int64_t parameters_ = 0;
   std::unique_ptr<ClipTower> tower_;
   Projector projector_;
   std::unique_ptr<LlamaDecoder> decoder_;
-  Buffer pixels_, vision_out_, residuals_;
-  int64_t residual_bytes_ = 0;
+  Buffer vision_out_;
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
   Buffer banned_;                            // [vocab]
@@ -284,6 +289,7 @@ class Llava final : public LlavaModel {
   const DrawRule* draw_rules_ = nullptr;     // [drawn rows] staged, or null
   Asked asked_[2];                           // Forwards take turns
   int64_t forwards_ = 0, finished_ = 0;
+  bool encoded_ = false;  // images, since the last Forward
   std::vector<float> host_logits_;
 };
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "cache/policy_stats.h"
 #include "cache/storage.h"
 #include "engine/batch.h"
@@ -29,7 +30,8 @@ class LlavaModel {
                                                           std::unique_ptr<Ops> ops, int max_rows);
   virtual ~LlavaModel() = default;
 
-  // Features of `images`, one [tokens_per_image, hidden] each, in device memory.
+  // Features of `images`, one [tokens_per_image, hidden] each, in device memory: there for whatever
+  // is called later. At most one call before each Forward.
   virtual std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) = 0;
 
@@ -44,16 +46,18 @@ class LlavaModel {
     const float* logits;    // [batch.logit_rows.size(), vocab]
     const int32_t* tokens;  // [batch.drawn_rows.size()]
     // What policies asked for.
-    const float* peaks;    // [layers, peak_rows, batch.peaks]
-    const float* medians;  // [layers, peak_rows], where wanted
-    const float* columns;  // as batch.columns, to which it was added
+    const float* peaks;     // [layers, peak_rows, batch.peaks]
+    const float* medians;   // [layers, peak_rows], where wanted
+    const float* columns;   // as batch.columns, to which it was added
+    double vision_seconds;  // what EncodeImages before the Forward took the device, or 0
   };
   virtual Answers Finish() = 0;
 
-  // Ops::LowPassResiduals of one segment: pages [layers, layer_pages], host out [layers, tokens,
-  // 4].
-  virtual void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                                const LowPassSegment& segment, float* out) = 0;
+  // Ops::LowPassResiduals of a prompt's segments, which follow one another from its first token:
+  // pages [layers, layer_pages], answer [layers, tokens, 4] on the host until the next call. Waits.
+  virtual absl::Span<const float> LowPassResiduals(const uint8_t* arena,
+                                                   const std::vector<PageId>& pages,
+                                                   const std::vector<LowPassSegment>& segments) = 0;
 
   // Brings tokens into other pages, as a policy's commit or window exit asks.
   virtual void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) = 0;

@@ -36,7 +36,7 @@ struct StepReport {
   int sequences = 0;
   int64_t held_slopes = 0;  // rows x heads x layers: Ops::held_slopes
   double plan_seconds = 0;
-  double vision_seconds = 0;
+  double vision_seconds = 0;    // handing pictures to the device
   double batch_seconds = 0;     // the step's arrays
   double forward_seconds = 0;   // handing the step to the device, and waiting for answers
   double compress_seconds = 0;  // commits and window exits
@@ -59,8 +59,8 @@ class Observer {
   virtual void OnInterToken(double seconds) {}
   virtual void OnPrefixLookup(int prompt_tokens, int hit_tokens) {}
   virtual void OnImageLookup(bool hit) {}
-  virtual void OnImageEncoded(int images, double seconds) {}
-  virtual void OnCompressed(const CompressReport&) {}  // of a step in which anything was
+  virtual void OnImageEncoded(int images, double seconds) {}  // of the device
+  virtual void OnCompressed(const CompressReport&) {}         // of a step in which anything was
   virtual void OnPreempted(const Request&) {}
   // Exactly once a request, however it ends.
   virtual void OnFinished(const Request&, const Event& last) {}

@@ -14,7 +14,6 @@ void PromptStats::Begin(const PolicyNeeds& needs, int layers, int tokens, int wi
   const int64_t rows = int64_t{layers} * tokens;
   peaks_.resize(rows * peaks_per_token_);
   if (needs.residual_medians) medians_.resize(rows);
-  if (needs.low_pass) low_pass_.resize(rows * 4);
   columns_.assign(layers, std::vector<float>(needs.attention_rows > 0 ? tokens : 0));
 }
 
@@ -27,12 +26,9 @@ void PromptStats::SetPeaks(int layer, int token, const float* peaks, const float
   if (!medians_.empty()) medians_[row] = *median;
 }
 
-void PromptStats::SetLowPass(const LowPassSegment& segment, const float* residuals) {
-  TESSERA_CHECK(segment.first + segment.tokens <= tokens_);
-  const int64_t n = int64_t{segment.tokens} * 4;
-  for (int64_t layer = 0; layer < layers_; ++layer) {
-    std::copy_n(residuals + layer * n, n, &low_pass_[(layer * tokens_ + segment.first) * 4]);
-  }
+void PromptStats::SetLowPass(absl::Span<const float> residuals) {
+  TESSERA_CHECK(std::ssize(residuals) == int64_t{layers_} * tokens_ * 4);
+  low_pass_ = residuals;
 }
 
 void PromptStats::GrowColumns(int tokens) {
@@ -50,9 +46,9 @@ void PromptStats::KeepColumns(int layer, absl::Span<const int32_t> kept) {
 
 std::vector<LayerStats> PromptStats::Layers() const {
   std::vector<LayerStats> layers(layers_);
-  const auto part = [&](const std::vector<float>& all, int layer) {
+  const auto part = [&](absl::Span<const float> all, int layer) {
     const size_t n = all.size() / layers_;
-    return absl::MakeConstSpan(all).subspan(layer * n, n);
+    return all.subspan(layer * n, n);
   };
   for (int layer = 0; layer < layers_; ++layer) {
     layers[layer] = {peaks_per_token_, part(peaks_, layer), part(medians_, layer),

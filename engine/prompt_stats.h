@@ -1,8 +1,9 @@
 // A sequence's statistics of its prompt, from the steps that compute it until its commit; and,
 // where the policy goes on choosing, the attention sums of the tokens that are stored.
 //
-// Host memory: layers * tokens * (residual_peaks + 1, 4 for low-pass residuals, 1 for attention
-// columns) floats, for sequences whose policy asks. Threads: one thread (the engine's).
+// Host memory: layers * tokens * (residual_peaks + 1, 1 for attention columns) floats, for
+// sequences whose policy asks; low-pass residuals are the model's. Threads: one thread (the
+// engine's).
 #pragma once
 
 #include <cstdint>
@@ -29,8 +30,8 @@ class PromptStats {
   int peaks_per_token() const { return peaks_per_token_; }
   // What one token's row says of one layer: peaks_per_token() peaks, and the median where wanted.
   void SetPeaks(int layer, int token, const float* peaks, const float* median);
-  // For Ops::LowPassResiduals of one segment: [layers, tokens of the segment, 4].
-  void SetLowPass(const LowPassSegment& segment, const float* residuals);
+  // [layers, tokens, 4], not copied: they must stay until the commit, which follows at once.
+  void SetLowPass(absl::Span<const float> residuals);
 
   // The sums over rows so far, which the next step adds to: [tokens] of one layer.
   absl::Span<float> Columns(int layer) { return absl::MakeSpan(columns_[layer]); }
@@ -48,7 +49,7 @@ class PromptStats {
   int layers_ = 0, tokens_ = 0, peaks_per_token_ = 0;
   std::vector<float> peaks_;                 // [layers, tokens, peaks_per_token]
   std::vector<float> medians_;               // [layers, tokens]
-  std::vector<float> low_pass_;              // [layers, tokens, 4]
+  absl::Span<const float> low_pass_;         // [layers, tokens, 4]
   std::vector<std::vector<float>> columns_;  // [layers][tokens]
 };
 

@@ -32,6 +32,12 @@ class Staging {
     if (bytes > 0) std::memcpy(place.host, values.data(), bytes);
     return reinterpret_cast<T*>(place.device);
   }
+  // Room for the caller to fill before Upload, as Add does.
+  struct Place {
+    uint8_t* host;
+    uint8_t* device;
+  };
+  Place Reserve(int64_t bytes);
   // Sends what was added since the last call.
   void Upload();
 
@@ -40,12 +46,6 @@ class Staging {
     Buffer host, device;
     int64_t bytes = 0, used = 0, sent = 0;
   };
-  struct Place {
-    uint8_t* host;
-    uint8_t* device;
-  };
-  Place Reserve(int64_t bytes);
-
   Ops* ops_;
   std::vector<Block> blocks_[2];
   const int first_mark_;

@@ -60,6 +60,8 @@ class ReferenceOps final : public Ops {
   void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
     CopyToHost(dst, src, bytes);
   }
+  void SetMark(int mark) override { marks_.Set(mark); }
+  double SecondsBetween(int from, int to) const override { return marks_.SecondsBetween(from, to); }
 
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     TESSERA_CHECK(!parts.empty() && cols > 0);
@@ -329,6 +331,7 @@ class ReferenceOps final : public Ops {
 
  private:
   int64_t held_slopes_ = 0;
+  HostMarks marks_;
 };
 
 }  // namespace

@@ -71,87 +71,96 @@ class FlashCache final : public Selector {
 
   int64_t MaxTokens(const PromptView& prompt, const KvGeometry& geometry) const override {
     const Scope scope = ScopeOf(prompt);
-    return geometry.layers * scope.text + BudgetOf(scope, geometry.layers).total;
+    return geometry.layers * (prompt.tokens() - scope.size()) +
+           BudgetOf(scope, geometry.layers).total;
   }
 
   Selection Select(const PromptView& prompt, absl::Span<const LayerStats> stats,
                    const KvGeometry& geometry) const override {
     const Scope scope = ScopeOf(prompt);
     const Budget budget = BudgetOf(scope, geometry.layers);
-    std::vector<double> energy(geometry.layers, 1);
-    if (!uniform_) {
-      for (int l = 0; l < geometry.layers; ++l) energy[l] = OutlierEnergy(prompt, stats[l]);
+    std::vector<double> energy(geometry.layers);
+    std::vector<std::vector<float>> deviations(geometry.layers);
+    for (int l = 0; l < geometry.layers; ++l) {
+      deviations[l].resize(scope.size());
+      energy[l] = Measure(scope.tokens, stats[l], deviations[l].data());
+      if (uniform_) energy[l] = 1;
     }
-    const std::vector<int64_t> sizes = ShareOut(budget.total, energy, budget.min, scope.tokens);
+    const std::vector<int64_t> sizes = ShareOut(budget.total, energy, budget.min, scope.size());
     Selection selection;
     for (int l = 0; l < geometry.layers; ++l) {
-      selection.push_back(Keep(prompt, sizes[l] - scope.forced, stats[l]));
+      selection.push_back(Keep(scope, sizes[l] - scope.forced(), deviations[l]));
     }
     return selection;
   }
 
  private:
   struct Scope {
-    int64_t tokens = 0;  // that may be evicted or count against the budget
-    int64_t forced = 0;  // of them, that stay as sinks or recent
-    int64_t text = 0;    // the others, which all stay
+    std::vector<int32_t> tokens;  // that may be evicted or count against the budget
+    // Those that are judged, [first, first + judged) of them; the others stay as sinks or recent.
+    int64_t first = 0, judged = 0;
+    std::vector<int32_t> stay;  // of the whole prompt, all that is not judged
+
+    int64_t size() const { return std::ssize(tokens); }
+    int64_t forced() const { return size() - judged; }
   };
   struct Budget {
     int64_t total, min;  // over all layers, of one
   };
 
-  bool InScope(const PromptView& prompt, int i) const {
-    return !visual_only_ || prompt.vision[i] != 0;
-  }
-  bool Forced(const PromptView& prompt, int i) const {
-    return i < sinks_ || i >= prompt.tokens() - recent_;
-  }
   Scope ScopeOf(const PromptView& prompt) const {
     Scope scope;
     for (int i = 0; i < prompt.tokens(); ++i) {
-      ++(InScope(prompt, i) ? scope.tokens : scope.text);
-      if (InScope(prompt, i) && Forced(prompt, i)) ++scope.forced;
+      const bool in_scope = !visual_only_ || prompt.vision[i] != 0;
+      const bool sink = i < sinks_, forced = sink || i >= prompt.tokens() - recent_;
+      if (in_scope) scope.tokens.push_back(i);
+      if (!in_scope || forced) scope.stay.push_back(i);
+      scope.first += int64_t{in_scope && sink};
+      scope.judged += int64_t{in_scope && !forced};
     }
     return scope;
   }
   Budget BudgetOf(const Scope& scope, int layers) const {
-    const int64_t whole = layers * scope.tokens;
+    const int64_t whole = layers * scope.size();
     const int64_t wanted =
         tokens_ > 0 ? layers * tokens_ : std::llround(keep_ * static_cast<double>(whole));
-    const int64_t least = std::max(scope.forced, std::min<int64_t>(1, scope.tokens));
+    const int64_t least = std::max(scope.forced(), std::min<int64_t>(1, scope.size()));
     const int64_t total = std::clamp(wanted, layers * least, whole);
-    return {total, std::max(least, std::min({kLeastTokens, scope.tokens, total / layers}))};
+    return {total, std::max(least, std::min({kLeastTokens, scope.size(), total / layers}))};
   }
 
-  // R of the tokens in scope.
-  double OutlierEnergy(const PromptView& prompt, const LayerStats& stats) const {
-    double k_outlier = 0, v_outlier = 0, k_all = 0, v_all = 0;
-    for (int i = 0; i < prompt.tokens(); ++i) {
-      if (!InScope(prompt, i)) continue;
-      k_outlier += stats.low_pass[4 * i];
-      v_outlier += stats.low_pass[4 * i + 1];
-      k_all += stats.low_pass[4 * i + 2];
-      v_all += stats.low_pass[4 * i + 3];
+  // R of `tokens`, and the deviation of each (without its divisor, the number of channels, which is
+  // the same for all). Two sums take turns, so that no addition waits for the one before.
+  static double Measure(const std::vector<int32_t>& tokens, const LayerStats& stats,
+                        float* deviations) {
+    double sums[2][4] = {};
+    const auto add = [&](size_t i, double(&to)[4]) {
+      const float* of_token = &stats.low_pass[4 * tokens[i]];
+      for (int j = 0; j < 4; ++j) to[j] += of_token[j];
+      deviations[i] = of_token[0] + of_token[1];
+    };
+    size_t i = 0;
+    for (; i + 1 < tokens.size(); i += 2) {
+      add(i, sums[0]);
+      add(i + 1, sums[1]);
     }
-    return (k_all > 0 ? k_outlier / k_all : 0) + (v_all > 0 ? v_outlier / v_all : 0);
+    if (i < tokens.size()) add(i, sums[0]);
+    const auto share = [&](int outlier, int all) {
+      const double whole = sums[0][all] + sums[1][all];
+      return whole > 0 ? (sums[0][outlier] + sums[1][outlier]) / whole : 0;
+    };
+    return share(0, 2) + share(1, 3);
   }
 
-  // What is out of scope or forced, and the `count` others of largest deviation (its divisor, the
-  // number of channels, is the same for all).
-  std::vector<int32_t> Keep(const PromptView& prompt, int64_t count,
-                            const LayerStats& stats) const {
-    std::vector<int32_t> stay, kept;
-    std::vector<ScoredToken> rest;
-    rest.reserve(prompt.tokens());
-    for (int i = 0; i < prompt.tokens(); ++i) {
-      if (!InScope(prompt, i) || Forced(prompt, i)) {
-        stay.push_back(i);
-      } else {
-        rest.push_back({stats.low_pass[4 * i] + stats.low_pass[4 * i + 1], i});
-      }
-    }
-    const std::vector<int32_t> chosen = Largest(rest, count);
-    std::merge(stay.begin(), stay.end(), chosen.begin(), chosen.end(), std::back_inserter(kept));
+  // What is not judged, and the `count` others of largest deviation.
+  static std::vector<int32_t> Keep(const Scope& scope, int64_t count,
+                                   absl::Span<const float> deviations) {
+    std::vector<int32_t> kept,
+        chosen = Largest(deviations.subspan(scope.first, scope.judged), count);
+    if (scope.stay.empty()) return chosen;
+    for (int32_t& token : chosen) token = scope.tokens[scope.first + token];
+    std::merge(scope.stay.begin(), scope.stay.end(), chosen.begin(), chosen.end(),
+               std::back_inserter(kept));
     return kept;
   }
 

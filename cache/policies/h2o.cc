@@ -101,9 +101,7 @@ class H2o final : public Selector {
     const auto n = static_cast<int64_t>(sums.size()), budget = std::min(n, limit);
     const int64_t recent = std::llround(recent_ * static_cast<double>(budget));
     const int64_t older = n - recent, heavy = budget - recent;
-    std::vector<ScoredToken> scored;
-    for (int64_t i = 0; i < older; ++i) scored.push_back({sums[i], static_cast<int32_t>(i)});
-    std::vector<int32_t> kept = Largest(scored, heavy);
+    std::vector<int32_t> kept = Largest(sums.first(older), heavy);
     for (int64_t i = older; i < n; ++i) kept.push_back(static_cast<int32_t>(i));
     return kept;
   }

@@ -74,7 +74,7 @@ class SnapKv final : public Selector {
 
   std::vector<int32_t> Keep(int64_t n, absl::Span<const float> votes) const {
     const int64_t budget = Budget(n), window = std::min(window_, budget), older = n - window;
-    std::vector<ScoredToken> pooled;
+    std::vector<float> pooled;
     for (int64_t i = 0; i < older; ++i) {
       const int64_t begin = std::max<int64_t>(0, i - reach_), end = std::min(older, i + reach_ + 1);
       float best = votes[begin], sum = 0;
@@ -82,7 +82,7 @@ class SnapKv final : public Selector {
         best = std::max(best, votes[j]);
         sum += votes[j];
       }
-      pooled.push_back({maximum_ ? best : sum, static_cast<int32_t>(i)});
+      pooled.push_back(maximum_ ? best : sum);
     }
     std::vector<int32_t> kept = Largest(pooled, budget - window);
     for (int64_t i = older; i < n; ++i) kept.push_back(static_cast<int32_t>(i));

@@ -42,6 +42,8 @@ class CpuOps final : public Ops {
   void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
     CopyToHost(dst, src, bytes);
   }
+  void SetMark(int mark) override { marks_.Set(mark); }
+  double SecondsBetween(int from, int to) const override { return marks_.SecondsBetween(from, to); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.Pack(parts, cols, dtype);
   }
@@ -212,6 +214,7 @@ class CpuOps final : public Ops {
   DenseRunner dense_;
   AttentionRunner attention_;
   TokenMover mover_;
+  HostMarks marks_;
   StatisticsRunner statistics_;
   std::vector<float> before_;  // what a prologue made of a dense layer's input
 };

@@ -26,7 +26,7 @@ struct Stream {
     uint64_t keep = UINT64_MAX;
     TESSERA_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
     for (cudaEvent_t& mark : marks) {
-      TESSERA_CUDA_CHECK(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+      TESSERA_CUDA_CHECK(cudaEventCreate(&mark));
     }
   }
   ~Stream() {
@@ -94,6 +94,11 @@ class CudaOps final : private Stream, public Ops {
   bool asynchronous() const override { return true; }
   void SetMark(int mark) override { TESSERA_CUDA_CHECK(cudaEventRecord(marks[mark], stream)); }
   void AwaitMark(int mark) override { TESSERA_CUDA_CHECK(cudaEventSynchronize(marks[mark])); }
+  double SecondsBetween(int from, int to) const override {
+    float milliseconds = 0;
+    TESSERA_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, marks[from], marks[to]));
+    return double{milliseconds} * 1e-3;
+  }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.MakeLinear(parts, cols, dtype, *this);
   }

@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "engine/kv_residuals.h"
 #include "engine/scheduler.h"
 #include "tests/bench/device_cache.h"
 #include "tests/bench/engine_fixture.h"
@@ -67,7 +68,9 @@ class Commits final : private TokenMover {
         scheduler_({tokens, 1}, &arena_, &prefix_),
         memory_(ops_.Allocate(arena_.total_bytes())),
         stream_(ops_.Allocate(int64_t{tokens} * hidden_ * 4)),
-        sums_(ops_.Allocate(int64_t{geometry.layers} * tokens * 4 * 4)) {
+        sums_(ops_.Allocate(int64_t{geometry.layers} * tokens * 4 * 4)),
+        staging_(&ops_, /*first_mark=*/0),
+        residuals_(&ops_, &staging_) {
     device.Fill(memory_.get(), DType::kF16, arena_.total_bytes() / 2, 1);
     device.Fill(stream_.get(), DType::kF32, int64_t{tokens} * hidden_, 2);
   }
@@ -78,6 +81,7 @@ class Commits final : private TokenMover {
     const StepPlan plan = scheduler_.Plan();
     TESSERA_CHECK(plan.items.size() == 1 && plan.rows == static_cast<int>(prompt.ids.size()));
     scheduler_.Complete(plan.items[0]);
+    staging_.Begin();
     if (s.needs.low_pass && times->low_pass == 0) MeasureLowPass(s, times);
     Wait();
     const absl::Time start = SteadyNow();
@@ -93,7 +97,6 @@ class Commits final : private TokenMover {
     times->compress.push_back(absl::ToDoubleSeconds(end - measured));
     times->kept_bytes = s.cache.bytes();
     scheduler_.Remove(&s);
-    kept_.clear();
   }
   double ReadRate() {
     const int64_t bytes = arena_.total_bytes() / 2;
@@ -139,28 +142,28 @@ class Commits final : private TokenMover {
       const std::vector<PageId>& own = s.cache.runs(layer).back().pages;
       pages.insert(pages.end(), own.begin(), own.end());
     }
-    const Buffer list = Upload(ops_, pages);
-    for (const LowPassSegment& segment : s.needs.Segments(s.view())) {
+    const std::vector<LowPassSegment> segments = s.needs.Segments(s.view());
+    if (times == nullptr) {
+      s.stats.SetLowPass(residuals_.Measure(memory_.get(), geometry, pages, segments));
+      return;
+    }
+    const PageId* list = staging_.Add(pages);
+    staging_.Upload();
+    for (const LowPassSegment& segment : segments) {
       const auto launch = [&](int64_t) {
-        ops_.LowPassResiduals(memory_.get(), geometry, reinterpret_cast<const PageId*>(list.get()),
+        ops_.LowPassResiduals(memory_.get(), geometry, list,
                               static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
                               segment.tokens, segment.kept, reinterpret_cast<float*>(sums_.get()));
       };
-      if (times != nullptr) {
-        times->low_pass += device_.MedianSeconds(flags_, {launch})[0];
-        continue;
-      }
-      launch(0);
-      std::vector<float> host(int64_t{geometry.layers} * segment.tokens * 4);
-      ops_.CopyToHost(host.data(), sums_.get(), static_cast<int64_t>(host.size()) * 4);
-      s.stats.SetLowPass(segment, host.data());
+      times->low_pass += device_.MedianSeconds(flags_, {launch})[0];
     }
   }
+  // As LlavaModel::MoveTokens.
   void Move(const std::vector<MoveBatch>& batches) override {
     for (const MoveBatch& batch : batches) {
-      kept_.push_back(Upload(ops_, batch.moves));
-      ops_.MoveTokens(memory_.get(), arena_.geometry(), batch.to, batch.rule,
-                      reinterpret_cast<const TokenMove*>(kept_.back().get()),
+      const TokenMove* moves = staging_.Add(batch.moves);
+      staging_.Upload();
+      ops_.MoveTokens(memory_.get(), arena_.geometry(), batch.to, batch.rule, moves,
                       static_cast<int64_t>(batch.moves.size()));
     }
   }
@@ -177,7 +180,8 @@ class Commits final : private TokenMover {
   PrefixIndex prefix_;
   Scheduler scheduler_;
   Buffer memory_, stream_, sums_;
-  std::vector<Buffer> kept_;  // lists that kernels may still read
+  Staging staging_;
+  KvResiduals residuals_;
 };
 
 absl::Status Run(const Flags& flags, Report& report) {

@@ -22,30 +22,39 @@ std::vector<int32_t> AllOf(int n) {
   return all;
 }
 
-TEST(Largest, TakesTheEarlierOfEqualScoresAndOrdersByPosition) {
-  const std::vector<ScoredToken> tokens = {{-1, 2}, {0, 3}, {-0.0f, 5}, {7, 6}, {0, 8}, {-3, 9}};
-  EXPECT_THAT(Largest(tokens, 0), ElementsAre());
-  EXPECT_THAT(Largest(tokens, 1), ElementsAre(6));
-  EXPECT_THAT(Largest(tokens, 3), ElementsAre(3, 5, 6));  // -0 equals 0
-  EXPECT_THAT(Largest(tokens, 5), ElementsAre(2, 3, 5, 6, 8));
-  EXPECT_THAT(Largest(tokens, 6), ElementsAre(2, 3, 5, 6, 8, 9));
-  EXPECT_THAT(Largest({{1, 0}, {NAN, 1}, {INFINITY, 2}, {-INFINITY, 3}}, 2), ElementsAre(1, 2));
+TEST(Largest, TakesTheEarlierOfEqualScoresAndOrdersByIndex) {
+  const std::vector<float> scores = {-1, 0, -0.0f, 7, 0, -3};
+  EXPECT_THAT(Largest(scores, 0), ElementsAre());
+  EXPECT_THAT(Largest(scores, 1), ElementsAre(3));
+  EXPECT_THAT(Largest(scores, 3), ElementsAre(1, 2, 3));  // -0 equals 0
+  EXPECT_THAT(Largest(scores, 5), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(Largest(scores, 6), ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_THAT(Largest({}, 0), ElementsAre());
+  EXPECT_THAT(Largest({1, NAN, INFINITY, -INFINITY}, 2), ElementsAre(1, 2));
+  EXPECT_THAT(Largest({1, -NAN, -INFINITY, 0}, 3), ElementsAre(0, 2, 3));
 }
 
+// Many equal ones; close together; over all magnitudes; close together beside one that is not.
 TEST(Largest, IsASortedOrdersBeginning) {
   std::mt19937 random(5);
-  std::vector<ScoredToken> tokens;
-  for (int32_t i = 0; i < 500; ++i) {
-    tokens.push_back({static_cast<float>(static_cast<int>(random() % 64) - 32), i});
-  }
-  std::vector<ScoredToken> sorted = tokens;
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const ScoredToken& a, const ScoredToken& b) { return a.score > b.score; });
-  for (const int64_t count : {1, 37, 250, 499}) {
-    std::vector<int32_t> expected;
-    for (int64_t i = 0; i < count; ++i) expected.push_back(sorted[i].position);
-    std::sort(expected.begin(), expected.end());
-    EXPECT_EQ(Largest(tokens, count), expected);
+  std::normal_distribution<float> normal;
+  for (const int kind : {0, 1, 2, 3}) {
+    std::vector<float> scores(3000);
+    for (float& s : scores) {
+      s = kind == 0   ? static_cast<float>(static_cast<int>(random() % 64) - 32)
+          : kind == 2 ? std::ldexp(normal(random), static_cast<int>(random() % 200) - 100)
+                      : 136 + 4 * normal(random);
+    }
+    if (kind == 3) scores[1234] = NAN;
+    std::vector<int32_t> order = AllOf(3000);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      return std::isnan(scores[a]) ? !std::isnan(scores[b]) : scores[a] > scores[b];
+    });
+    for (const int64_t count : {1, 37, 600, 2999, 3000}) {
+      std::vector<int32_t> expected(order.begin(), order.begin() + count);
+      std::sort(expected.begin(), expected.end());
+      EXPECT_EQ(Largest(scores, count), expected) << kind << " " << count;
+    }
   }
 }
 

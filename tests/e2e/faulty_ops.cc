@@ -45,6 +45,9 @@ class FaultyOps final : public Ops {
   bool asynchronous() const override { return inner_->asynchronous(); }
   void SetMark(int mark) override { inner_->SetMark(mark); }
   void AwaitMark(int mark) override { inner_->AwaitMark(mark); }
+  double SecondsBetween(int from, int to) const override {
+    return inner_->SecondsBetween(from, to);
+  }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     Meet("MakeLinear");
     return inner_->MakeLinear(parts, cols, dtype);

@@ -20,9 +20,9 @@ class WrappedModel : public LlavaModel {
   void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
   void Forward(const Batch& batch, uint8_t* arena) override { model_->Forward(batch, arena); }
   Answers Finish() override { return model_->Finish(); }
-  void LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                        const LowPassSegment& segment, float* out) override {
-    model_->LowPassResiduals(arena, pages, segment, out);
+  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
+                                           const std::vector<LowPassSegment>& segments) override {
+    return model_->LowPassResiduals(arena, pages, segments);
   }
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     model_->MoveTokens(arena, batches);

@@ -58,6 +58,9 @@ TEST_P(RowsTest, WhatWasCopiedBeforeAMarkIsThere) {
     ops_->AwaitMark(mark);
     value.assign(bytes, static_cast<uint8_t>(mark + 1));
     EXPECT_EQ(std::memcmp(host[mark].get(), value.data(), bytes), 0);
+    if (mark == 0) continue;
+    EXPECT_GT(ops_->SecondsBetween(mark - 1, mark), 0);
+    EXPECT_LT(ops_->SecondsBetween(mark - 1, mark), 60);
   }
 }
 

@@ -45,6 +45,7 @@ class StagedOps final : public Ops {
   bool asynchronous() const override { return d_.asynchronous(); }
   void SetMark(int mark) override { d_.SetMark(mark); }
   void AwaitMark(int mark) override { d_.AwaitMark(mark); }
+  double SecondsBetween(int from, int to) const override { return d_.SecondsBetween(from, to); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return d_.MakeLinear(parts, cols, dtype);
   }

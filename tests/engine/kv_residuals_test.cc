@@ -1,0 +1,54 @@
+#include "engine/kv_residuals.h"
+
+#include <cstring>
+#include <random>
+
+#include "gtest/gtest.h"
+#include "kernels/backend.h"
+#include "kernels/half.h"
+
+namespace tessera {
+namespace {
+
+TEST(KvResidualsTest, SegmentsComeTogetherLayerByLayer) {
+  auto made = MakeBackend("reference", {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  Ops& ops = **made;
+  Staging staging(&ops, /*first_mark=*/0);
+  KvResiduals residuals(&ops, &staging);
+  const KvGeometry geometry{3, 2, 64};
+  constexpr int64_t kPages = 4;  // of a layer
+  const int64_t page_bytes = PageBytes(Format::kRaw16, geometry);
+  const Buffer arena = ops.Allocate(geometry.layers * kPages * page_bytes);
+  std::mt19937 random(3);
+  for (int64_t i = 0; i < geometry.layers * kPages * page_bytes; i += 2) {
+    const uint16_t x = FloatToHalf(std::uniform_real_distribution<float>(-1, 1)(random));
+    std::memcpy(arena.get() + i, &x, 2);
+  }
+  std::vector<PageId> pages;
+  for (int64_t i = 0; i < geometry.layers * kPages; ++i) {
+    pages.push_back(static_cast<PageId>(i * page_bytes / kPageUnitBytes));
+  }
+  // A longer prompt than the one before, a shorter one, and segments of every length.
+  const std::vector<std::vector<LowPassSegment>> prompts = {
+      {{0, 17, 5}}, {{0, 60, 7}}, {{0, 3, 1}, {3, 40, 40}, {43, 1, 1}}, {{0, 9, 2}, {9, 7, 3}}};
+  for (const std::vector<LowPassSegment>& segments : prompts) {
+    staging.Begin();
+    const absl::Span<const float> all = residuals.Measure(arena.get(), geometry, pages, segments);
+    const int64_t tokens = segments.back().first + segments.back().tokens;
+    ASSERT_EQ(std::ssize(all), geometry.layers * tokens * 4);
+    for (const LowPassSegment& s : segments) {
+      std::vector<float> own(int64_t{geometry.layers} * s.tokens * 4);
+      ops.LowPassResiduals(arena.get(), geometry, pages.data(), kPages, s.first, s.tokens, s.kept,
+                           own.data());
+      for (int64_t layer = 0; layer < geometry.layers; ++layer) {
+        const auto got = all.subspan((layer * tokens + s.first) * 4, s.tokens * 4);
+        const auto expected = absl::MakeConstSpan(own).subspan(layer * s.tokens * 4, s.tokens * 4);
+        EXPECT_EQ(got, expected) << "tokens from " << s.first << " of layer " << layer;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera
