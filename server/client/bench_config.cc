@@ -22,6 +22,12 @@ uint64_t Mix(uint64_t a, uint64_t b) {
 
 constexpr uint64_t kSharedImages = ~uint64_t{0};
 
+// What a comparison of doors does not do, or HTTP cannot.
+constexpr const char* kOneDoorOnly[] = {"rate",    "requests", "duration",      "slo",
+                                        "timeout", "soak",     "bypass_prefix", "tls_ca"};
+// Below, the bounds of a median are no bounds.
+constexpr int kMinRounds = 6;
+
 }  // namespace
 
 absl::Status ParseSlo(absl::string_view text, Slo* out) {
@@ -80,6 +86,12 @@ void BenchConfig::Register(Options* options) {
   options->Add("timeout", &timeout, "deadline of a request; 0 is none");
   options->Add("kv_policy", "POLICY", &kv_policy, "KV-compression method of every request");
   options->Add("bypass_prefix", &bypass_prefix, "neither read nor feed the server's caches");
+  options->Add("compare_http", "HOST:PORT", &compare_http,
+               "what HTTP costs against gRPC: --rounds of the same requests over gRPC and over the "
+               "OpenAI port at this address (plain text), which goes first taking turns; with "
+               "--concurrency=1 a round is one request, else 4 for each in flight. Prints the "
+               "ratio of times and rates; --warmup counts rounds");
+  options->Add("rounds", &rounds, Range<int>{kMinRounds, 1 << 20}, "of --compare_http");
   options->Add("json", &json, "print one JSON line instead of tables");
 }
 
@@ -93,6 +105,14 @@ absl::Status BenchConfig::Finish(const Options& options) {
   }
   if (images == 0 && (shared_images || options.given("image_side"))) {
     return InvalidArgumentError("--shared_images and --image_side need --images");
+  }
+  if (options.given("rounds") && compare_http.empty()) {
+    return InvalidArgumentError("--rounds needs --compare_http");
+  }
+  for (const char* name : kOneDoorOnly) {
+    if (!compare_http.empty() && options.given(name)) {
+      return InvalidArgumentError(absl::StrCat("--compare_http does not go with --", name));
+    }
   }
   if (requests == 0 && duration == absl::ZeroDuration()) requests = 64;
   seed = given_seed_ ? *given_seed_ : Mix(std::random_device{}(), std::random_device{}());

@@ -42,9 +42,13 @@ struct BenchConfig {
   absl::Duration timeout;
   std::string kv_policy;
   bool bypass_prefix = false;
+  std::string compare_http;  // HOST:PORT; not empty: door_comparison.h
+  int rounds = 20;
   bool json = false;
 
   bool open_loop() const { return rate > 0; }
+  // One in flight: one request. Else so many that begin and end of a round are a small part of it.
+  int requests_per_round() const { return concurrency == 1 ? 1 : 4 * concurrency; }
 
   void Register(Options* options);
   // Combinations of options, and defaults that depend on others.

@@ -73,31 +73,6 @@ absl::StatusOr<std::string> ReadFile(absl::string_view option, const std::string
   return text.str();
 }
 
-// "" if there is none.
-absl::StatusOr<std::string> FindToken(const Endpoint& endpoint) {
-  std::string token, source = absl::StrCat("$", kTokenVariable);
-  if (!endpoint.token_file.empty()) {
-    ASSIGN_OR_RETURN(token, ReadFile("token_file", endpoint.token_file));
-    source = absl::StrCat("--token_file: ", endpoint.token_file);
-  } else if (const char* variable = std::getenv(kTokenVariable); variable != nullptr) {
-    token = variable;
-  }
-  token = std::string(absl::StripAsciiWhitespace(token));
-  if (token.empty() && endpoint.token_file.empty()) return "";
-  // It would end, or forge, a header.
-  const bool good =
-      std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c < 127; });
-  if (token.empty() || !good) {
-    return InvalidArgumentError(absl::StrCat(source, ": want one token of visible characters"));
-  }
-  if (endpoint.tls_ca.empty() && !IsLocal(endpoint.address) && !endpoint.allow_plaintext) {
-    return InvalidArgumentError(
-        absl::StrCat(source, ": the token would travel unencrypted to ", endpoint.address,
-                     "; give --tls_ca, or --allow_plaintext if that is meant"));
-  }
-  return token;
-}
-
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(const Endpoint& endpoint) {
   if (endpoint.tls_ca.empty()) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions files;
@@ -152,6 +127,30 @@ void Endpoint::Register(Options* options, absl::string_view address_help) {
                "a file that holds the token to show; without it, $TESSERA_TOKEN");
   options->Add("allow_plaintext", &allow_plaintext,
                "send the token to another machine without TLS");
+}
+
+absl::StatusOr<std::string> FindToken(const Endpoint& endpoint) {
+  std::string token, source = absl::StrCat("$", kTokenVariable);
+  if (!endpoint.token_file.empty()) {
+    ASSIGN_OR_RETURN(token, ReadFile("token_file", endpoint.token_file));
+    source = absl::StrCat("--token_file: ", endpoint.token_file);
+  } else if (const char* variable = std::getenv(kTokenVariable); variable != nullptr) {
+    token = variable;
+  }
+  token = std::string(absl::StripAsciiWhitespace(token));
+  if (token.empty() && endpoint.token_file.empty()) return "";
+  // It would end, or forge, a header.
+  const bool good =
+      std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c < 127; });
+  if (token.empty() || !good) {
+    return InvalidArgumentError(absl::StrCat(source, ": want one token of visible characters"));
+  }
+  if (endpoint.tls_ca.empty() && !IsLocal(endpoint.address) && !endpoint.allow_plaintext) {
+    return InvalidArgumentError(
+        absl::StrCat(source, ": the token would travel unencrypted to ", endpoint.address,
+                     "; give --tls_ca, or --allow_plaintext if that is meant"));
+  }
+  return token;
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const Endpoint& endpoint) {

@@ -31,6 +31,9 @@ struct Endpoint {
 // name. Messages of any size may be received. Errors name the option.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const Endpoint& endpoint);
 
+// The token that goes to `endpoint`, checked as Connect checks it; "" if there is none.
+absl::StatusOr<std::string> FindToken(const Endpoint& endpoint);
+
 // Sets the call's deadline; 0 sets none.
 void SetTimeout(absl::Duration timeout, grpc::ClientContext* context);
 

@@ -1,6 +1,7 @@
 #include "server/client/percentile.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "kernels/base.h"
@@ -29,6 +30,24 @@ Summary Summarize(std::vector<double> values) {
   summary.p99 = Quantile(values, 0.99);
   summary.max = values.back();
   return summary;
+}
+
+Median MedianOf(std::vector<double> values) {
+  TESSERA_CHECK(!values.empty());
+  std::sort(values.begin(), values.end());
+  // Outside [x_k, x_(n-1-k)] with P(B <= k) on either side, B ~ Binomial(n, 1/2): the largest k
+  // with a chance of at most 2.5 %, by logarithms since 2^-n underflows.
+  constexpr double kOneSide = 0.025;
+  const double n = static_cast<double>(values.size());
+  size_t k = 0;
+  double chance = 0;
+  for (size_t i = 0; i < values.size() / 2; ++i) {
+    chance += std::exp(std::lgamma(n + 1) - std::lgamma(i + 1.0) - std::lgamma(n - i + 1.0) -
+                       n * std::log(2.0));
+    if (chance > kOneSide) break;
+    k = i;
+  }
+  return {Quantile(values, 0.5), values[k], values[values.size() - 1 - k]};
 }
 
 nlohmann::ordered_json ToJson(const Summary& summary) {

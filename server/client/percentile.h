@@ -19,6 +19,14 @@ struct Summary {
 
 Summary Summarize(std::vector<double> values);
 
+// The median, and the bounds between which the median of what was sampled lies with 95 %: order
+// statistics by the binomial distribution, whatever the distribution of the values. With fewer than
+// six values no bounds hold that; they are the smallest and largest then. REQUIRES: not empty.
+struct Median {
+  double value = 0, low = 0, high = 0;
+};
+Median MedianOf(std::vector<double> values);
+
 // {"count", "mean", "min", "p50", ...}; only {"count": 0} without values.
 nlohmann::ordered_json ToJson(const Summary& summary);
 

@@ -85,6 +85,7 @@ absl::Status OpenAiCall::Parse() {
   RETURN_IF_ERROR(grant_->TakeMore(further, SteadyNow()));
   stream_ = in_.stream;
   include_usage_ = in_.include_usage;
+  continuous_usage_ = in_.continuous_usage;
   for (const v1::GenerateRequest& prompt : in_.prompts) {
     ASSIGN_OR_RETURN(Request request,
                      CheckRequest(*services_, *grant_, prompt, received_, deadline_));
@@ -118,6 +119,7 @@ absl::Status OpenAiCall::BuildAndSubmit() {
             });
           });
       choices_[i].counts_prompt = answer.submitted = i % n == 0;
+      choices_[i].usage.prompt_tokens = static_cast<int>(built[i / n].prompt.ids.size());
       if (answer.submitted) continue;
       answer.waiting = built[i / n];
       answer.waiting.sampling.seed += i % n;  // equal seeds would give equal answers
@@ -158,10 +160,12 @@ absl::Status OpenAiCall::TakeLocked(Step* step) {
       choice.logprobs.insert(choice.logprobs.end(), event->logprobs.begin(), event->logprobs.end());
       choice.done = event->done;
       choice.reason = event->reason;
-      choice.usage = event->usage;
+      choice.usage.output_tokens += static_cast<int>(event->ids.size());
+      if (event->done) choice.usage = event->usage;
       if (stream_) {
         const bool first = !std::exchange(answer.shown, true);
-        step->bytes += ServerSentEvent(reply_->Piece(choice, static_cast<int>(i), first));
+        step->bytes +=
+            ServerSentEvent(reply_->Piece(choice, static_cast<int>(i), first, continuous_usage_));
       }
       for (size_t j = i + 1; j < answers_.size() && !choices_[j].counts_prompt; ++j) {
         if (!std::exchange(answers_[j].submitted, true)) step->submit.push_back(j);

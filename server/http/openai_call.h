@@ -88,7 +88,7 @@ class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<
   // The worker's, and constant once it is done.
   OpenAiRequest in_;               // until its prompts are built
   std::vector<Request> requests_;  // one a prompt of in_
-  bool stream_ = false, include_usage_ = false;
+  bool stream_ = false, include_usage_ = false, continuous_usage_ = false;
   std::unique_ptr<OpenAiReply> reply_;
 
   mutable Mutex mutex_;

@@ -100,7 +100,7 @@ Json OpenAiReply::Answer(const std::vector<OpenAiChoice>& choices) const {
   return out;
 }
 
-Json OpenAiReply::Piece(const OpenAiChoice& choice, int index, bool first) const {
+Json OpenAiReply::Piece(const OpenAiChoice& choice, int index, bool first, bool counts) const {
   const bool chat = kind_ == OpenAiKind::kChat;
   Json out = Head(chat ? "chat.completion.chunk" : "text_completion");
   Json content;
@@ -113,6 +113,12 @@ Json OpenAiReply::Piece(const OpenAiChoice& choice, int index, bool first) const
     content["text"] = choice.text;
   }
   out["choices"] = Json::array({Choice(choice, index, std::move(content))});
+  if (counts) {
+    const Usage& usage = choice.usage;
+    out["usage"] = {{"prompt_tokens", usage.prompt_tokens},
+                    {"completion_tokens", usage.output_tokens},
+                    {"total_tokens", usage.prompt_tokens + usage.output_tokens}};
+  }
   return out;
 }
 

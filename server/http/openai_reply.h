@@ -24,7 +24,7 @@ struct OpenAiChoice {
   int64_t text_offset = 0;    // bytes of text that earlier pieces of a stream have shown
   FinishReason reason = FinishReason::kNone;
   bool done = false;
-  Usage usage;  // once done
+  Usage usage;  // until done: prompt_tokens and, so far, output_tokens
 };
 
 class OpenAiReply {
@@ -37,8 +37,9 @@ class OpenAiReply {
 
   // The whole answer.
   Json Answer(const std::vector<OpenAiChoice>& choices) const;
-  // A piece of a stream: what choice `index` holds now. `first`: nothing of it was sent before.
-  Json Piece(const OpenAiChoice& choice, int index, bool first) const;
+  // A piece of a stream: what choice `index` holds now. `first`: nothing of it was sent before;
+  // `counts`: with the choice's usage so far, as vLLM's continuous_usage_stats has it.
+  Json Piece(const OpenAiChoice& choice, int index, bool first, bool counts) const;
   // The piece that ends a stream: no choices, all usage.
   Json UsagePiece(const std::vector<OpenAiChoice>& choices) const;
 

@@ -245,7 +245,10 @@ absl::Status ParseStream(JsonMembers& members, OpenAiRequest* out) {
   JsonMembers inner(*options, "stream_options");
   RETURN_IF_ERROR(inner.Bool("include_usage", [&](bool v) { out->include_usage = v; }));
   RETURN_IF_ERROR(inner.Only("include_obfuscation", {false}, "this server does not pad pieces"));
-  RETURN_IF_ERROR(inner.Only("continuous_usage_stats", {false}, "usage comes with the last piece"));
+  RETURN_IF_ERROR(inner.Bool("continuous_usage_stats", [&](bool v) { out->continuous_usage = v; }));
+  if (out->continuous_usage && !out->include_usage) {
+    return Wrong("stream_options.continuous_usage_stats", "needs include_usage = true");
+  }
   return inner.Finish();
 }
 

@@ -1,7 +1,8 @@
 // An OpenAI request body as requests of our own protocol.
 //
 // Chat completions and completions, with the extensions that vLLM's clients know (top_k, min_p,
-// repetition_penalty, min_tokens, ignore_eos, stop_token_ids, priority, cache_salt) and ours
+// repetition_penalty, min_tokens, ignore_eos, stop_token_ids, priority, cache_salt,
+// stream_options.continuous_usage_stats) and ours
 // (kv_policy, kv_commit_at). Nothing is ignored in silence: what this server cannot do, or does not
 // know, is an error that names the parameter. Absent sampling parameters take the checkpoint's
 // generation_config.json; where that does not sample, OpenAI's temperature of 1. Threads: safe.
@@ -28,7 +29,8 @@ struct OpenAiRequest {
   std::vector<v1::GenerateRequest> prompts;  // one a prompt; request_id is left empty
   int n = 1;                                 // answers of each prompt
   bool stream = false;
-  bool include_usage = false;  // a last piece with the usage, when streaming
+  bool include_usage = false;     // a last piece with the usage, when streaming
+  bool continuous_usage = false;  // and the counts so far in every piece
 };
 
 // A request's body: an object, its depth and number of values within limits.

@@ -15,6 +15,11 @@ FOREIGN_FLAGS = {
     "install", "prefix", "strip",  # cmake
     "now", "previous", "config-file", "pool-name", "pool-namespace", "model-server-metrics-port",
     "config.file", "web.listen-address", "gtest_filter",
+    "backend", "profile", "constraint", "tokenizer", "data", "output",  # guidellm
+    "url", "endpoint-type", "streaming", "use-server-token-count", "request-count",
+    "synthetic-input-tokens-mean", "output-tokens-mean", "extra-inputs", "image-width-mean",
+    "image-height-mean",  # aiperf
+    "headless",  # locust
 }
 READMES = ["deploy/README.md", "deploy/sizing.md", "SECURITY.md"]
 

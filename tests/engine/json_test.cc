@@ -35,6 +35,44 @@ TEST(JsonTest, AgreesWithTheLibrary) {
   }
 }
 
+// Long plain strings take a way of their own: it must lead to the same place, whatever follows the
+// plain part, and wherever the string stands.
+TEST(JsonTest, LongStringsAreTheLibrarysToo) {
+  const std::string rest[] = {"",        "x", "\\n",         "\\\"",        "\\\\",
+                              "\\u00e9", "é", "\\\\\\\"end", "\\\"],[\\\"", " \\/ "};
+  for (const size_t size : {63, 64, 1023, 1024, 1025, 1087, 1088, 4096, 100'000}) {
+    std::string plain;
+    for (size_t i = 0; i < size; ++i) plain += static_cast<char>('#' + i % 57);  // "#" to "["
+    for (const std::string& end : rest) {
+      const std::string s = absl::StrCat("\"", plain, end, "\"");
+      for (const std::string& text :
+           {s, absl::StrCat("[", s, ",\"\",", s, ",1]"), absl::StrCat("{\"a\":", s, ",", s, ":{}}"),
+            absl::StrCat("[\"\\\"\",", s, ",\"b\",{", s, ":", s, "}]")}) {
+        const auto json = ParseJson(text, "t");
+        ASSERT_TRUE(json.ok()) << size << end << json.status();
+        EXPECT_EQ(*json, nlohmann::json::parse(text)) << size << end;
+      }
+    }
+  }
+}
+
+TEST(JsonTest, MistakesBesideLongStringsAreFound) {
+  const std::string s = absl::StrCat("\"", std::string(5000, 'a'), "\"");
+  for (const std::string& text :
+       {absl::StrCat("[", s), absl::StrCat("[", s, s, "]"), absl::StrCat(s, ":1"),
+        s.substr(0, s.size() - 1), absl::StrCat("[", s, ",\"\x01\"]"),
+        absl::StrCat("\"", std::string(5000, 'a'), "\x01\""),
+        absl::StrCat("\"", std::string(5000, 'a'), "\xff\""),
+        absl::StrCat("\"", std::string(5000, 'a'), "\\"), absl::StrCat("[a", s, "]"),
+        absl::StrCat("{", s, ":1,", s, ":2}")}) {
+    EXPECT_TRUE(Fails(ParseJson(text, "t"), kInvalid, {"t: "})) << text.size();
+  }
+  // Positions are of the text as it came.
+  EXPECT_TRUE(Fails(ParseJson(absl::StrCat("[", s, ",nul]"), "t"), kInvalid,
+                    {absl::StrCat("at byte ", 1 + s.size() + 5)}));
+  EXPECT_TRUE(Fails(ParseJson(absl::StrCat("[nul,", s, "]"), "t"), kInvalid, {"at byte 5"}));
+}
+
 TEST(JsonTest, RefusesWhatIsNotJson) {
   for (const char* text :
        {"",        " ",          "{",        "[1,]", "{\"a\":}", "{\"a\" 1}", "nul",

@@ -92,6 +92,27 @@ TEST_F(GatewayTest, AStreamComesAsItIsMade) {
   EXPECT_EQ(client.Get("/health").status, 200);  // the connection lives on
 }
 
+// As guidellm wants it.
+TEST_F(GatewayTest, PiecesCountTokensIfAsked) {
+  Post(kChat, Body(R"(,"stream":true,"stream_options":{"include_usage":true,)"
+                   R"("continuous_usage_stats":true})"));
+  const size_t prompt = server.engine().Wait(0).request.prompt.ids.size();
+  EXPECT_GT(prompt, 0u);
+  Put(0, TextEvent("Hel", {5, 6}));
+  client.ReadHead();
+  EXPECT_EQ(
+      Json::parse(client.ReadEvent())["usage"],
+      Json({{"prompt_tokens", prompt}, {"completion_tokens", 2}, {"total_tokens", prompt + 2}}));
+  Put(0, TextEvent("lo", {7}));
+  EXPECT_EQ(Json::parse(client.ReadEvent())["usage"]["completion_tokens"], 3);
+  PutLast(0, static_cast<int>(prompt), 4);
+  EXPECT_EQ(Json::parse(client.ReadEvent())["usage"]["completion_tokens"], 4);
+  const Json last = Json::parse(client.ReadEvent());
+  EXPECT_TRUE(last["choices"].empty());
+  EXPECT_EQ(last["usage"]["completion_tokens"], 4);
+  EXPECT_EQ(client.ReadEvent(), "[DONE]");
+}
+
 TEST_F(GatewayTest, FurtherAnswersWaitForTheFirstAndShareItsPrompt) {
   Post(kChat, Body(R"(,"n":3,"seed":10,"temperature":1)"));
   server.engine().Wait(0);

@@ -27,10 +27,10 @@ TEST(OpenAiRequestTest, EveryParameterArrives) {
       R"("stop_token_ids":[3],"include_stop_str_in_output":true,"logprobs":true,)",
       R"j("top_logprobs":4,"logit_bias":{"5":-100},"kv_policy":"rtn(bits=4)",)j",
       R"("kv_commit_at":"question","cache_salt":"s","priority":3,"user":"u","stream":true,)",
-      R"("stream_options":{"include_usage":true},)", kUser, "}"));
+      R"("stream_options":{"include_usage":true,"continuous_usage_stats":true},)", kUser, "}"));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->n, 2);
-  EXPECT_TRUE(parsed->stream && parsed->include_usage);
+  EXPECT_TRUE(parsed->stream && parsed->include_usage && parsed->continuous_usage);
   ASSERT_EQ(parsed->prompts.size(), 1u);
   const v1::GenerateRequest& r = parsed->prompts[0];
   EXPECT_EQ(r.model(), "m");
@@ -130,6 +130,8 @@ TEST(OpenAiRequestTest, WhatCannotBeDoneIsNamed) {
       {R"({"messages":[{"role":"user","content":"x"}],"n":17})", "n: want an integer"},
       {R"({"messages":[{"role":"user","content":"x"}],"max_tokens":1.5})", "max_tokens: want"},
       {R"({"messages":[{"role":"user","content":"x"}],"stream_options":{}})", "stream_options"},
+      {R"({"messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":{"continuous_usage_stats":true}})",
+       "stream_options.continuous_usage_stats: needs include_usage"},
       {R"({"messages":[{"role":"user","content":"x"}],"top_logprobs":2})", "top_logprobs: needs"},
       {R"({"messages":[{"role":"user","content":"x"}],"logit_bias":{"a":1}})", "logit_bias"},
       {R"({"messages":[{"role":"user","content":"x","content":"y"}]})", "content"},
