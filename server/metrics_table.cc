@@ -202,7 +202,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kStepSeconds,
        "tessera_engine_step_seconds",
        K::kHistogram,
-       "One engine step, by part.",
+       "The engine thread in one step, by part; on a GPU forward mostly waits for the step before.",
        {{"part", {"plan", "vision", "batch", "forward", "compress", "sample"}}},
        B::kStep},
       {Metric::kStepTokens,
