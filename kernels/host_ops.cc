@@ -1,27 +1,45 @@
 #include "kernels/host_ops.h"
 
-#include <algorithm>
-#include <limits>
+#include <cstring>
+
+#include "kernels/host_memory.h"
 
 namespace tessera {
 
-void ApplyPrologue(Ops& ops, const Prologue& p, const float* x, int64_t rows, int64_t in,
-                   float* out) {
+Buffer HostOps::Allocate(int64_t bytes) { return AllocateHost(bytes); }
+Buffer HostOps::AllocateStaging(int64_t bytes) { return AllocateHost(bytes); }
+
+void HostOps::CopyToDevice(void* dst, const void* src, int64_t bytes) {
+  if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
+}
+void HostOps::CopyToHost(void* dst, const void* src, int64_t bytes) {
+  CopyToDevice(dst, src, bytes);
+}
+void HostOps::BeginCopyToHost(void* dst, const void* src, int64_t bytes) {
+  CopyToDevice(dst, src, bytes);
+}
+
+double HostOps::SecondsBetween(int from, int to) const {
+  return std::chrono::duration<double>(marks_[to] - marks_[from]).count();
+}
+
+void HostOps::TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (ids[r] < 0) ids[r] = drawn[-1 - ids[r]];
+  }
+}
+
+void HostOps::ApplyPrologue(const Prologue& p, const float* x, int64_t rows, int64_t in,
+                            float* out) {
   switch (p.kind) {
     case Prologue::kNone:
       TESSERA_CHECK(false);
     case Prologue::kRmsNorm:
-      return ops.RmsNorm(x, p.weight, rows, in, p.eps, out);
+      return RmsNorm(x, p.weight, rows, in, p.eps, out);
     case Prologue::kLayerNorm:
-      return ops.LayerNorm(x, p.weight, p.bias, rows, in, p.eps, out);
+      return LayerNorm(x, p.weight, p.bias, rows, in, p.eps, out);
     case Prologue::kSwiGlu:
-      return ops.SwiGlu(x, rows, in, out);
-  }
-}
-
-void TakeDrawnIds(const int32_t* drawn, int32_t* ids, int64_t rows) {
-  for (int64_t r = 0; r < rows; ++r) {
-    if (ids[r] < 0) ids[r] = drawn[-1 - ids[r]];
+      return SwiGlu(x, rows, in, out);
   }
 }
 

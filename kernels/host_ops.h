@@ -1,4 +1,5 @@
-// What the backends in host memory share of operations that need no instruction set.
+// What the backends in host memory share: memory, where every call is done when it returns, and
+// operations that need no instruction set.
 #pragma once
 
 #include <chrono>
@@ -7,24 +8,25 @@
 
 namespace tessera {
 
-// out[rows, in] = the prologue's values of x, by the operations of `ops`.
-void ApplyPrologue(Ops& ops, const Prologue& prologue, const float* x, int64_t rows, int64_t in,
-                   float* out);
-
-// Ops::SetMark and SecondsBetween, where calls are done when they return.
-class HostMarks {
+class HostOps : public Ops {
  public:
-  void Set(int mark) { at_[mark] = Clock::now(); }
-  double SecondsBetween(int from, int to) const {
-    return std::chrono::duration<double>(at_[to] - at_[from]).count();
-  }
+  Buffer Allocate(int64_t bytes) override;
+  void CopyToDevice(void* dst, const void* src, int64_t bytes) override;
+  void CopyToHost(void* dst, const void* src, int64_t bytes) override;
+  Buffer AllocateStaging(int64_t bytes) override;
+  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override;
+  void SetMark(int mark) override { marks_[mark] = Clock::now(); }
+  double SecondsBetween(int from, int to) const override;
+  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override;
+
+ protected:
+  // out[rows, in] = the prologue's values of x, by this backend's operations.
+  void ApplyPrologue(const Prologue& prologue, const float* x, int64_t rows, int64_t in,
+                     float* out);
 
  private:
   using Clock = std::chrono::steady_clock;
-  Clock::time_point at_[Ops::kMarks];
+  Clock::time_point marks_[kMarks];
 };
-
-// Ops::TakeDrawn.
-void TakeDrawnIds(const int32_t* drawn, int32_t* ids, int64_t rows);
 
 }  // namespace tessera

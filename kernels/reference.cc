@@ -6,7 +6,6 @@
 
 #include "kernels/draw.h"
 #include "kernels/half.h"
-#include "kernels/host_memory.h"
 #include "kernels/host_ops.h"
 #include "kernels/quantize.h"
 #include "kernels/reference_cache.h"
@@ -44,24 +43,9 @@ void WeighValues(std::vector<double>& scores, int64_t dim, const Value& value, f
   }
 }
 
-class ReferenceOps final : public Ops {
+class ReferenceOps final : public HostOps {
  public:
   const char* name() const override { return "reference"; }
-
-  Buffer Allocate(int64_t bytes) override { return AllocateHost(bytes); }
-  void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
-    if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
-  }
-  void CopyToHost(void* dst, const void* src, int64_t bytes) override {
-    if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
-  }
-
-  Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
-  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
-    CopyToHost(dst, src, bytes);
-  }
-  void SetMark(int mark) override { marks_.Set(mark); }
-  double SecondsBetween(int from, int to) const override { return marks_.SecondsBetween(from, to); }
 
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     TESSERA_CHECK(!parts.empty() && cols > 0);
@@ -89,7 +73,7 @@ class ReferenceOps final : public Ops {
     std::vector<float> before;
     if (prologue.kind != Prologue::kNone) {
       before.resize(rows * w.in);
-      ApplyPrologue(*this, prologue, x, rows, w.in, before.data());
+      ApplyPrologue(prologue, x, rows, w.in, before.data());
       x = before.data();
     }
     const HostTensor weight{w.weight.get(), w.dtype, {w.out, w.in}};
@@ -157,9 +141,6 @@ class ReferenceOps final : public Ops {
     for (int64_t r = 0; r < rows; ++r) {
       ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     }
-  }
-  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
-    TakeDrawnIds(drawn, ids, rows);
   }
 
   void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
@@ -331,7 +312,6 @@ class ReferenceOps final : public Ops {
 
  private:
   int64_t held_slopes_ = 0;
-  HostMarks marks_;
 };
 
 }  // namespace

@@ -10,7 +10,6 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_mover.h"
 #include "kernels/draw.h"
-#include "kernels/host_memory.h"
 #include "kernels/host_ops.h"
 
 namespace tessera {
@@ -19,7 +18,7 @@ namespace {
 // Elements of one task of a row-wise op: some microseconds of work.
 constexpr int64_t kTaskElements = 16384;
 
-class CpuOps final : public Ops {
+class CpuOps final : public HostOps {
  public:
   CpuOps(const CpuKernels& kernels, int threads)
       : kernels_(kernels),
@@ -31,19 +30,6 @@ class CpuOps final : public Ops {
 
   const char* name() const override { return "cpu"; }
 
-  Buffer Allocate(int64_t bytes) override { return AllocateHost(bytes); }
-  void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
-    if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
-  }
-  void CopyToHost(void* dst, const void* src, int64_t bytes) override {
-    if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
-  }
-  Buffer AllocateStaging(int64_t bytes) override { return AllocateHost(bytes); }
-  void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override {
-    CopyToHost(dst, src, bytes);
-  }
-  void SetMark(int mark) override { marks_.Set(mark); }
-  double SecondsBetween(int from, int to) const override { return marks_.SecondsBetween(from, to); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.Pack(parts, cols, dtype);
   }
@@ -52,7 +38,7 @@ class CpuOps final : public Ops {
               const float* residual, const Prologue& prologue) override {
     if (prologue.kind != Prologue::kNone) {
       if (static_cast<int64_t>(before_.size()) < rows * w.in) before_.resize(rows * w.in);
-      ApplyPrologue(*this, prologue, x, rows, w.in, before_.data());
+      ApplyPrologue(prologue, x, rows, w.in, before_.data());
       x = before_.data();
     }
     dense_.Run({.panels = w.weight.get(),
@@ -110,9 +96,6 @@ class CpuOps final : public Ops {
     ForRows(rows, cols, [&](int64_t r) {
       ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     });
-  }
-  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
-    TakeDrawnIds(drawn, ids, rows);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
@@ -214,7 +197,6 @@ class CpuOps final : public Ops {
   DenseRunner dense_;
   AttentionRunner attention_;
   TokenMover mover_;
-  HostMarks marks_;
   StatisticsRunner statistics_;
   std::vector<float> before_;  // what a prologue made of a dense layer's input
 };
