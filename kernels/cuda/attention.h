@@ -37,7 +37,8 @@ class PagedAttention {
     int queries, prefill_queries;
     void (*decode)(PagedArgs);
     void (*prefill)(PagedArgs);  // null: no sequence has more than one row
-    int prefill_shared_bytes = 0;
+    int prefill_threads = 128, prefill_shared_bytes = 0;
+    bool reads_map = false;  // prefill does, args.raw16_map
   };
 
   PagedAttention(cudaStream_t stream, bool precise);
@@ -62,7 +63,7 @@ class PagedAttention {
   };
   Kernels Choose(int64_t dim, int64_t group, uint32_t formats, int64_t most_rows);
   // Blocks of a kernel that the device holds at a time.
-  int GridOf(void (*kernel)(PagedArgs), int shared_bytes);
+  int GridOf(void (*kernel)(PagedArgs), int threads, int shared_bytes);
   // All but the plan and what only the call knows.
   PagedArgs MakeArgs(const Kernels& kernels, const int32_t* query_begin, int64_t num_sequences,
                      int64_t heads, const KvLayerView& kv);
