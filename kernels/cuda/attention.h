@@ -23,6 +23,10 @@ void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t
 bool HasTensorVitAttention(int64_t dim);
 void TensorVitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
                         int64_t heads, int64_t dim, float* out);
+// The same by warpgroups. False, and nothing done, where the device, or what was built for it, has
+// none, or where a head's K and V do not fit into its shared memory: beyond 896 tokens.
+bool WarpgroupVitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
+                           int64_t heads, int64_t dim, float* out);
 
 // Attention over pages of any formats. How many rows and tokens a sequence has is known on the
 // device only, so a small kernel plans first: it cuts the sequences with one query row (decode)

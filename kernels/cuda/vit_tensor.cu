@@ -96,6 +96,7 @@ void TensorVitAttention(cudaStream_t stream, const float* qkv, int64_t images, i
                         int64_t heads, int64_t dim, float* out) {
   TESSERA_CHECK(HasTensorVitAttention(dim));
   if (images == 0 || tokens == 0) return;
+  if (WarpgroupVitAttention(stream, qkv, images, tokens, heads, dim, out)) return;
   const dim3 grid(static_cast<unsigned>(CeilDiv<int64_t>(tokens, kQueries)),
                   static_cast<unsigned>(heads), static_cast<unsigned>(images));
   // Softmax in base 2: log2 e goes into q with the scale.

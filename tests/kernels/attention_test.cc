@@ -155,7 +155,7 @@ TEST_P(AttentionTest, LargeScores) {
 
 TEST_P(AttentionTest, Vit) {
   for (int dim : {8, 64, 72}) {
-    for (int tokens : {1, 16, 17, 65, 128, 197}) {
+    for (int tokens : {1, 16, 17, 65, 128, 197, 577}) {
       const int images = 2, heads = 3;
       Random random(tokens);
       const std::vector<float> qkv = random.Normals(images * tokens * 3 * heads * dim, 2);
