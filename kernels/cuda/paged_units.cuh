@@ -92,6 +92,7 @@ struct PrefillUnit {
   int s, kv_head, first, queries;  // of the sequence: query `first` is the unit's first
   int first_row, rows, tokens, group;
 
+  PrefillUnit() = default;
   __device__ PrefillUnit(const PagedArgs& args, int unit) : group(args.group) {
     const int kv_heads = args.kv.geometry.kv_heads;
     s = SequenceOf(args.plan.prefill_begin, args.sequences, unit / kv_heads);

@@ -1,4 +1,6 @@
 // Prefill on Hopper's warpgroups: as tensor_prefill.cuh, by wgmma.
+#include <cstring>
+
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/warpgroup_rows.cuh"
@@ -14,62 +16,98 @@ constexpr int kBlock = kThreads + kGroups * 128;
 constexpr int kStages = 6;
 // Of a thread: what kBlock threads are launched with is shared out anew.
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
-constexpr int kUnitBarrier = 1;  // of the producers
 
-// What is in a stage.
+// What a stage holds, for those who take it.
+struct Seen {
+  int first;
+  uint8_t tokens;
+  bool mapped, last;  // last: of the unit
+  uint8_t unused;
+};
 struct Stage {
   PrefillUnit unit;  // without queries: there are no more
-  Tile tile;
-  bool last;  // of the unit
+  Seen tile;
 };
 
 template <int kDim>
 struct alignas(1024) Shared {
   __half keys[kStages][kTile * kDim], values[kStages][kTile * kDim];
-  uint64_t full[kStages], empty[kStages];
+  uint64_t keys_there[kStages], values_there[kStages], empty[kStages];
   Stage stages[kStages];
   int next_unit;
+
+  // A place in the ring; `phase` is the parity of its next use.
+  struct Turn {
+    int stage = 0;
+    uint32_t phase = 0;
+    __device__ void Next() {
+      if (++stage < kStages) return;
+      stage = 0;
+      phase ^= 1;
+    }
+  };
 };
 
-// A place in the ring; `phase` is the parity of its next use.
-struct Turn {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ void Next() {
-    if (++stage < kStages) return;
-    stage = 0;
-    phase ^= 1;
-  }
-};
+// `from` as the warp's first lane reads it, which is the one that hands stages back: what it read
+// nobody else reads later.
+template <class T>
+__device__ T FromFirstLane(const T& from) {
+  static_assert(sizeof(T) % sizeof(int) == 0, "");
+  int words[sizeof(T) / sizeof(int)] = {};
+  if (threadIdx.x % 32 == 0) memcpy(words, &from, sizeof(T));
+#pragma unroll
+  for (int& word : words) word = __shfl_sync(~0u, word, 0);
+  T made;
+  memcpy(&made, words, sizeof(T));
+  return made;
+}
 
 constexpr int kRaw16Page = PageTokens(Format::kRaw16);
 static_assert(kThreads / 32 * kRaw16Page == kTile, "a producing warp has a page of a tile");
 
 // Begins to copy one KV head of a RAW16 page, the tile's page number `at`: by one thread.
 template <int kDim>
-__device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, __half* keys,
-                         __half* values, uint64_t* full) {
-  ExpectBytes(full, 2 * kRaw16Page * kDim * 2);
+__device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, int stage,
+                         Shared<kDim>& shared) {
 #pragma unroll
   for (int value = 0; value < 2; ++value) {
+    uint64_t* there = value != 0 ? &shared.values_there[stage] : &shared.keys_there[stage];
+    __half* to = (value != 0 ? shared.values : shared.keys)[stage] + at * kRaw16Page * 64;
+    ExpectBytes(there, kRaw16Page * kDim * 2);
 #pragma unroll
     for (int part = 0; part < kDim / 64; ++part) {
       const auto in_page = static_cast<PageId>(
           (Raw16Offset(kDim, head, value != 0, 0) + part * 128) / kPageUnitBytes);
-      CopyBox((value != 0 ? values : keys) + (part * kTile + at * kRaw16Page) * 64, &args.raw16_map,
-              static_cast<int>(page + in_page), full);
+      CopyBox(to + part * kTile * 64, &args.raw16_map, static_cast<int>(page + in_page), there);
     }
+  }
+}
+
+// The unit's queries on their way to the L2 cache, before anybody waits for them.
+template <int kDim>
+__device__ void PrefetchQueries(const PagedArgs& args, const PrefillUnit& unit) {
+  constexpr int kLine = 32, kLines = kDim / kLine;  // floats
+  const int64_t row_floats = int64_t{args.heads + 2 * args.kv.geometry.kv_heads} * kDim;
+  for (int i = threadIdx.x; i < kQueries * kLines; i += kThreads) {
+    const int query = unit.first + i / kLines;
+    if (query >= unit.queries) break;
+    PrefetchToL2(args.qkv + unit.Row(query) * row_floats + unit.Head(query) * kDim +
+                 i % kLines * kLine);
   }
 }
 
 template <int kDim>
 __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
-  Turn turn;
+  constexpr int kUnitBarrier = 1;
+  typename Shared<kDim>::Turn turn;
   const int units = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
   const auto begin = [&] { AwaitBarrier(&shared.empty[turn.stage], turn.phase ^ 1); };
   const auto end = [&] {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) Arrive(&shared.full[turn.stage]);
+    if (threadIdx.x % 32 == 0) {
+      Arrive(&shared.keys_there[turn.stage]);
+      Arrive(&shared.values_there[turn.stage]);
+    }
     turn.Next();
   };
   while (true) {
@@ -78,6 +116,7 @@ __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
     SyncGroup(kUnitBarrier, kThreads);
     if (shared.next_unit >= units) break;
     const PrefillUnit unit(args, units - 1 - shared.next_unit);  // the last rows see most: first
+    PrefetchQueries<kDim>(args, unit);
     Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kQueries, unit.queries) - 1));
     Tile tile;
     while (tiles.Next(&tile)) {
@@ -85,18 +124,20 @@ __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
       PageId page = 0;  // of the warp; asked for before the wait
       if (whole) page = tile.Pages(args, kRaw16Page)[threadIdx.x / 32];
       begin();
-      if (threadIdx.x == 0) shared.stages[turn.stage] = {unit, tile, !tiles.more()};
-      __half *keys = shared.keys[turn.stage], *values = shared.values[turn.stage];
+      if (threadIdx.x == 0) {
+        const auto tokens = static_cast<uint8_t>(tile.tokens);
+        shared.stages[turn.stage] = {unit, {tile.first, tokens, tile.mapped, !tiles.more(), 0}};
+      }
       if (!whole) {
         // Asked for here, or all its places would be found, and kept, outside the loop.
         int thread;
         asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-        FetchTile<kDim>(args, unit.kv_head, tile, keys, values, thread);
+        FetchTile<kDim>(args, unit.kv_head, tile, shared.keys[turn.stage],
+                        shared.values[turn.stage], thread);
         WaitCopies();
         ShowToAsyncUnits();
       } else if (threadIdx.x % 32 == 0) {
-        CopyPage<kDim>(args, unit.kv_head, page, threadIdx.x / 32, keys, values,
-                       &shared.full[turn.stage]);
+        CopyPage(args, unit.kv_head, page, threadIdx.x / 32, turn.stage, shared);
       }
       end();
     }
@@ -115,10 +156,10 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
   };
   WarpgroupRows<kDim> rows;
   float logits[2][kTile / 8][4] = {};
-  Turn turn;
+  typename Shared<kDim>::Turn turn;
   while (true) {
-    AwaitBarrier(&shared.full[turn.stage], turn.phase);
-    const PrefillUnit unit = shared.stages[turn.stage].unit;
+    AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
+    const PrefillUnit unit = FromFirstLane(shared.stages[turn.stage].unit);
     if (unit.queries == 0) return;
     const int group_first = unit.first + group * kGroupRows;
     const int first = group_first + threadIdx.x / 32 % 4 * 16 + lane / 4;
@@ -127,31 +168,35 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
                          ? unit.Limit(min(group_first + kGroupRows, unit.queries) - 1)
                          : 0;
     const RowMaps maps{args, unit, first};
-    int at = turn.stage, before = -1;  // the tile in hand, and the one whose values are being added
-    Tile tile = shared.stages[at].tile, following;
-    bool last = shared.stages[at].last;
+    // The tile in hand, and the one whose values are being added.
+    int at = turn.stage, before = -1;
+    uint32_t phase = turn.phase;  // of `at`
+    Seen seen = FromFirstLane(shared.stages[at].tile), following = seen;
     // Whether the group sees the next tile of the unit.
     const auto next = [&] {
-      if (last) return false;
+      if (following.last) return false;
       turn.Next();
-      AwaitBarrier(&shared.full[turn.stage], turn.phase);
-      following = shared.stages[turn.stage].tile;
-      last = shared.stages[turn.stage].last;
+      AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
+      following = FromFirstLane(shared.stages[turn.stage].tile);
       return following.first < sees;
     };
+    const auto tile = [&] { return Tile{nullptr, 0, seen.first, seen.tokens, seen.mapped}; };
+    const auto ready = [&] { AwaitBarrier(&shared.values_there[at], phase); };
+    const auto added = [&] { release(before); };
     const auto step = [&](int b) {
-      rows.Step(tile, logits[b], shared.values[at], shared.keys[turn.stage], logits[b ^ 1], maps,
-                [&] { release(before); });
+      rows.Step(tile(), logits[b], shared.values[at], shared.keys[turn.stage], logits[b ^ 1], maps,
+                ready, added);
       before = at;
       at = turn.stage;
-      tile = following;
+      phase = turn.phase;
+      seen = following;
     };
     const auto end = [&](int b) {
-      rows.End(tile, logits[b], shared.values[at], maps, [&] { release(before); });
+      rows.End(tile(), logits[b], shared.values[at], maps, ready, added);
       release(at);
     };
-    bool seen = sees > 0;  // the tile in turn
-    if (seen) {
+    bool taken = sees > 0;  // the tile in turn
+    if (taken) {
       rows.Init(args, unit, first);
       rows.Begin(logits[0], shared.keys[at]);
       while (true) {
@@ -168,14 +213,14 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
       }
       rows.Finish(args.Transformed(unit.s));
       rows.Store(args, unit, first);
-      seen = at == turn.stage;
+      taken = at == turn.stage;
     }
-    for (;; seen = false) {  // the unit's other tiles
-      if (!seen) release(turn.stage);
+    for (;; taken = false) {  // the unit's other tiles
+      if (!taken) release(turn.stage);
       turn.Next();
-      if (last) break;
-      AwaitBarrier(&shared.full[turn.stage], turn.phase);
-      last = shared.stages[turn.stage].last;
+      if (following.last) break;
+      AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
+      following = FromFirstLane(shared.stages[turn.stage].tile);
     }
   }
 }
@@ -189,7 +234,8 @@ __global__ void __launch_bounds__(BlockBound(kBlock), 1)
     LetNextKernelComeUp();
     if (threadIdx.x == 0) {
       for (int i = 0; i < kStages; ++i) {
-        InitBarrier(&shared.full[i], kThreads / 32);
+        InitBarrier(&shared.keys_there[i], kThreads / 32);
+        InitBarrier(&shared.values_there[i], kThreads / 32);
         InitBarrier(&shared.empty[i], kGroups * 4);
       }
       ShowBarriers();

@@ -20,20 +20,21 @@ struct WarpgroupRows : WarpRows<kDim> {
     Pin(s);
   }
   // Begins to add the tile whose logits are s, and makes the logits `next` of the tile behind.
-  // `added()` is called as soon as the warp no longer reads the values of the tile before.
-  template <class Map, class Added>
+  // `ready()` waits for the values; `added()` is called as soon as the warp no longer reads those
+  // of the tile before.
+  template <class Map, class Ready, class Added>
   __device__ void Step(const Tile& tile, Logits& s, const __half* values, const __half* next_keys,
-                       Logits& next, const Map& map, const Added& added) {
+                       Logits& next, const Map& map, const Ready& ready, const Added& added) {
     MakeLogits(next, next_keys);
-    AddValues<1>(tile, s, values, map, added);
+    AddValues<1>(tile, s, values, map, ready, added);
     AwaitProducts<1>();
     Pin(next);
   }
   // The last tile: all is added.
-  template <class Map, class Added>
+  template <class Map, class Ready, class Added>
   __device__ void End(const Tile& tile, Logits& s, const __half* values, const Map& map,
-                      const Added& added) {
-    AddValues<0>(tile, s, values, map, added);
+                      const Ready& ready, const Added& added) {
+    AddValues<0>(tile, s, values, map, ready, added);
     AwaitProducts<0>();
     Pin(Rows::out);
     Pin(weights);
@@ -51,12 +52,15 @@ struct WarpgroupRows : WarpRows<kDim> {
     CommitProducts();
   }
   // kPending: commits behind that of the values before.
-  template <int kPending, class Map, class Added>
+  template <int kPending, class Map, class Ready, class Added>
   __device__ void AddValues(const Tile& tile, Logits& s, const __half* values, const Map& map,
-                            const Added& added) {
+                            const Ready& ready, const Added& added) {
     const uint64_t matrix = TileMatrix(values);
     float rescale[2];
     Rows::Soften(tile, map, s, rescale);
+    // The wait for the values keeps ptxas from waiting for the products before the softmax.
+    Pin(s);
+    ready();
     AwaitProducts<kPending>();
     Pin(Rows::out);
     Pin(weights);

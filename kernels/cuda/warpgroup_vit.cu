@@ -13,11 +13,10 @@ namespace {
 // brings them there, once, and kGroups others take 64 queries each, again and again. Few images
 // have several blocks a head, which share out its queries.
 constexpr int kDim = 64, kGroups = 2, kGroupRows = 64, kBlock = kThreads + kGroups * 128;
-constexpr int kProducerRegisters = 72, kConsumerRegisters = 216;  // of a thread
 constexpr int kTileHalves = kTile * kDim;
 constexpr int kMaxTiles = 14;
 
-int SharedBytes(int tiles) { return tiles * (2 * kTileHalves * 2 + 8); }
+int SharedBytes(int tiles) { return tiles * (2 * kTileHalves * 2 + 2 * 8); }
 
 struct VitArgs {
   const float* qkv;  // [images, tokens, 3, heads, kDim]
@@ -33,7 +32,7 @@ struct VitHead {
   const float* k;
   float* out;
   __half *keys, *values;
-  uint64_t* full;  // [tiles]
+  uint64_t *keys_there, *values_there;  // [tiles]
 
   __device__ VitHead(const VitArgs& args, uint8_t* shared)
       : stride(int64_t{3} * args.heads * kDim), to_value(int64_t{args.heads} * kDim) {
@@ -43,7 +42,8 @@ struct VitHead {
     out = args.out + (int64_t{blockIdx.z} * args.tokens * args.heads + head) * kDim;
     keys = reinterpret_cast<__half*>(shared);
     values = keys + args.tiles * kTileHalves;
-    full = reinterpret_cast<uint64_t*>(values + args.tiles * kTileHalves);
+    keys_there = reinterpret_cast<uint64_t*>(values + args.tiles * kTileHalves);
+    values_there = keys_there + args.tiles;
   }
 };
 
@@ -56,7 +56,7 @@ __device__ uint4 Halves(const float (&x)[8]) {
 
 // Tiles one after the other, zeros behind the last token.
 __device__ void BringTiles(const VitArgs& args, const VitHead& head) {
-  constexpr int kPieces = kDim / 8, kEach = kTile * kPieces / kThreads, kAtOnce = 2;
+  constexpr int kPieces = kDim / 8, kEach = kTile * kPieces / kThreads, kAtOnce = 4;
   for (int tile = 0; tile < args.tiles; ++tile) {
 #pragma unroll 1
     for (int i = 0; i < kEach; i += kAtOnce) {
@@ -79,7 +79,10 @@ __device__ void BringTiles(const VitArgs& args, const VitHead& head) {
     }
     ShowToAsyncUnits();
     __syncwarp();
-    if (threadIdx.x % 32 == 0) Arrive(&head.full[tile]);
+    if (threadIdx.x % 32 == 0) {
+      Arrive(&head.keys_there[tile]);
+      Arrive(&head.values_there[tile]);
+    }
   }
 }
 
@@ -104,15 +107,16 @@ __device__ void TakeQueries(const VitArgs& args, const VitHead& head) {
     const auto added = [] {};  // tiles stay
     // Whether it was the last.
     const auto take = [&](int t, float(&s)[kTile / 8][4], float(&next)[kTile / 8][4]) {
+      const auto ready = [&] { AwaitBarrier(&head.values_there[t], 0); };
       if (t + 1 == args.tiles) {
-        rows.End(tile(t), s, values(t), NoMap(), added);
+        rows.End(tile(t), s, values(t), NoMap(), ready, added);
         return true;
       }
-      AwaitBarrier(&head.full[t + 1], 0);
-      rows.Step(tile(t), s, values(t), keys(t + 1), next, NoMap(), added);
+      AwaitBarrier(&head.keys_there[t + 1], 0);
+      rows.Step(tile(t), s, values(t), keys(t + 1), next, NoMap(), ready, added);
       return false;
     };
-    AwaitBarrier(&head.full[0], 0);
+    AwaitBarrier(&head.keys_there[0], 0);
     rows.Begin(logits[0], keys(0));
     for (int t = 0;; t += 2) {
       if (take(t, logits[0], logits[1]) || take(t + 1, logits[1], logits[0])) break;
@@ -131,15 +135,13 @@ __global__ void __launch_bounds__(BlockBound(kBlock), 1) WarpgroupVitKernel(VitA
     extern __shared__ __align__(1024) uint8_t shared[];
     const VitHead head(args, shared);
     if (threadIdx.x == 0) {
-      for (int i = 0; i < args.tiles; ++i) InitBarrier(&head.full[i], kThreads / 32);
+      for (int i = 0; i < 2 * args.tiles; ++i) InitBarrier(&head.keys_there[i], kThreads / 32);
       ShowBarriers();
     }
     __syncthreads();
     if (threadIdx.x < kThreads) {
-      GiveRegisters<kProducerRegisters>();
       BringTiles(args, head);
     } else {
-      TakeRegisters<kConsumerRegisters>();
       TakeQueries(args, head);
     }
   }
