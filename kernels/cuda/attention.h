@@ -23,6 +23,10 @@ void VitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t
 bool HasTensorVitAttention(int64_t dim);
 void TensorVitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
                         int64_t heads, int64_t dim, float* out);
+// The same by warpgroups. False, and nothing done, where the device, or what was built for it, has
+// none, or where a head's K and V do not fit into its shared memory: beyond 896 tokens.
+bool WarpgroupVitAttention(cudaStream_t stream, const float* qkv, int64_t images, int64_t tokens,
+                           int64_t heads, int64_t dim, float* out);
 
 // Attention over pages of any formats. How many rows and tokens a sequence has is known on the
 // device only, so a small kernel plans first: it cuts the sequences with one query row (decode)
@@ -37,7 +41,8 @@ class PagedAttention {
     int queries, prefill_queries;
     void (*decode)(PagedArgs);
     void (*prefill)(PagedArgs);  // null: no sequence has more than one row
-    int prefill_shared_bytes = 0;
+    int prefill_threads = 128, prefill_shared_bytes = 0;
+    bool reads_map = false;  // prefill does, args.raw16_map
   };
 
   PagedAttention(cudaStream_t stream, bool precise);
@@ -62,7 +67,7 @@ class PagedAttention {
   };
   Kernels Choose(int64_t dim, int64_t group, uint32_t formats, int64_t most_rows);
   // Blocks of a kernel that the device holds at a time.
-  int GridOf(void (*kernel)(PagedArgs), int shared_bytes);
+  int GridOf(void (*kernel)(PagedArgs), int threads, int shared_bytes);
   // All but the plan and what only the call knows.
   PagedArgs MakeArgs(const Kernels& kernels, const int32_t* query_begin, int64_t num_sequences,
                      int64_t heads, const KvLayerView& kv);

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kWarps = 4;  // of a block; each works alone
 constexpr int kMaxUnitsPerWarp = 8;
+constexpr int64_t kAnyRows = 1 << 30;  // of a sequence, where nobody told
 
 // Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
 // registers.
@@ -170,19 +171,21 @@ PagedAttention::Kernels PagedAttention::Choose(int64_t dim, int64_t group, uint3
   Kernels kernels = KernelsFor(dim, group);
   if (!precise_ && HasTensorAttention(dim)) {
     const TensorKernel decode = TensorDecodeFor(dim, group, formats);
-    const TensorKernel prefill = TensorPrefillFor(dim);
-    kernels = {decode.queries, prefill.queries, decode.kernel, prefill.kernel,
-               prefill.shared_bytes};
+    TensorKernel prefill;
+    if (most_rows * group > kFewQueries) prefill = WarpgroupPrefillFor(dim);
+    if (prefill.kernel == nullptr) prefill = TensorPrefillFor(dim);
+    kernels = {decode.queries,  prefill.queries,      decode.kernel,    prefill.kernel,
+               prefill.threads, prefill.shared_bytes, prefill.reads_map};
   }
   if (most_rows <= 1) kernels.prefill = nullptr;
   return kernels;
 }
 
-int PagedAttention::GridOf(void (*kernel)(PagedArgs), int shared_bytes) {
+int PagedAttention::GridOf(void (*kernel)(PagedArgs), int threads, int shared_bytes) {
   int& grid = grids_[kernel];
   if (grid == 0) {
     TESSERA_CUDA_CHECK(
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&grid, kernel, kWarps * 32, shared_bytes));
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&grid, kernel, threads, shared_bytes));
     grid *= multiprocessors_;
   }
   return grid;
@@ -204,7 +207,7 @@ PagedArgs PagedAttention::MakeArgs(const Kernels& kernels, const int32_t* query_
     if (!HoldsTokens(static_cast<Format>(f))) continue;
     args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
   }
-  args.warps = GridOf(kernels.decode, 0) * kWarps;
+  args.warps = GridOf(kernels.decode, kWarps * 32, 0) * kWarps;
   args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, args.head_blocks());
   return args;
 }
@@ -267,7 +270,8 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   if (num_sequences == 0) return;
   PagedPlan plan;
   const bool outlined = TakeOutlined(kv, &plan);
-  const Kernels kernels = outlined ? outlined_kernels_ : Choose(dim, heads / kv_heads, ~0u, 2);
+  const Kernels kernels =
+      outlined ? outlined_kernels_ : Choose(dim, heads / kv_heads, ~0u, kAnyRows);
   PagedArgs args = MakeArgs(kernels, query_begin, num_sequences, heads, kv);
   if (!outlined) {
     std::vector<PagedPlan> plans;
@@ -292,8 +296,10 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   args.partial_sum = args.partial_max + partials;
   LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, 0, stream_, args);
   if (kernels.prefill == nullptr) return;
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, kernels.prefill_shared_bytes),
-                   kWarps * 32, kernels.prefill_shared_bytes, stream_, args);
+  if (kernels.reads_map) args.raw16_map = MapRaw16(kv.arena, dim);
+  const int threads = kernels.prefill_threads, shared_bytes = kernels.prefill_shared_bytes;
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, threads, shared_bytes), threads,
+                   shared_bytes, stream_, args);
 }
 
 }  // namespace tessera::cuda

@@ -1,6 +1,8 @@
 // The device-side plan of one paged attention: which units of work there are, and how far they are.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 #include "kernels/cuda/page_parts.h"
@@ -60,6 +62,7 @@ struct PagedArgs {
   const AffineMap* maps;       // [rows, heads] of sequences with a map; null: no format has one
   const uint8_t* transformed;  // [sequences], or null
   float* out;
+  CUtensorMap raw16_map;  // MapRaw16, for kernels that read it
 
   __device__ bool Transformed(int s) const { return transformed != nullptr && transformed[s] != 0; }
   __host__ __device__ int head_blocks() const {

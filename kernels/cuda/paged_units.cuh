@@ -92,6 +92,7 @@ struct PrefillUnit {
   int s, kv_head, first, queries;  // of the sequence: query `first` is the unit's first
   int first_row, rows, tokens, group;
 
+  PrefillUnit() = default;
   __device__ PrefillUnit(const PagedArgs& args, int unit) : group(args.group) {
     const int kv_heads = args.kv.geometry.kv_heads;
     s = SequenceOf(args.plan.prefill_begin, args.sequences, unit / kv_heads);
@@ -115,15 +116,24 @@ struct PrefillUnit {
 // weights times V's scales; in prefill, elements. But decode under one query a KV head is float
 // throughout over 16-bit pages, and over codes with a scale per token it takes q and weights as
 // whole numbers of 17 to 24 bits (code_pages.cuh). For head dims 64 and 128.
-constexpr int kPrefillRows = 64;  // args.prefill_queries
 constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
-struct TensorKernel {  // of blocks of 128 threads
-  void (*kernel)(PagedArgs);
-  int queries;           // args.decode_queries, or prefill_queries
-  int shared_bytes = 0;  // dynamic
+struct TensorKernel {
+  void (*kernel)(PagedArgs) = nullptr;
+  int queries = 0;         // args.decode_queries, or prefill_queries
+  int threads = 128;       // of a block
+  int shared_bytes = 0;    // dynamic
+  bool reads_map = false;  // args.raw16_map
 };
 // `formats`: bits of those that there may be.
 TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats);
 TensorKernel TensorPrefillFor(int64_t dim);
+// By warpgroups; without a kernel where the device, or what was built for it, has none. Slower
+// where sequences have but kFewQueries of a KV head: half of a block's warpgroups then have no
+// rows.
+constexpr int64_t kFewQueries = 64;
+TensorKernel WarpgroupPrefillFor(int64_t dim);
+// The arena for the tensor memory unit: a box is 64 channels of K or V of one head and all tokens
+// of a RAW16 page, at (0, its first byte's unit of kPageUnitBytes, 0).
+CUtensorMap MapRaw16(const uint8_t* arena, int64_t dim);
 
 }  // namespace tessera::cuda

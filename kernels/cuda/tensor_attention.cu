@@ -293,7 +293,7 @@ TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
 TensorKernel TensorPrefillFor(int64_t dim) {
   TESSERA_CHECK(HasTensorAttention(dim));
   const TensorKernel made{dim == 64 ? PrefillKernel<64> : PrefillKernel<128>, kPrefillRows,
-                          PrefillSharedBytes(static_cast<int>(dim))};
+                          kThreads, PrefillSharedBytes(static_cast<int>(dim))};
   TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                           made.shared_bytes));
   return made;

@@ -23,6 +23,7 @@ __device__ inline void WaitCopies() { asm volatile("cp.async.wait_all;"); }
 struct Tile {
   const KvRun* run;
   int at, first, tokens;  // first: counted over the sequence
+  bool mapped;            // the run has a map of logits
 
   // Of token at.
   __device__ const PageId* Pages(const PagedArgs& args, int page_tokens) const {
@@ -35,10 +36,11 @@ class Tiles {
  public:
   __device__ Tiles(const PagedArgs& args, int s, int end)
       : run_(args.kv.runs + args.kv.run_begin[s]), end_(end) {}
+  __device__ bool more() const { return first_ + at_ < end_; }
   __device__ bool Next(Tile* tile) {
-    if (first_ + at_ >= end_) return false;
+    if (!more()) return false;
     const int tokens = run_->tokens;
-    *tile = {run_, at_, first_ + at_, min(kTile, tokens - at_)};
+    *tile = {run_, at_, first_ + at_, min(kTile, tokens - at_), !run_->map.identity()};
     at_ += kTile;
     if (at_ >= tokens) {
       first_ += tokens;
@@ -53,26 +55,24 @@ class Tiles {
   int end_, first_ = 0, at_ = 0;
 };
 
-// Where a tile lies in shared memory: row t's 16-byte piece c at c ^ (t % 8), so that the eight
-// rows of a matrix lie in different banks.
-template <int kDim>
-__device__ int TilePlace(int t, int c) {
-  return t * kDim + (c ^ (t % 8)) * 8;
-}
+// Where a tile lies in shared memory: 64 channels after the other, and of those row t's 16-byte
+// piece c at c ^ (t % 8), so that the eight rows of a matrix lie in different banks. That is the
+// 128-byte swizzle of wgmma and of the tensor memory unit, if the tile begins at 1024 bytes.
+__device__ inline int TilePlace(int t, int c) { return (c / 8 * kTile + t) * 64 + (c ^ t) % 8 * 8; }
 
 // Begins to copy a RAW16 tile's K and V rows; `head`: of K in page 0.
 template <int kDim>
 __device__ void CopyTile(const PagedArgs& args, const uint8_t* head, const Tile& tile, __half* keys,
-                         __half* values) {
+                         __half* values, int thread) {
   constexpr int kPieces = kDim / 8, kPage = PageTokens(Format::kRaw16);
   const PageId* pages = tile.Pages(args, kPage);
 #pragma unroll
   for (int i = 0; i < kTile * kPieces / kThreads; ++i) {
-    const int at = i * kThreads + threadIdx.x, t = at / kPieces, c = at % kPieces;
+    const int at = i * kThreads + thread, t = at / kPieces, c = at % kPieces;
     const bool there = t < tile.tokens;
     const uint8_t* from =
         there ? head + pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16 : head;
-    const int to = TilePlace<kDim>(t, c);
+    const int to = TilePlace(t, c);
     CopyAsync(SharedAddress(keys + to), from, there);
     CopyAsync(SharedAddress(values + to), from + (there ? Raw16Offset(kDim, 0, true, 0) : 0),
               there);
@@ -82,14 +82,14 @@ __device__ void CopyTile(const PagedArgs& args, const uint8_t* head, const Tile&
 // Unpacks a tile of any other format, rounded to half.
 template <int kDim>
 __device__ void UnpackTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
-                           __half* values) {
+                           __half* values, int thread) {
   constexpr int kPieces = kDim / 8;
   const KvRun run = *tile.run;
   const PageParts& parts = args.formats[static_cast<int>(run.format)];
   const PageId* pages = tile.Pages(args, parts.tokens);
   const uint8_t* header = HeaderHead(args.kv.arena, parts, run, head);
-  for (int at = threadIdx.x; at < kTile * kPieces; at += kThreads) {
-    const int t = at / kPieces, c = at % kPieces, to = TilePlace<kDim>(t, c);
+  for (int at = thread; at < kTile * kPieces; at += kThreads) {
+    const int t = at / kPieces, c = at % kPieces, to = TilePlace(t, c);
 #pragma unroll
     for (int value = 0; value < 2; ++value) {
       float x[8] = {};
@@ -104,13 +104,15 @@ __device__ void UnpackTile(const PagedArgs& args, int head, const Tile& tile, __
   }
 }
 
+// By kThreads threads, of which this one is `thread`.
 template <int kDim>
 __device__ void FetchTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
-                          __half* values) {
+                          __half* values, int thread) {
   if (tile.run->format == Format::kRaw16) {
-    CopyTile<kDim>(args, args.kv.arena + Raw16Offset(kDim, head, false, 0), tile, keys, values);
+    CopyTile<kDim>(args, args.kv.arena + Raw16Offset(kDim, head, false, 0), tile, keys, values,
+                   thread);
   } else {
-    UnpackTile<kDim>(args, head, tile, keys, values);
+    UnpackTile<kDim>(args, head, tile, keys, values, thread);
   }
 }
 

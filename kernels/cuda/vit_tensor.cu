@@ -30,7 +30,7 @@ struct Held {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       const int at = i * kWarps * 32 + threadIdx.x;
-      const int to = TilePlace<kDim>(at / kPieces, at % kPieces);
+      const int to = TilePlace(at / kPieces, at % kPieces);
       *reinterpret_cast<uint4*>(key_tile + to) = keys[i];
       *reinterpret_cast<uint4*>(value_tile + to) = values[i];
     }
@@ -61,25 +61,11 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
   const int warp_first = blockIdx.x * kQueries + threadIdx.x / 32 * 16;
   const int first = warp_first + lane / 4;
 
-  WarpRows<kDim> warp;
+  WarpRows<kDim> rows;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int i = first + r * 8;
-    warp.limit[r] = tokens;
-    warp.max[r] = -INFINITY;
-    warp.sum[r] = 0;
-#pragma unroll
-    for (int k = 0; k < kPieces; ++k) {
-      float2 v = {0, 0};
-      if (i < tokens) {
-        v = *reinterpret_cast<const float2*>(qkv + i * stride + k * 8 + lane % 4 * 2);
-      }
-      warp.q[k / 2][k % 2 * 2 + r] = Pack(v.x * scale, v.y * scale);
-    }
-  }
-#pragma unroll
-  for (int d = 0; d < kPieces; ++d) {
-    warp.out[d][0] = warp.out[d][1] = warp.out[d][2] = warp.out[d][3] = 0;
+    rows.Init(r, i < tokens ? qkv + i * stride : nullptr, scale, tokens);
   }
 
   Held held;
@@ -90,20 +76,15 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
     if (begin + kTile < tokens) {
       held.Load(qkv + to_value, to_value, stride, begin + kTile, tokens);
     }
-    const Tile tile = {nullptr, 0, begin, min(kTile, tokens - begin)};
-    if (warp_first < tokens) warp.Add(tile, keys(buffer), values(buffer), NoMap());
+    const Tile tile = {nullptr, 0, begin, min(kTile, tokens - begin), false};
+    if (warp_first < tokens) AddTile(tile, keys(buffer), values(buffer), NoMap(), rows);
   }
 
-  warp.Finish(false);
+  rows.Finish(false);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int i = first + r * 8;
-    if (i >= tokens) continue;
-    float* to = out + int64_t{i} * heads * kDim + lane % 4 * 2;
-#pragma unroll
-    for (int d = 0; d < kPieces; ++d) {
-      *reinterpret_cast<float2*>(to + d * 8) = {warp.out[d][2 * r], warp.out[d][2 * r + 1]};
-    }
+    if (i < tokens) rows.Store(r, out + int64_t{i} * heads * kDim);
   }
 }
 
@@ -115,6 +96,7 @@ void TensorVitAttention(cudaStream_t stream, const float* qkv, int64_t images, i
                         int64_t heads, int64_t dim, float* out) {
   TESSERA_CHECK(HasTensorVitAttention(dim));
   if (images == 0 || tokens == 0) return;
+  if (WarpgroupVitAttention(stream, qkv, images, tokens, heads, dim, out)) return;
   const dim3 grid(static_cast<unsigned>(CeilDiv<int64_t>(tokens, kQueries)),
                   static_cast<unsigned>(heads), static_cast<unsigned>(images));
   // Softmax in base 2: log2 e goes into q with the scale.

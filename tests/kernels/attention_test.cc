@@ -101,6 +101,22 @@ TEST_P(AttentionTest, PromptsLongerThanATile) {
   }
 }
 
+TEST_P(AttentionTest, PromptsOfManyTiles) {
+  // More tiles than a backend keeps at a time, and blocks of queries whose last see more tiles than
+  // their first, or of which only some are there.
+  for (int dim : {64, 128}) {
+    Check({.cache = {.kv_heads = 1, .head_dim = dim, .run_tokens = {{450}, {64, 300}}},
+           .rows = {140, 70},
+           .group = 1},
+          dim + 1);
+  }
+  // More blocks of queries than a device takes at a time.
+  Check({.cache = {.kv_heads = 34, .head_dim = 64, .run_tokens = {{200}, {197}, {70, 80}, {192}}},
+         .rows = {2, 3, 2, 2},
+         .group = 1},
+        11);
+}
+
 TEST_P(AttentionTest, SeveralRunsWithPartFilledPages) {
   Check({.cache = {.kv_heads = 2, .head_dim = 64, .run_tokens = {{5, 17, 30}, {16, 1}, {3, 48}}},
          .rows = {9, 1, 20},
@@ -137,7 +153,7 @@ TEST_P(AttentionTest, LargeScores) {
 
 TEST_P(AttentionTest, Vit) {
   for (int dim : {8, 64, 72}) {
-    for (int tokens : {1, 16, 17, 65, 128, 197}) {
+    for (int tokens : {1, 16, 17, 65, 128, 197, 577}) {
       const int images = 2, heads = 3;
       Random random(tokens);
       const std::vector<float> qkv = random.Normals(images * tokens * 3 * heads * dim, 2);
