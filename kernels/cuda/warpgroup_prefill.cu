@@ -125,8 +125,8 @@ __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
       if (whole) page = tile.Pages(args, kRaw16Page)[threadIdx.x / 32];
       begin();
       if (threadIdx.x == 0) {
-        const auto tokens = static_cast<uint8_t>(tile.tokens);
-        shared.stages[turn.stage] = {unit, {tile.first, tokens, tile.mapped, !tiles.more(), 0}};
+        shared.stages[turn.stage] = {
+            unit, {tile.first, static_cast<uint8_t>(tile.tokens), tile.mapped, !tiles.more(), 0}};
       }
       if (!whole) {
         // Asked for here, or all its places would be found, and kept, outside the loop.
