@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/fetched.h"
 #include "engine/kv_residuals.h"
 #include "engine/llama.h"
 #include "engine/staging.h"
@@ -181,23 +182,6 @@ class Llava final : public LlavaModel {
  private:
   static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
 
-  // An array on its way to the host: there once a mark set after Begin was awaited.
-  template <class T>
-  class Fetched {
-   public:
-    void Begin(Ops& ops, const T* device, int64_t n) {
-      if (n > capacity_) {
-        capacity_ = 2 * n;
-        memory_ = ops.AllocateStaging(capacity_ * static_cast<int64_t>(sizeof(T)));
-      }
-      if (n > 0) ops.BeginCopyToHost(memory_.get(), device, n * static_cast<int64_t>(sizeof(T)));
-    }
-    const T* get() const { return reinterpret_cast<const T*>(memory_.get()); }
-
-   private:
-    Buffer memory_;
-    int64_t capacity_ = 0;
-  };
   // What one Forward was asked for, until its Finish. Logits stay where the next Forward's will be;
   // the drawn tokens are its ids.
   struct Asked {

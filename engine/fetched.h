@@ -1,0 +1,30 @@
+// An array on its way from the device to the host, which goes on meanwhile.
+//
+// Ownership: owns the host's memory, which grows and stays. Threads: one.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+
+namespace tessera {
+
+template <class T>
+class Fetched {
+ public:
+  // device [n]: there once a mark that was set after this has been awaited, until the next Begin.
+  void Begin(Ops& ops, const T* device, int64_t n) {
+    if (n > capacity_) {
+      capacity_ = 2 * n;
+      memory_ = ops.AllocateStaging(capacity_ * static_cast<int64_t>(sizeof(T)));
+    }
+    if (n > 0) ops.BeginCopyToHost(memory_.get(), device, n * static_cast<int64_t>(sizeof(T)));
+  }
+  const T* get() const { return reinterpret_cast<const T*>(memory_.get()); }
+
+ private:
+  Buffer memory_;
+  int64_t capacity_ = 0;
+};
+
+}  // namespace tessera
