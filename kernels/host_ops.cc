@@ -40,6 +40,8 @@ void HostOps::ApplyPrologue(const Prologue& p, const float* x, int64_t rows, int
       return LayerNorm(x, p.weight, p.bias, rows, in, p.eps, out);
     case Prologue::kSwiGlu:
       return SwiGlu(x, rows, in, out);
+    case Prologue::kActivation:
+      return Activate(x, rows, in, p.activation, out);
   }
 }
 

@@ -20,6 +20,8 @@ class HostOps : public Ops {
   void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override;
 
  protected:
+  // y[rows, cols] = act(x).
+  virtual void Activate(const float* x, int64_t rows, int64_t cols, Activation act, float* y) = 0;
   // out[rows, in] = the prologue's values of x, by this backend's operations.
   void ApplyPrologue(const Prologue& prologue, const float* x, int64_t rows, int64_t in,
                      float* out);

@@ -64,12 +64,15 @@ struct TokenMove {
 
 enum class Activation { kNone, kGelu /* erf */, kQuickGelu, kSilu };
 
-// What is done to the rows that a dense layer reads, as the operation of that name would do it.
+// What is done to the rows that a dense layer reads, as the operation of that name, or the layer
+// before with that activation, would do it.
 struct Prologue {
-  enum Kind { kNone, kRmsNorm, kLayerNorm, kSwiGlu } kind = kNone;  // kSwiGlu: x is [rows, 2 * in]
-  const float* weight = nullptr;                                    // of a norm, [in]
-  const float* bias = nullptr;                                      // of LayerNorm, [in]
+  // kSwiGlu: x is [rows, 2 * in].
+  enum Kind { kNone, kRmsNorm, kLayerNorm, kSwiGlu, kActivation } kind = kNone;
+  const float* weight = nullptr;  // of a norm, [in]
+  const float* bias = nullptr;    // of LayerNorm, [in]
   float eps = 0;
+  Activation activation = Activation::kNone;
 };
 
 }  // namespace tessera

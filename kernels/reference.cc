@@ -16,7 +16,7 @@
 namespace tessera {
 namespace {
 
-double Activate(double x, Activation act) {
+double Activated(double x, Activation act) {
   switch (act) {
     case Activation::kNone:
       return x;
@@ -85,7 +85,7 @@ class ReferenceOps final : public HostOps {
           sum += double{x[r * w.in + k]} * ElementAsFloat(weight, o * w.in + k);
         }
         if (bias) sum += bias[o];
-        sum = Activate(sum, act);
+        sum = Activated(sum, act);
         if (residual) sum += residual[r * w.out + o];
         y[r * w.out + o] = static_cast<float>(sum);
       }
@@ -146,7 +146,7 @@ class ReferenceOps final : public HostOps {
   void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
     for (int64_t r = 0; r < rows; ++r, x += 2 * cols, y += cols) {
       for (int64_t c = 0; c < cols; ++c) {
-        y[c] = static_cast<float>(Activate(x[c], Activation::kSilu) * x[cols + c]);
+        y[c] = static_cast<float>(Activated(x[c], Activation::kSilu) * x[cols + c]);
       }
     }
   }
@@ -308,6 +308,11 @@ class ReferenceOps final : public HostOps {
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,
                         float* columns) override {
     ReferenceAttentionColumns(qkv, query_begin, jobs, num_jobs, heads, kv, columns);
+  }
+
+ protected:
+  void Activate(const float* x, int64_t rows, int64_t cols, Activation act, float* y) override {
+    for (int64_t i = 0; i < rows * cols; ++i) y[i] = static_cast<float>(Activated(x[i], act));
   }
 
  private:

@@ -168,8 +168,9 @@ void ClipTowerImpl::Run(const Block& block, int64_t images) {
   ops_.VitAttention(Floats(qkv_), images, c_.tokens(), c_.heads, hidden / c_.heads,
                     Floats(attended_));
   ops_.MatMul(block.out, Floats(attended_), rows, x, Activation::kNone, x);
-  ops_.MatMul(block.up, x, rows, Floats(up_), c_.activation, nullptr, normed(block.norm_2));
-  ops_.MatMul(block.down, Floats(up_), rows, x, Activation::kNone, x);
+  ops_.MatMul(block.up, x, rows, Floats(up_), Activation::kNone, nullptr, normed(block.norm_2));
+  ops_.MatMul(block.down, Floats(up_), rows, x, Activation::kNone, x,
+              {Prologue::kActivation, nullptr, nullptr, 0, c_.activation});
 }
 
 void ClipTowerImpl::Forward(const uint8_t* pixels, int64_t images, const float mean[3],

@@ -182,6 +182,12 @@ class CpuOps final : public HostOps {
     statistics_.Columns(qkv, query_begin, jobs, num_jobs, heads, kv, columns);
   }
 
+ protected:
+  void Activate(const float* x, int64_t rows, int64_t cols, Activation act, float* y) override {
+    ForRows(rows, cols,
+            [&](int64_t r) { kernels_.activate(x + r * cols, cols, act, y + r * cols); });
+  }
+
  private:
   // Calls f(row) for every row, several rows to a task.
   template <class F>

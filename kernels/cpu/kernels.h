@@ -121,6 +121,7 @@ struct CpuKernels {
   void (*layer_norm)(const float* x, const float* w, const float* b, int64_t cols, float eps,
                      float* y);
   void (*swiglu)(const float* gate, const float* up, int64_t cols, float* y);
+  void (*activate)(const float* x, int64_t n, Activation act, float* y);
   void (*rope)(float* head, const float* cos, const float* sin, int64_t half_dim);
   void (*store_half)(const float* from, int64_t n, uint16_t* to);  // saturating
   void (*load_half)(const uint16_t* from, int64_t n, float* to);

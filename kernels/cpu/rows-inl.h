@@ -87,6 +87,10 @@ struct Rows {
     });
   }
 
+  static void Activate(const float* x, int64_t count, Activation act, float* y) {
+    Groups(count, [&](int64_t i, int n) { Put(Math<V>::Activate(Get(x + i, n), act), y + i, n); });
+  }
+
   static void Exp(const float* x, int64_t count, float* y) {
     Groups(count, [&](int64_t i, int n) { Put(Math<V>::Exp(Get(x + i, n)), y + i, n); });
   }

@@ -25,6 +25,7 @@ constexpr CpuKernels MakeKernels(const char* isa) {
       .rms_norm = Rows<V>::RmsNorm,
       .layer_norm = Rows<V>::LayerNorm,
       .swiglu = Rows<V>::SwiGlu,
+      .activate = Rows<V>::Activate,
       .rope = Rows<V>::Rope,
       .store_half = Rows<V>::StoreHalf,
       .load_half = Rows<V>::LoadHalf,

@@ -124,6 +124,11 @@ const float* CudaDense::Before(const Prologue& p, const float* x, int64_t rows, 
     case Prologue::kSwiGlu:
       cuda::SwiGlu(stream_, x, rows, in, out);
       break;
+    case Prologue::kActivation:
+      EpilogueKernel<<<Blocks(rows * in), kThreads, 0, stream_>>>(x, rows, in, in, 1, nullptr,
+                                                                  p.activation, nullptr, out);
+      TESSERA_CUDA_CHECK_LAUNCH("EpilogueKernel");
+      break;
   }
   return out;
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/operand.h"
 
@@ -47,26 +48,30 @@ __device__ void Load(const float* from, float (&v)[4]) {
 }
 
 // Four columns a thread, at once where `vector` says that rows of x are 16-byte aligned.
-template <class T, bool kSwiGlu>
+template <class T, Prologue::Kind kKind>
 __global__ void __launch_bounds__(kThreads) ElementsKernel(OperandArgs args, bool vector, T* out) {
   const int64_t quads = args.padded / 4, work = args.rows * quads;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < work;
        i += int64_t{gridDim.x} * kThreads) {
     const int64_t row = i / quads, col = i % quads * 4;
-    const float* x = args.x + row * args.cols * (kSwiGlu ? 2 : 1) + col;
+    const float* x = args.x + row * args.cols * (kKind == Prologue::kSwiGlu ? 2 : 1) + col;
     float v[4] = {};
     if (vector && col + 4 <= args.cols) {
       Load(x, v);
-      if (kSwiGlu) {
+      if constexpr (kKind == Prologue::kSwiGlu) {
         float up[4];
         Load(x + args.cols, up);
 #pragma unroll
         for (int j = 0; j < 4; ++j) v[j] = v[j] / (1 + expf(-v[j])) * up[j];
       }
-    } else if (!kSwiGlu) {
+    } else if constexpr (kKind != Prologue::kSwiGlu) {
       for (int j = 0; j < 4; ++j) {
         if (col + j < args.cols) v[j] = x[j];
       }
+    }
+    if constexpr (kKind == Prologue::kActivation) {  // of the padding's zeros too: zeros
+#pragma unroll
+      for (int j = 0; j < 4; ++j) v[j] = Activate(v[j], args.prologue.activation);
     }
     StoreTerms(v, args, row, col, out);
   }
@@ -116,10 +121,13 @@ void Launch(cudaStream_t stream, const OperandArgs& args, T* out) {
   const bool vector = Aligned(args.x) && args.cols % 4 == 0;
   switch (args.prologue.kind) {
     case Prologue::kNone:
-      ElementsKernel<T, false><<<blocks, kThreads, 0, stream>>>(args, vector, out);
+      ElementsKernel<T, Prologue::kNone><<<blocks, kThreads, 0, stream>>>(args, vector, out);
       break;
     case Prologue::kSwiGlu:
-      ElementsKernel<T, true><<<blocks, kThreads, 0, stream>>>(args, vector, out);
+      ElementsKernel<T, Prologue::kSwiGlu><<<blocks, kThreads, 0, stream>>>(args, vector, out);
+      break;
+    case Prologue::kActivation:
+      ElementsKernel<T, Prologue::kActivation><<<blocks, kThreads, 0, stream>>>(args, vector, out);
       break;
     case Prologue::kRmsNorm:
       NormKernel<T, false><<<rows, kThreads, 0, stream>>>(args, out);
@@ -134,7 +142,9 @@ void Launch(cudaStream_t stream, const OperandArgs& args, T* out) {
 }  // namespace
 
 bool FusesPrologue(const OperandArgs& args) {
-  if (args.prologue.kind == Prologue::kNone) return true;
+  if (args.prologue.kind == Prologue::kNone || args.prologue.kind == Prologue::kActivation) {
+    return true;
+  }
   return args.cols % 4 == 0 && Aligned(args.x) && Aligned(args.prologue.weight) &&
          Aligned(args.prologue.bias);
 }

@@ -14,7 +14,7 @@ struct OperandArgs {
   Prologue prologue;
 };
 
-// Whether MakeOperand computes the prologue; kNone always.
+// Whether MakeOperand computes the prologue; kNone and kActivation always.
 bool FusesPrologue(const OperandArgs& args);
 // out [terms, rows, padded] of `dtype`, 16-byte aligned; padded is a multiple of 16 bytes.
 void MakeOperand(cudaStream_t stream, DType dtype, const OperandArgs& args, void* out);

@@ -179,7 +179,8 @@ TEST_P(MatMulTest, GluedParts) {
 // order of the norm's sums, and the rounding to the weights' type, may change.
 TEST_P(MatMulTest, Prologues) {
   const float eps = 1e-5f;
-  for (auto kind : {Prologue::kRmsNorm, Prologue::kLayerNorm, Prologue::kSwiGlu}) {
+  for (auto kind :
+       {Prologue::kRmsNorm, Prologue::kLayerNorm, Prologue::kSwiGlu, Prologue::kActivation}) {
     for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
       for (int64_t rows : {3, 40, 70}) {
         for (int64_t in : {67, 300}) {
@@ -189,8 +190,10 @@ TEST_P(MatMulTest, Prologues) {
           const std::vector<float> x = random.Normals(rows * wide, 2), scale = random.Normals(in),
                                    shift = random.Normals(in);
           std::vector<float> y(rows * out, NAN), expected = y, before(rows * in, NAN);
-          const Prologue p{kind, kind == Prologue::kSwiGlu ? nullptr : scale.data(),
-                           kind == Prologue::kLayerNorm ? shift.data() : nullptr, eps};
+          const bool norm = kind == Prologue::kRmsNorm || kind == Prologue::kLayerNorm;
+          const Activation act = rows == 40 ? Activation::kGelu : Activation::kQuickGelu;
+          const Prologue p{kind, norm ? scale.data() : nullptr,
+                           kind == Prologue::kLayerNorm ? shift.data() : nullptr, eps, act};
           const Linear w = ops_->MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
           ops_->MatMul(w, x.data(), rows, y.data(), Activation::kNone, nullptr, p);
 
@@ -199,8 +202,14 @@ TEST_P(MatMulTest, Prologues) {
             separate.RmsNorm(x.data(), scale.data(), rows, in, eps, before.data());
           } else if (kind == Prologue::kLayerNorm) {
             separate.LayerNorm(x.data(), scale.data(), shift.data(), rows, in, eps, before.data());
-          } else {
+          } else if (kind == Prologue::kSwiGlu) {
             separate.SwiGlu(x.data(), rows, in, before.data());
+          } else {  // the layer before: the identity, with the activation
+            std::vector<float> identity(in * in);
+            for (int64_t i = 0; i < in; ++i) identity[i * in + i] = 1;
+            const Linear one =
+                separate.MakeLinear({{identity.data(), nullptr, in}}, in, DType::kF32);
+            separate.MatMul(one, x.data(), rows, before.data(), act);
           }
           const Linear same = separate.MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
           separate.MatMul(same, before.data(), rows, expected.data());
@@ -233,7 +242,7 @@ TEST_P(MatMulTest, Prologues) {
                 const double v = std::fabs(before[r * in + k]),
                              size = std::fabs(weight[o * in + k]);
                 double d = 8 * kUnit * v;
-                if (kind != Prologue::kSwiGlu) {
+                if (norm) {
                   const double away = std::fabs(x[r * wide + k] - mean);
                   d = std::fabs(scale[k]) * inverse *
                           (mean_error + (away + mean_error) * scale_error) +

@@ -57,7 +57,7 @@ class StagedOps final : public Ops {
     const Copy other(d_, residual == y ? nullptr : residual, rows * w.out);
     const Copy weight(d_, prologue.weight, w.in), bias(d_, prologue.bias, w.in);
     d_.MatMul(w, in.get(), rows, out.get(), act, residual == y ? out.get() : other.get(),
-              {prologue.kind, weight.get(), bias.get(), prologue.eps});
+              {prologue.kind, weight.get(), bias.get(), prologue.eps, prologue.activation});
     out.Back(y);
   }
 
