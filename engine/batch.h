@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/sampler.h"
 #include "kernels/page_layout.h"
 #include "kernels/statistics_ops.h"
 #include "vision/feature_cache.h"
@@ -37,9 +38,13 @@ struct Batch {
   // 1: q, k and v are Walsh-Hadamard transformed (the sequence's policy asks for it).
   std::vector<uint8_t> transform_rows;       // [rows], or empty: none
   std::vector<uint8_t> transform_sequences;  // [sequences], or empty: none
-  std::vector<int32_t> logit_rows;           // rows whose logits are wanted, ascending
-  std::vector<int32_t> drawn_rows;           // others, of which a token is drawn, ascending
+  std::vector<int32_t> drawn_rows;           // rows of which a token is drawn, ascending
   std::vector<DrawRule> draw_rules;          // [drawn_rows], or empty: the most likely of each
+  LogitEdits edits;                          // of drawn rows' logits; edit.row counts those
+  // Of drawn rows' logits without edits; `drawn` ascends. Places: as for Ops::Logprobs.
+  std::vector<LogprobJob> logprobs;
+  int logprob_places = 0;
+  std::vector<int32_t> logit_rows;  // others whose logits are wanted, ascending
   // Rows whose largest |h| at every layer's input are wanted, `peaks` of them each.
   std::vector<int32_t> peak_rows;
   int peaks = 0;

@@ -7,32 +7,23 @@
 namespace tessera {
 
 void Engine::Loop::Emit(const Flight& flight, LlavaModel::Answers answers) {
-  const int64_t vocab = model_->config().text.vocab;
-  const std::vector<int32_t>& logit_rows = flight.batch.logit_rows;
-  auto logit_row = logit_rows.begin();
-  for (size_t i = 0; i < flight.plan.items.size(); ++i) {
-    const StepPlan::Item& item = flight.plan.items[i];
+  auto job = flight.batch.logprobs.begin();
+  int place = 0;
+  for (const StepPlan::Item& item : flight.plan.items) {
     if (!item.sample) continue;
-    const float* logits = nullptr;
-    int32_t token = 0;
-    if (logit_row != logit_rows.end() && *logit_row == flight.batch.query_begin[i + 1] - 1) {
-      ++logit_row;
-      logits = answers.logits;
-      answers.logits += vocab;
-    } else {
-      token = *answers.tokens++;
+    const int32_t token = answers.tokens[place];
+    const LogprobAt* logprobs = nullptr;
+    if (job != flight.batch.logprobs.end() && job->drawn == place) {
+      ++job;
+      logprobs = answers.logprobs;
+      answers.logprobs += flight.batch.logprob_places;
     }
+    ++place;
     if (!Live(item.sequence)) continue;
     item.sequence->awaited = -1;
     item.sequence->held = false;
     Generation& g = Of(item.sequence);
-    Event event;
-    if (logits != nullptr) {
-      row_logits_.assign(logits, logits + vocab);
-      event = g.Advance(absl::MakeSpan(row_logits_));
-    } else {
-      event = g.Append(token);
-    }
+    Event event = g.Append(token, logprobs);
     const absl::Time now = SteadyNow();
     if (g.output_tokens() == 1) {
       g.first_token = now;

@@ -68,11 +68,13 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.query_begin.push_back(batch.rows());
     Generation& g = Of(&s);
     if (item.sample) {
-      if (g.wants_logits()) {
-        batch.logit_rows.push_back(batch.rows() - 1);
-      } else {
-        batch.drawn_rows.push_back(batch.rows() - 1);
-        batch.draw_rules.push_back(g.Rule());
+      const int place = static_cast<int>(batch.drawn_rows.size());
+      batch.drawn_rows.push_back(batch.rows() - 1);
+      batch.draw_rules.push_back(g.Rule());
+      g.AddEdit(place, &batch.edits);
+      if (const int top = g.request().top_logprobs; top >= 0) {
+        batch.logprobs.push_back({place, top});
+        batch.logprob_places = std::max(batch.logprob_places, 1 + top);
       }
     }
 

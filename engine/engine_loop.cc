@@ -176,8 +176,7 @@ bool Engine::Loop::Step() {
   const auto chooses = [&](const ColumnJob& job) {
     return plan.items[job.sequence].sequence->committed;
   };
-  if (run_ahead_ && batch.logit_rows.empty() &&
-      std::none_of(batch.column_jobs.begin(), batch.column_jobs.end(), chooses)) {
+  if (run_ahead_ && std::none_of(batch.column_jobs.begin(), batch.column_jobs.end(), chooses)) {
     Await(flight);
   } else {
     Settle(&report);

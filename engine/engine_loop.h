@@ -112,8 +112,7 @@ class Engine::Loop : private TokenMover {
   std::map<int64_t, std::unique_ptr<Generation>> live_;  // by arrival
   std::unordered_map<const Sequence*, Generation*> by_sequence_;
   int64_t arrivals_ = 0;
-  std::deque<Flight> flights_;  // oldest first; one between steps, if any, and two within
-  std::vector<float> row_logits_;
+  std::deque<Flight> flights_;        // oldest first; one between steps, if any, and two within
   std::vector<Delivery> deliveries_;  // of the last step; those that end are told at once
   absl::Duration move_time_;          // of this step's moves
   int64_t held_slopes_ = 0;           // as last reported

@@ -1,6 +1,7 @@
-// An array on its way from the device to the host, which goes on meanwhile.
+// Arrays whose memory grows to what a step needs and stays: on the device, and on their way from
+// there to the host, which goes on meanwhile.
 //
-// Ownership: owns the host's memory, which grows and stays. Threads: one.
+// Ownership: both own their memory. Threads: one.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,24 @@
 #include "kernels/ops.h"
 
 namespace tessera {
+
+template <class T>
+class Grown {
+ public:
+  // Room for n on the device, whose values are unspecified.
+  T* Reserve(Ops& ops, int64_t n) {
+    if (n > capacity_) {
+      capacity_ = 2 * n;
+      memory_ = ops.Allocate(capacity_ * static_cast<int64_t>(sizeof(T)));
+    }
+    return get();
+  }
+  T* get() const { return reinterpret_cast<T*>(memory_.get()); }
+
+ private:
+  Buffer memory_;
+  int64_t capacity_ = 0;
+};
 
 template <class T>
 class Fetched {

@@ -17,8 +17,11 @@ uint64_t SeedOf(const Request& request) {
   return seed;
 }
 
-bool UsesPenalties(const SamplingParams& p) {
-  return p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f;
+// What is not drawn before min_tokens.
+std::vector<int32_t> EndsOf(const Request& request, const GenerationRules& rules) {
+  std::vector<int32_t> ends = request.stop.token_ids;
+  ends.insert(ends.end(), rules.eos.begin(), rules.eos.end());
+  return ends;
 }
 
 }  // namespace
@@ -29,12 +32,11 @@ Generation::Generation(Request request, std::shared_ptr<Outbox> outbox,
       outbox_(std::move(outbox)),
       rules_(rules),
       sequence_(arena, request_.prompt, *request_.policy, request_.priority, arrival),
-      sampler_(request_.sampling, SeedOf(request_), &rules->banned),
+      sampler_(request_.sampling, SeedOf(request_), EndsOf(request_, *rules)),
       detokenizer_(rules->tokenizer),
       stops_(request_.stop.strings, request_.stop.include_stop) {
   features.resize(request_.prompt.images.size());
-  if (UsesPenalties(request_.sampling))
-    for (const int32_t id : request_.prompt.ids) sampler_.AddPromptToken(id);
+  for (const int32_t id : request_.prompt.ids) sampler_.AddPromptToken(id);
 }
 
 bool Generation::IsStopId(int32_t id) const {
@@ -44,16 +46,8 @@ bool Generation::IsStopId(int32_t id) const {
   return in(request_.stop.token_ids) || (!request_.stop.ignore_eos && in(rules_->eos));
 }
 
-std::vector<int32_t> Generation::BannedNow() const {
-  if (output_tokens_ >= request_.stop.min_tokens) return {};
-  std::vector<int32_t> banned = request_.stop.token_ids;
-  banned.insert(banned.end(), rules_->eos.begin(), rules_->eos.end());
-  return banned;
-}
-
-bool Generation::wants_logits() const {
-  return request_.top_logprobs >= 0 || drawn_tokens() < request_.stop.min_tokens ||
-         !sampler_.only_draws();
+void Generation::AddEdit(int row, LogitEdits* out) const {
+  sampler_.AddEdit(row, drawn_tokens() < request_.stop.min_tokens, sequence_.awaited, out);
 }
 
 bool Generation::next_is_last() const {
@@ -61,25 +55,17 @@ bool Generation::next_is_last() const {
          sequence_.known_tokens() + 1 >= rules_->context_tokens;
 }
 
-Event Generation::Advance(absl::Span<float> logits) {
+Event Generation::Append(int32_t id, const LogprobAt* logprobs) {
   Event event;
-  std::vector<float> raw;
-  if (request_.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
-  const int32_t id = sampler_.Sample(logits, BannedNow(), output_tokens_);
-  if (request_.top_logprobs >= 0)
-    event.logprobs.push_back(ComputeLogprob(raw, id, request_.top_logprobs));
-  Append(id, &event);
-  return event;
-}
-
-Event Generation::Append(int32_t id) {
-  Event event;
-  Append(id, &event);
-  return event;
-}
-
-void Generation::Append(int32_t id, Event* event) {
-  event->ids.push_back(id);
+  if (request_.top_logprobs >= 0) {
+    TokenLogprob& own = event.logprobs.emplace_back();
+    own.id = logprobs[0].id;
+    own.logprob = logprobs[0].logprob;
+    for (int i = 1; i <= request_.top_logprobs && logprobs[i].id >= 0; ++i) {
+      own.top.emplace_back(logprobs[i].id, logprobs[i].logprob);
+    }
+  }
+  event.ids.push_back(id);
   sampler_.AddOutputToken(id);
   sequence_.tokens.push_back(id);
   ++output_tokens_;
@@ -89,18 +75,19 @@ void Generation::Append(int32_t id, Event* event) {
     // Stop strings count from min_tokens on; text before that goes through as it is.
     const std::string text = detokenizer_.Add(id);
     if (output_tokens_ < request_.stop.min_tokens) {
-      event->text = text;
-    } else if (AddText(text, event)) {
-      return;
+      event.text = text;
+    } else if (AddText(text, &event)) {
+      return event;
     }
   }
   const bool length = output_tokens_ >= request_.stop.max_tokens ||
                       sequence_.known_tokens() >= rules_->context_tokens;
-  if (!stop_id && !length) return;
-  event->done = true;
-  event->reason = stop_id ? FinishReason::kStop : FinishReason::kLength;
-  if (stop_id) event->stop_id = id;
-  if (!AddText(detokenizer_.Finish(), event)) event->text += stops_.Finish();
+  if (!stop_id && !length) return event;
+  event.done = true;
+  event.reason = stop_id ? FinishReason::kStop : FinishReason::kLength;
+  if (stop_id) event.stop_id = id;
+  if (!AddText(detokenizer_.Finish(), &event)) event.text += stops_.Finish();
+  return event;
 }
 
 bool Generation::AddText(absl::string_view text, Event* event) {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "engine/outbox.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
@@ -32,17 +31,15 @@ class Generation {
   Generation(Request request, std::shared_ptr<Outbox> outbox, const GenerationRules* rules,
              Arena* arena, int64_t arrival);
 
-  // Whether the next token takes more than a draw from the ids that are not banned for all.
-  bool wants_logits() const;
-  // How it is drawn, if not.
+  // How the next token is drawn, as row `row` of those that the step draws.
   DrawRule Rule() const { return sampler_.RuleAt(drawn_tokens()); }
+  void AddEdit(int row, LogitEdits* out) const;
   // Whether the next token ends the generation, whichever it is.
   bool next_is_last() const;
-  // Draws the next token from `logits` [vocab] (changed in place) and appends it to the sequence.
-  // Returns the event for the reader; done=true when the generation ended with this token.
-  Event Advance(absl::Span<float> logits);
-  // The same with a token that was drawn elsewhere. REQUIRES: !wants_logits().
-  Event Append(int32_t id);
+  // Appends the drawn token to the sequence. `logprobs` [1 + request().top_logprobs] as
+  // Ops::Logprobs gives them, if the request wants any. Returns the event for the reader; done=true
+  // when the generation ended with this token.
+  Event Append(int32_t id, const LogprobAt* logprobs);
 
   const Request& request() const { return request_; }
   Outbox& outbox() { return *outbox_; }
@@ -62,9 +59,7 @@ class Generation {
   double vision_seconds = 0;
 
  private:
-  void Append(int32_t id, Event* event);
   bool IsStopId(int32_t id) const;
-  std::vector<int32_t> BannedNow() const;
   // Adds text to the event through the stop matcher; true: a stop string ended the generation.
   bool AddText(absl::string_view text, Event* event);
 

@@ -148,7 +148,7 @@ void LlamaDecoder::ReservePeaks(const DeviceBatch& batch) {
   }
 }
 
-const float* LlamaDecoder::Forward(const DeviceBatch& batch) {
+float* LlamaDecoder::Forward(const DeviceBatch& batch) {
   const LlamaConfig& c = config_;
   const RopeTable rope{F(cos_), F(sin_)};
   float* x = F(hidden_);

@@ -48,8 +48,9 @@ class LlamaDecoder {
 
   // Token embeddings of the batch into the hidden state, which the caller may then splice.
   float* Embed(const DeviceBatch& batch);  // [rows, hidden]
-  // All layers over the hidden state, storing K and V; returns device logits [logit_rows, vocab].
-  const float* Forward(const DeviceBatch& batch);
+  // All layers over the hidden state, storing K and V; returns device logits [logit_rows, vocab],
+  // the caller's to change.
+  float* Forward(const DeviceBatch& batch);
   // What Forward measured: [layers, peak_rows, peaks] and [layers, peak_rows].
   const float* peaks() const { return reinterpret_cast<const float*>(peaks_.get()); }
   const float* medians() const { return reinterpret_cast<const float*>(medians_.get()); }

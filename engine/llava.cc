@@ -9,6 +9,7 @@
 #include "engine/kv_residuals.h"
 #include "engine/llama.h"
 #include "engine/staging.h"
+#include "engine/step_sampler.h"
 #include "vision/projector.h"
 
 namespace tessera {
@@ -45,6 +46,7 @@ class Llava final : public LlavaModel {
       : config_(config),
         ops_(std::move(ops)),
         staging_(ops_.get(), kStagingMarks),
+        sampler_(ops_.get(), &staging_),
         residuals_(ops_.get(), &staging_) {}
 
   absl::Status LoadWeights(TensorSource& files, int max_rows) {
@@ -56,7 +58,7 @@ class Llava final : public LlavaModel {
                                                  config_.projector_activation, source, *ops_,
                                                  "multi_modal_projector"));
     ASSIGN_OR_RETURN(decoder_, LlamaDecoder::Load(config_.text, source, *ops_, max_rows));
-    banned_ = ops_->Allocate(config_.text.vocab);
+    sampler_.Ban({}, config_.text.vocab);
     parameters_ = source.elements();
     return absl::OkStatus();
   }
@@ -96,23 +98,16 @@ class Llava final : public LlavaModel {
     return out;
   }
 
-  void Ban(const std::vector<int32_t>& ids) override {
-    std::vector<uint8_t> banned(config_.text.vocab);
-    for (const int32_t id : ids) {
-      if (id >= 0 && id < config_.text.vocab) banned[id] = 1;
-    }
-    ops_->CopyToDevice(banned_.get(), banned.data(), config_.text.vocab);
-  }
+  void Ban(const std::vector<int32_t>& ids) override { sampler_.Ban(ids, config_.text.vocab); }
 
   void Forward(const Batch& batch, uint8_t* arena) override {
     TESSERA_CHECK(forwards_ - finished_ < std::ssize(asked_));
     Asked& asked = asked_[Turn(forwards_)];
-    const Asked& before = asked_[Turn(forwards_ + 1)];
     asked.encoded = std::exchange(encoded_, false);
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
     if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
-      ops_->TakeDrawn(before.drawn(), ids_, batch.rows());
+      ops_->TakeDrawn(sampler_.drawn(Turn(forwards_ + 1)), ids_, batch.rows());
     }
     device.prepare = [&](int64_t layer) {
       const auto staged = static_cast<int64_t>(device.kv.size());
@@ -127,37 +122,29 @@ class Llava final : public LlavaModel {
           reinterpret_cast<const float*>(s.features->data.get()) + s.first_feature * width;
       ops_->ScatterRows(rows, splice_rows_[i], s.rows, width, embeddings);
     }
-    asked.logits = decoder_->Forward(device);
-    asked.logit_floats = static_cast<int64_t>(batch.logit_rows.size()) * config_.text.vocab;
+    sampler_.Sample(batch, decoder_->Forward(device), Turn(forwards_));
     const int64_t peak_rows = config_.text.layers * device.peak_rows;
     asked.peaks.Begin(*ops_, decoder_->peaks(), peak_rows * device.peaks);
     asked.medians.Begin(*ops_, decoder_->medians(), device.medians ? peak_rows : 0);
     asked.columns.Begin(*ops_, device.columns, static_cast<int64_t>(batch.columns.size()));
-    if (const auto rows = static_cast<int64_t>(batch.drawn_rows.size()); rows > 0) {
-      if (rows > asked.drawn_capacity) {
-        asked.drawn_capacity = 2 * rows;
-        asked.drawn_memory = ops_->Allocate(asked.drawn_capacity * 4);
-      }
-      ops_->DrawTokens(asked.logits + asked.logit_floats, rows, config_.text.vocab, banned_.get(),
-                       draw_rules_, asked.drawn());
-      asked.tokens.Begin(*ops_, asked.drawn(), rows);
-    }
     ops_->SetMark(kAnswerMarks + Turn(forwards_));
     ++forwards_;
   }
 
   Answers Finish() override {
-    const int turn = Turn(finished_++);
+    const int turn = Turn(finished_);
     const Asked& asked = asked_[turn];
     ops_->AwaitMark(kAnswerMarks + turn);
-    host_logits_.resize(asked.logit_floats);
-    if (asked.logit_floats > 0) {
-      ops_->CopyToHost(host_logits_.data(), asked.logits, asked.logit_floats * 4);
-    }
     const double vision =
         asked.encoded ? ops_->SecondsBetween(kVisionMarks + turn, kVisionEndMarks + turn) : 0;
-    return {host_logits_.data(), asked.tokens.get(),  asked.peaks.get(),
-            asked.medians.get(), asked.columns.get(), vision};
+    ++finished_;
+    return {sampler_.tokens(turn),
+            sampler_.logprobs(turn),
+            sampler_.logits(turn),
+            asked.peaks.get(),
+            asked.medians.get(),
+            asked.columns.get(),
+            vision};
   }
 
   absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
@@ -182,17 +169,10 @@ class Llava final : public LlavaModel {
  private:
   static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
 
-  // What one Forward was asked for, until its Finish. Logits stay where the next Forward's will be;
-  // the drawn tokens are its ids.
+  // What one Forward was asked for beside tokens, until its Finish.
   struct Asked {
-    const float* logits = nullptr;
-    int64_t logit_floats = 0, drawn_capacity = 0;
     bool encoded = false;  // images, before it
-    Buffer drawn_memory;   // int32 [drawn_capacity], on the device
     Fetched<float> peaks, medians, columns;
-    Fetched<int32_t> tokens;
-
-    int32_t* drawn() const { return reinterpret_cast<int32_t*>(drawn_memory.get()); }
   };
 
   // Layers are staged when the decoder comes to them, twice as many at a time as before: the device
@@ -204,11 +184,11 @@ class Llava final : public LlavaModel {
     device.ids = ids_ = staging_.Add(batch.ids);
     device.positions = staging_.Add(batch.positions);
     device.query_begin = staging_.Add(batch.query_begin);
-    std::vector<int32_t> rows = batch.logit_rows;
-    rows.insert(rows.end(), batch.drawn_rows.begin(), batch.drawn_rows.end());
+    std::vector<int32_t> rows = batch.drawn_rows;
+    rows.insert(rows.end(), batch.logit_rows.begin(), batch.logit_rows.end());
     device.logit_rows = static_cast<int64_t>(rows.size());
     device.logit_row = staging_.Add(rows);
-    draw_rules_ = batch.draw_rules.empty() ? nullptr : staging_.Add(batch.draw_rules);
+    sampler_.Stage(batch);
     device.peak_rows = static_cast<int64_t>(batch.peak_rows.size());
     device.peaks = batch.peaks;
     device.medians = batch.medians;
@@ -259,6 +239,7 @@ class Llava final : public LlavaModel {
   ModelConfig config_;
   std::unique_ptr<Ops> ops_;  // outlives every Buffer below
   Staging staging_;
+  StepSampler sampler_;
   KvResiduals residuals_;
   int max_rows_ = 0;
   int64_t parameters_ = 0;
@@ -268,13 +249,10 @@ class Llava final : public LlavaModel {
   Buffer vision_out_;
   std::vector<const int32_t*> splice_rows_;  // staged
   Batch::Layer layer_;                       // the one being staged
-  Buffer banned_;                            // [vocab]
   int32_t* ids_ = nullptr;                   // [rows] staged
-  const DrawRule* draw_rules_ = nullptr;     // [drawn rows] staged, or null
   Asked asked_[2];                           // Forwards take turns
   int64_t forwards_ = 0, finished_ = 0;
   bool encoded_ = false;  // images, since the last Forward
-  std::vector<float> host_logits_;
 };
 
 }  // namespace

@@ -39,12 +39,12 @@ class LlavaModel {
   virtual void Ban(const std::vector<int32_t>& ids) = 0;
   // Runs the decoder over the batch; new K/V go into the arena. Forward may return while the device
   // still works; Finish waits for what the oldest Forward without one was asked. Between them
-  // MoveTokens and LowPassResiduals may be called, and, unless logits are asked for, one more
-  // Forward.
+  // MoveTokens and LowPassResiduals may be called, and one more Forward.
   virtual void Forward(const Batch& batch, uint8_t* arena) = 0;
-  struct Answers {          // host memory, valid until the next Forward
-    const float* logits;    // [batch.logit_rows.size(), vocab]
-    const int32_t* tokens;  // [batch.drawn_rows.size()]
+  struct Answers {              // host memory, valid until the next Forward
+    const int32_t* tokens;      // [batch.drawn_rows.size()]
+    const LogprobAt* logprobs;  // [batch.logprobs.size(), batch.logprob_places]
+    const float* logits;        // [batch.logit_rows.size(), vocab]
     // What policies asked for.
     const float* peaks;     // [layers, peak_rows, batch.peaks]
     const float* medians;   // [layers, peak_rows], where wanted

@@ -1,18 +1,10 @@
 #include "engine/sampler.h"
 
-#include <algorithm>
 #include <cmath>
-#include <limits>
-#include <memory>
-
-#include "kernels/base.h"
-#include "kernels/draw.h"
-#include "kernels/softmax_weights.h"
+#include <map>
 
 namespace tessera {
 namespace {
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 uint64_t Mix(uint64_t x) {  // splitmix64's finalizer: every input bit reaches every output bit
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -20,16 +12,10 @@ uint64_t Mix(uint64_t x) {  // splitmix64's finalizer: every input bit reaches e
   return x ^ (x >> 31);
 }
 
-int32_t LowestAllowed(int64_t vocab, absl::Span<const int32_t> banned,
-                      absl::Span<const int32_t> also_banned) {
-  std::vector<bool> allowed(vocab, true);
-  for (absl::Span<const int32_t> ids : {banned, also_banned}) {
-    for (int32_t id : ids) {
-      if (id >= 0 && id < vocab) allowed[id] = false;
-    }
-  }
-  const auto it = std::find(allowed.begin(), allowed.end(), true);
-  return it == allowed.end() ? 0 : static_cast<int32_t>(it - allowed.begin());
+std::vector<LogitBias> Listed(const std::map<int32_t, float>& biases) {
+  std::vector<LogitBias> out;
+  for (const auto& [id, bias] : biases) out.push_back({id, bias});
+  return out;
 }
 
 }  // namespace
@@ -41,80 +27,47 @@ double UniformDraw(uint64_t seed, uint64_t index) {
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
-Sampler::Sampler(const SamplingParams& params, uint64_t seed, const std::vector<int32_t>* banned)
-    : params_(params),
-      seed_(seed),
-      banned_(banned),
-      penalties_(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-                 params.frequency_penalty != 0.0f) {}
+Sampler::Sampler(const SamplingParams& params, uint64_t seed, const std::vector<int32_t>& ends)
+    : params_(params), seed_(seed) {
+  edit_.repetition = params.repetition_penalty;
+  edit_.presence = params.presence_penalty;
+  edit_.frequency = params.frequency_penalty;
+  std::map<int32_t, float> biases;  // an edit names an id once
+  for (const auto& [id, bias] : params.logit_bias) biases[id] += bias;
+  biases_ = Listed(biases);
+  for (const int32_t id : ends) biases[id] = -HUGE_VALF;
+  biases_and_ends_ = Listed(biases);
+}
 
 void Sampler::AddPromptToken(int32_t id) {
-  if (penalties_) counts_.try_emplace(id);
+  if (!edit_.penalises()) return;
+  if (place_.try_emplace(id, static_cast<int>(counts_.size())).second) counts_.push_back({id, 0});
 }
 
 void Sampler::AddOutputToken(int32_t id) {
-  if (penalties_) ++counts_[id];
+  if (!edit_.penalises()) return;
+  AddPromptToken(id);
+  ++counts_[place_[id]].times;
+}
+
+void Sampler::AddEdit(int row, bool ban_ends, int awaited, LogitEdits* out) const {
+  const std::vector<LogitBias>& biases = ban_ends ? biases_and_ends_ : biases_;
+  if (biases.empty() && !edit_.penalises()) return;
+  LogitEdit edit = edit_;
+  edit.row = row;
+  edit.first_bias = static_cast<int32_t>(out->biases.size());
+  edit.biases = static_cast<int32_t>(biases.size());
+  edit.first_count = static_cast<int32_t>(out->counts.size());
+  edit.counts = static_cast<int32_t>(counts_.size());
+  if (edit_.penalises()) edit.awaited = awaited;
+  out->rows.push_back(edit);
+  out->biases.insert(out->biases.end(), biases.begin(), biases.end());
+  out->counts.insert(out->counts.end(), counts_.begin(), counts_.end());
 }
 
 DrawRule Sampler::RuleAt(int index) const {
   return {params_.temperature, params_.top_k, params_.top_p, params_.min_p,
           UniformDraw(seed_, static_cast<uint64_t>(index))};
-}
-
-void Sampler::ApplyPenalties(absl::Span<float> logits) const {
-  for (const auto& [id, times] : counts_) {
-    if (id < 0 || id >= static_cast<int64_t>(logits.size())) continue;
-    float& logit = logits[id];
-    logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
-    if (times == 0) continue;
-    logit -= params_.presence_penalty;
-    logit -= params_.frequency_penalty * static_cast<float>(times);
-  }
-}
-
-int32_t Sampler::Sample(absl::Span<float> logits, absl::Span<const int32_t> also_banned,
-                        int index) {
-  TESSERA_CHECK(!logits.empty());
-  const int64_t vocab = static_cast<int64_t>(logits.size());
-  for (const auto& [id, bias] : params_.logit_bias) {
-    if (id >= 0 && id < vocab) logits[id] += bias;
-  }
-  ApplyPenalties(logits);
-  for (absl::Span<const int32_t> ids : {absl::MakeConstSpan(*banned_), also_banned}) {
-    for (int32_t id : ids) {
-      if (id >= 0 && id < vocab) logits[id] = kMinusInfinity;
-    }
-  }
-  const float largest = CleanLogits(logits);
-  if (largest == kMinusInfinity) return LowestAllowed(vocab, *banned_, also_banned);
-  if (params_.temperature == 0.0f) {
-    return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
-  }
-  return DrawToken(logits, largest, RuleAt(index));
-}
-
-TokenLogprob ComputeLogprob(absl::Span<const float> logits, int32_t id, int top) {
-  TESSERA_CHECK(id >= 0 && id < static_cast<int64_t>(logits.size()));
-  std::vector<float> clean(logits.begin(), logits.end());
-  const float largest = CleanLogits(absl::MakeSpan(clean));
-  double log_sum = HUGE_VAL;  // nothing is possible
-  if (largest > kMinusInfinity) {
-    const auto weights = std::make_unique_for_overwrite<double[]>(clean.size());
-    SoftmaxWeights(clean, largest, /*temperature=*/1.0, weights.get());
-    log_sum = double{largest} + std::log(SumOf(weights.get(), clean.size()));
-  }
-  const auto logprob = [log_sum](float logit) {
-    const double value = double{logit} - log_sum;
-    return static_cast<float>(std::max(value, double{std::numeric_limits<float>::lowest()}));
-  };
-  TokenLogprob result;
-  result.id = id;
-  result.logprob = logprob(clean[id]);
-  if (top <= 0) return result;
-  std::vector<LogitAt> best = TopLogits(clean, top);
-  std::sort(best.begin(), best.end(), Before);
-  for (const LogitAt& c : best) result.top.emplace_back(c.id, logprob(c.logit));
-  return result;
 }
 
 }  // namespace tessera

@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 
+#include "kernels/logits.h"
 #include "kernels/softmax_weights.h"
 
 namespace tessera {
@@ -76,61 +77,8 @@ int32_t IdAtFraction(const double* weights, size_t n, double u) {
   return static_cast<int32_t>(drawn);
 }
 
-}  // namespace
-
-bool Before(const LogitAt& a, const LogitAt& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-}
-
-// Eight at a time, without branches: it passes over every logit of every token.
-float CleanLogits(absl::Span<float> logits) {
-  constexpr size_t kLanes = 8;
-  float lanes[kLanes];
-  std::fill_n(lanes, kLanes, kMinusInfinity);
-  const auto clean = [](float x) {
-    x = x > kLargest ? kLargest : x;
-    return x == x ? x : kMinusInfinity;
-  };
-  float* data = logits.data();
-  const size_t n = logits.size();
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
-      const float x = clean(data[i + j]);
-      data[i + j] = x;
-      lanes[j] = x > lanes[j] ? x : lanes[j];
-    }
-  }
-  for (; i < n; ++i) {
-    data[i] = clean(data[i]);
-    lanes[0] = std::max(lanes[0], data[i]);
-  }
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
-// One pass: whenever 2k have gathered, the worse half goes and the bar rises.
-std::vector<LogitAt> TopLogits(absl::Span<const float> logits, size_t k) {
-  std::vector<LogitAt> best;
-  if (k == 0) return best;
-  k = std::min(k, logits.size());
-  const size_t full = std::max<size_t>(2 * k, 64);
-  best.reserve(std::min(full, logits.size()));
-  const auto keep_best = [&best, k] {
-    std::nth_element(best.begin(), best.begin() + (k - 1), best.end(), Before);
-    best.resize(k);
-  };
-  float bar = kMinusInfinity;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (!(logits[i] > bar)) continue;  // an equal one has a higher id
-    best.push_back({logits[i], static_cast<int32_t>(i)});
-    if (best.size() < full) continue;
-    keep_best();
-    bar = best.back().logit;
-  }
-  if (best.size() > k) keep_best();
-  return best;
-}
-
+// The token that `rule`, of a temperature above 0, draws from clean logits, of which the largest is
+// finite. Probabilities are computed in double.
 int32_t DrawToken(absl::Span<const float> logits, float largest, const DrawRule& rule) {
   const size_t vocab = logits.size();
   const auto weights = std::make_unique_for_overwrite<double[]>(vocab);  // 0: not kept
@@ -165,6 +113,8 @@ int32_t DrawToken(absl::Span<const float> logits, float largest, const DrawRule&
   }
   return IdAtFraction(weights.get(), vocab, rule.uniform);
 }
+
+}  // namespace
 
 int32_t DrawRow(const float* logits, int64_t cols, const uint8_t* banned, const DrawRule* rule) {
   const int32_t first = FirstLargest(logits, cols, banned);

@@ -2,7 +2,9 @@
 
 #include <cstring>
 
+#include "absl/types/span.h"
 #include "kernels/host_memory.h"
+#include "kernels/logits.h"
 
 namespace tessera {
 
@@ -23,9 +25,24 @@ double HostOps::SecondsBetween(int from, int to) const {
   return std::chrono::duration<double>(marks_[to] - marks_[from]).count();
 }
 
+void HostOps::EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
+                         const LogitBias* biases, const TokenCount* counts, const int32_t* drawn) {
+  for (const LogitEdit& edit : absl::MakeConstSpan(edits, n)) {
+    EditRow(edit, biases, counts, drawn, logits + edit.row * cols, cols);
+  }
+}
+
 void HostOps::TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) {
   for (int64_t r = 0; r < rows; ++r) {
     if (ids[r] < 0) ids[r] = drawn[-1 - ids[r]];
+  }
+}
+
+void HostOps::Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
+                       int64_t places, const int32_t* ids, LogprobAt* out) {
+  for (int64_t i = 0; i < n; ++i, logits += cols, out += places) {
+    TESSERA_CHECK(jobs[i].top < places);
+    LogprobsOfRow(logits, cols, ids[jobs[i].drawn], jobs[i].top, out);
   }
 }
 

@@ -17,7 +17,11 @@ class HostOps : public Ops {
   void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override;
   void SetMark(int mark) override { marks_[mark] = Clock::now(); }
   double SecondsBetween(int from, int to) const override;
+  void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
+                  const LogitBias* biases, const TokenCount* counts, const int32_t* drawn) override;
   void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override;
+  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
+                int64_t places, const int32_t* ids, LogprobAt* out) override;
 
  protected:
   // y[rows, cols] = act(x).

@@ -13,28 +13,15 @@
 #include <vector>
 
 #include "kernels/operands.h"
+#include "kernels/sampling_ops.h"
 #include "kernels/statistics_ops.h"
 
 namespace tessera {
 
 struct QuantRule;  // quantize.h, which .cu files of C++17 cannot read
 
-// How a token is drawn from a row of logits. Probabilities are softmax(logits / temperature), at 0
-// the largest logit's alone (the first's, where equal). What each filter then keeps, in the order
-// "larger logit, then lower id":
-//   top_k  the first top_k (0: all);
-//   top_p  of those, renormalised, the shortest beginning whose mass reaches top_p (at least one);
-//   min_p  of those, all with at least min_p times the probability of the most probable token.
-// Drawn is the token in whose share of the rest's mass, in the order of ids, `uniform` falls.
-struct DrawRule {
-  float temperature = 0;
-  int32_t top_k = 0;
-  float top_p = 1, min_p = 0;
-  double uniform = 0;  // in [0, 1)
-};
-
-// What only KV policies ask for is in the base class.
-class Ops : public StatisticsOps {
+// What only KV policies ask for, and what follows a step's logits, is in the base classes.
+class Ops : public StatisticsOps, public SamplingOps {
  public:
   virtual const char* name() const = 0;
 
@@ -86,17 +73,6 @@ class Ops : public StatisticsOps {
                          float eps, float* y) = 0;
   // y[rows, cols] = silu(gate) * up with x[rows, 2 * cols] = [gate | up].
   virtual void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) = 0;
-
-  // --- sampling -------------------------------------------------------------------------------
-  // ids[i] = a token drawn from logits[i, :] by rules[i]; `rules` null: of temperature 0, all of
-  // them. A NaN counts as -infinity, +infinity as the largest float. Places where `banned` [cols]
-  // is not 0 are never drawn; with no finite logit beside them the first other place is, or 0.
-  // Where probabilities lie at a border within rounding, backends may differ.
-  virtual void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                          const DrawRule* rules, int32_t* ids) = 0;
-
-  // An id below 0 becomes drawn[-1 - id]; others stay.
-  virtual void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) = 0;
 
   // --- vision ---------------------------------------------------------------------------------
   // u8 pixels [images, side, side, 3] -> float patches [images, (side/patch)^2, 3*patch*patch],

@@ -4,6 +4,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
+#include "kernels/cuda/logits.h"
 #include "kernels/cuda/low_pass.h"
 #include "kernels/cuda/move_tokens.h"
 #include "kernels/cuda/rows.h"
@@ -132,12 +133,21 @@ class CudaOps final : private Stream, public Ops {
     cuda::SwiGlu(stream, x, rows, cols, y);
   }
 
+  void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
+                  const LogitBias* biases, const TokenCount* counts,
+                  const int32_t* drawn) override {
+    cuda::EditLogits(stream, logits, cols, edits, n, biases, counts, drawn);
+  }
   void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
                   const DrawRule* rules, int32_t* ids) override {
     cuda::DrawTokens(stream, logits, rows, cols, banned, rules, ids);
   }
   void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
     cuda::TakeDrawn(stream, drawn, ids, rows);
+  }
+  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
+                int64_t places, const int32_t* ids, LogprobAt* out) override {
+    cuda::Logprobs(stream, logits, cols, jobs, n, places, ids, out);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

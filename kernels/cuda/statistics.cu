@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/statistics.h"
 
@@ -11,33 +12,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kPageTokens = PageTokens(Format::kRaw16);
 constexpr int kRowBlocks = 16;
-
-// f over the values of all threads of the block, in every thread. One value a thread.
-template <class T, class F>
-__device__ T Reduce(T value, const F& f) {
-  __shared__ T shared[kThreads];
-  __syncthreads();
-  shared[threadIdx.x] = value;
-  __syncthreads();
-  for (int n = kThreads / 2; n > 0; n /= 2) {
-    if (threadIdx.x < n) shared[threadIdx.x] = f(shared[threadIdx.x], shared[threadIdx.x + n]);
-    __syncthreads();
-  }
-  return shared[0];
-}
-
-struct Larger {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a > b ? a : b;
-  }
-};
-struct Plus {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a + b;
-  }
-};
 
 // One block a row. Floats that are not negative are in the order of their bits.
 __global__ void RowPeaksKernel(const float* x, const int32_t* from_row, int cols, int top,
@@ -53,7 +27,7 @@ __global__ void RowPeaksKernel(const float* x, const int32_t* from_row, int cols
           static_cast<unsigned long long>(bits(c)) << 32 | (0xffffffffu - static_cast<unsigned>(c));
       if (key < last && key > best) best = key;
     }
-    last = Reduce(best, Larger());
+    last = BlockReduce<kThreads>(best, Larger());
     if (threadIdx.x == 0) {
       peaks[int64_t{blockIdx.x} * top + t] = __uint_as_float(static_cast<unsigned>(last >> 32));
     }
@@ -64,7 +38,7 @@ __global__ void RowPeaksKernel(const float* x, const int32_t* from_row, int cols
   for (int bit = 30; bit >= 0; --bit) {
     int below = 0;
     for (int c = threadIdx.x; c < cols; c += kThreads) below += bits(c) >> bit == median >> bit;
-    below = Reduce(below, Plus());
+    below = BlockReduce<kThreads>(below, Plus());
     if (rank >= below) {
       rank -= below;
       median |= 1u << bit;
@@ -110,10 +84,10 @@ __global__ void ColumnsKernel(const float* qkv, const int32_t* query_begin, cons
     };
     float max = -INFINITY;
     scores([&](int, float s) { max = fmaxf(max, s); });
-    max = Reduce(max, Larger());
+    max = BlockReduce<kThreads>(max, Larger());
     float sum = 0;
     scores([&](int, float s) { sum += expf(s - max); });
-    sum = Reduce(sum, Plus());
+    sum = BlockReduce<kThreads>(sum, Plus());
     scores([&](int t, float s) { atomicAdd(&columns[job.columns + t], expf(s - max) / sum); });
   }
 }

@@ -8,9 +8,6 @@
 // one in 50 still waits for a first token (or after --warmup).
 // --requests=N: N requests from the first submission to the last token.
 #include <algorithm>
-#include <cmath>
-#include <condition_variable>
-#include <deque>
 
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
@@ -20,182 +17,10 @@
 #include "kernels/backend.h"
 #include "tests/bench/engine_fixture.h"
 #include "tests/bench/llava_7b.h"
+#include "tests/bench/serve_load.h"
 
 namespace tessera::bench {
 namespace {
-
-class ServeLog final : public Observer {
- public:
-  struct Step {
-    absl::Time end;
-    StepReport report;
-    int running = 0, tokens = 0, preempted = 0, finished = 0;
-    int64_t kv_bytes = 0;
-  };
-
-  void OnFirstToken(const Request&, double) override { ++now_.tokens; }
-  void OnInterToken(double) override { ++now_.tokens; }
-  void OnPreempted(const Request&) override { ++now_.preempted; }
-  void OnFinished(const Request&, const Event&) override { ++now_.finished; }
-  void OnStep(const StepReport& report, const EngineLoad& load) override {
-    now_.end = SteadyNow();
-    now_.report = report;
-    now_.running = load.running;
-    now_.kv_bytes = load.kv_bytes_used;
-    MutexLock lock(mutex_);
-    steps_.push_back(now_);
-    now_ = Step();
-  }
-
-  // What was logged until now; logging starts again.
-  std::vector<Step> Take() {
-    MutexLock lock(mutex_);
-    return std::exchange(steps_, {});
-  }
-
- private:
-  Step now_;  // the engine's thread
-  Mutex mutex_;
-  std::vector<Step> steps_ TESSERA_GUARDED_BY(mutex_);
-};
-
-struct Shape {
-  int images = 0, text = 0, output = 0;
-};
-
-struct Case {
-  std::shared_ptr<const Policy> policy;
-  int sequences = 0;
-  Shape shape;
-  float temperature = 0;  // above 0 with top_p
-};
-
-constexpr float kTopP = 0.95f;
-
-struct Span {
-  absl::Time begin, end;
-  absl::Duration length() const { return end - begin; }
-};
-
-class Clients {
- public:
-  Clients(Engine& engine, const Case& which, uint64_t seed)
-      : engine_(engine), case_(which), seed_(seed) {}
-
-  // Asks; `done` words of the answer are in the prompt already.
-  void Ask(int done) {
-    const Shape& shape = case_.shape;
-    const size_t index = boxes_.size();
-    boxes_.push_back(std::make_shared<Outbox>([this, index] {
-      MutexLock lock(mutex_);
-      ready_.push_back(index);
-      raised_.notify_all();
-    }));
-    Request r;
-    r.id = absl::StrCat("serve-", seed_, "-", index);
-    // RandomPictures writes a word behind every picture.
-    r.prompt = RandomPictures(engine_.model_config(), shape.images,
-                              shape.text - shape.images + done, seed_ << 32 | index);
-    r.stop.max_tokens = shape.output - done;
-    r.stop.ignore_eos = true;
-    r.sampling.temperature = case_.temperature;
-    if (case_.temperature > 0) r.sampling.top_p = kTopP;
-    r.policy = case_.policy;
-    r.bypass_prefix = true;
-    r.received = SteadyNow();
-    const absl::Status status = engine_.Submit(std::move(r), boxes_.back(), nullptr);
-    if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
-    started_.push_back(false);
-    ++live_;
-  }
-  // Asked, and given nothing yet.
-  int64_t unanswered() const { return std::count(started_.begin(), started_.end(), false); }
-
-  // Takes what has come, waiting for at most `longest`; returns how many answers have ended.
-  int Read(absl::Duration longest) {
-    std::deque<size_t> ready;
-    {
-      std::unique_lock<Mutex> lock(mutex_);
-      if (ready_.empty()) raised_.wait_for(lock, absl::ToChronoNanoseconds(longest));
-      ready.swap(ready_);
-    }
-    int ended = 0;
-    for (const size_t index : ready) {
-      while (const std::optional<Event> event = boxes_[index]->Take(SteadyNow())) {
-        started_[index] = true;
-        if (!event->done) continue;
-        TESSERA_CHECK(event->status.ok() || stopping_);
-        ++ended;
-      }
-    }
-    live_ -= ended;
-    return ended;
-  }
-
-  // Cancels what still runs and waits for it.
-  void Stop() {
-    stopping_ = true;
-    for (const auto& box : boxes_) box->Cancel();
-    while (live_ > 0) Read(absl::Milliseconds(10));
-  }
-  int live() const { return live_; }
-  int asked() const { return static_cast<int>(boxes_.size()); }
-
- private:
-  Engine& engine_;
-  const Case& case_;
-  uint64_t seed_;
-  std::vector<std::shared_ptr<Outbox>> boxes_;
-  std::vector<bool> started_;
-  int live_ = 0;
-  bool stopping_ = false;
-  Mutex mutex_;
-  std::condition_variable_any raised_;
-  std::deque<size_t> ready_ TESSERA_GUARDED_BY(mutex_);
-};
-
-// Runs one case and returns the stretch of time that counts.
-Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
-             absl::Duration seconds, uint64_t seed) {
-  const double batch_tokens = engine.options().max_batch_tokens;
-  Clients clients(engine, c, seed);
-  Span span;
-  span.begin = SteadyNow();
-  if (requests > 0) {
-    for (int i = 0; i < std::min(requests, c.sequences); ++i) clients.Ask(0);
-    while (clients.live() > 0) {
-      const int ended = clients.Read(absl::Milliseconds(100));
-      for (int i = 0; i < ended && clients.asked() < requests; ++i) clients.Ask(0);
-    }
-    span.end = SteadyNow();
-    return span;
-  }
-  const absl::Time latest = span.begin + warmup;
-  // While the last prompts are still computed the first sequences decode: `ahead` steps, which must
-  // not bring them out of step.
-  const double tokens = c.shape.text +
-                        double(engine.model_config().tokens_per_image()) * c.shape.images +
-                        0.5 * c.shape.output;
-  const double ahead = c.sequences * tokens / (batch_tokens - 0.5 * c.sequences);
-  for (int i = 0; i < c.sequences; ++i) {
-    const double place = (i + 0.5) / c.sequences;
-    const double done = place * c.shape.output - (1 - place) * ahead;
-    const double turn = std::floor(done / c.shape.output) * c.shape.output;
-    clients.Ask(static_cast<int>(std::min(done - turn, c.shape.output - 1.0)));
-  }
-  span.end = absl::InfiniteFuture();
-  while (SteadyNow() < span.end) {
-    const int ended = clients.Read(absl::Milliseconds(20));
-    for (int i = 0; i < ended; ++i) clients.Ask(0);
-    if (span.end == absl::InfiniteFuture() &&
-        (clients.unanswered() * 50 <= c.sequences || SteadyNow() > latest)) {
-      span.begin = SteadyNow();
-      span.end = span.begin + seconds;
-    }
-  }
-  clients.Stop();
-  return span;
-}
 
 // One row of the report: the steps of the span, all or those that only decode.
 void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool decodes_only,
@@ -232,6 +57,7 @@ void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool d
       .Text("policy", c.policy->Text())
       .Text("request", absl::StrCat(c.shape.images, "x", c.shape.text, "x", c.shape.output))
       .Number("temperature", c.temperature, 1)
+      .Text("asks", c.asks)
       .Text("steps", decodes_only ? "decode" : "all")
       .Number("tokens/s", seconds > 0 ? static_cast<double>(tokens) / seconds : 0, 0)
       .Number("running", seconds > 0 ? running / seconds : 0, 1)
@@ -278,7 +104,13 @@ absl::StatusOr<std::vector<Case>> ParseCases(const Flags& flags) {
         if (!absl::SimpleAtof(degree, &c.temperature) || !(c.temperature >= 0)) {
           return absl::InvalidArgumentError(absl::StrCat("\"", degree, "\" is no temperature"));
         }
-        cases.push_back(c);
+        for (const absl::string_view asks : absl::StrSplit(flags.Text("asks"), ',')) {
+          if (!KnowsAsks(asks)) {
+            return absl::InvalidArgumentError(absl::StrCat("nobody asks for \"", asks, "\""));
+          }
+          c.asks = std::string(asks);
+          cases.push_back(c);
+        }
       }
     }
   }
@@ -346,17 +178,19 @@ Command ServeCommand() {
   return {
       .name = "serve",
       .help = "output tokens per second of the whole engine by policy (milliseconds a step)",
-      .flags = {{"model", "llava-1.5-7b",
-                 "random weights of that size, or a checkpoint's directory"},
-                {"device", "cuda", "cpu, cuda or reference"},
-                {"policy", "none@96;akvq@384", "POLICY@SEQUENCES, joined by ';'"},
-                {"shape", "1x44x1024", "IMAGESxTEXTxOUTPUT of a request, joined by ','"},
-                {"temperature", "0", "0: greedy; others with top-p 0.95; joined by ','"},
-                {"kv_cache_bytes", "60129542144", "of the arena"},
-                {"batch_tokens", "2048", "rows of one step"},
-                {"requests", "0", "how many; 0: a steady state"},
-                {"warmup", "60", "seconds after which a steady state is measured at the latest"},
-                {"seconds", "15", "of a steady state that count"}},
+      .flags =
+          {{"model", "llava-1.5-7b", "random weights of that size, or a checkpoint's directory"},
+           {"device", "cuda", "cpu, cuda or reference"},
+           {"policy", "none@96;akvq@384", "POLICY@SEQUENCES, joined by ';'"},
+           {"shape", "1x44x1024", "IMAGESxTEXTxOUTPUT of a request, joined by ','"},
+           {"temperature", "0", "0: greedy; others with top-p 0.95; joined by ','"},
+           {"asks", "token",
+            "token, penalties (repetition 1.1, frequency 0.1) or logprobs (five); joined by ','"},
+           {"kv_cache_bytes", "60129542144", "of the arena"},
+           {"batch_tokens", "2048", "rows of one step"},
+           {"requests", "0", "how many; 0: a steady state"},
+           {"warmup", "60", "seconds after which a steady state is measured at the latest"},
+           {"seconds", "15", "of a steady state that count"}},
       .run = Run};
 }
 

@@ -82,6 +82,11 @@ class FaultyOps final : public Ops {
   void SwiGlu(const float* x, int64_t rows, int64_t cols, float* y) override {
     inner_->SwiGlu(x, rows, cols, y);
   }
+  void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
+                  const LogitBias* biases, const TokenCount* counts,
+                  const int32_t* drawn) override {
+    inner_->EditLogits(logits, cols, edits, n, biases, counts, drawn);
+  }
   void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
                   const DrawRule* rules, int32_t* ids) override {
     Meet("DrawTokens");
@@ -89,6 +94,10 @@ class FaultyOps final : public Ops {
   }
   void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
     inner_->TakeDrawn(drawn, ids, rows);
+  }
+  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
+                int64_t places, const int32_t* ids, LogprobAt* out) override {
+    inner_->Logprobs(logits, cols, jobs, n, places, ids, out);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {

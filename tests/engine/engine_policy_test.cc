@@ -92,7 +92,7 @@ TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
       const size_t question = 40 + 7 * (i % std::size(kPolicies));  // one and four images
       Request r = MakeRequest(absl::StrCat("q", i), questions.At(c, question), kTokens);
       r.stop.ignore_eos = true;
-      if (!options.run_ahead.value_or(false)) r.top_logprobs = 0;  // else tokens alone
+      r.top_logprobs = 0;
       r.policy = PolicyOf(policy);
       if (at_question) r.commit_tokens = Questions::TokensBeforeTheQuestion(r.prompt);
       requests.push_back(std::move(r));
@@ -135,9 +135,7 @@ TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
     for (size_t i = 0; i < got.size(); ++i) {
       EXPECT_TRUE(got[i].last.status.ok()) << got[i].last.status;
       EXPECT_EQ(got[i].ids, expected[i].ids) << cases[i].first << " seed " << seed;
-      if (!*o.run_ahead) {
-        EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << cases[i].first << " seed " << seed;
-      }
+      EXPECT_EQ(got[i].logprobs, expected[i].logprobs) << cases[i].first << " seed " << seed;
     }
   }
   EXPECT_GT(preemptions, 0) << "the arena was meant to be too small";

@@ -101,7 +101,7 @@ std::vector<Request> EveryKind(const std::vector<int32_t>& likely, const std::st
   add(30, 24).stop.token_ids = {likely[5]};
   Request& minimum = add(30, 24);
   minimum.stop.token_ids = {likely[0]};
-  minimum.stop.min_tokens = 10;  // logits at first, draws later
+  minimum.stop.min_tokens = 10;
   add(30, 24).stop.strings = {text.substr(3, 3)};
   Request& drawn = add(40, 30);
   drawn.sampling.temperature = 1;
@@ -152,9 +152,49 @@ TEST(RunAheadTest, AnswersAndEndsAreThoseOfAnEngineThatWaits) {
       EXPECT_EQ(got.last.usage.output_tokens, expected[i].last.usage.output_tokens);
     }
     EXPECT_EQ(ahead.model->most_under_way, 2);
-    EXPECT_GT(ahead.model->awaited_rows, sequences == 1 ? 60 : 0);  // logits end a common flight
+    EXPECT_GT(ahead.model->awaited_rows, sequences == 1 ? 200 : 20);  // h2o ends a common flight
     ExpectAllFree(*ahead.engine);
   }
+}
+
+// Penalties see a token that the host has not seen yet, and no kind of draw ends the run ahead.
+TEST(RunAheadTest, EveryKindOfDrawRunsAhead) {
+  const std::pair<const char*, void (*)(Request&)> kinds[] = {
+      {"log-probabilities", [](Request& r) { r.top_logprobs = 3; }},
+      {"repetition", [](Request& r) { r.sampling.repetition_penalty = 1.5f; }},
+      {"presence", [](Request& r) { r.sampling.presence_penalty = 2; }},
+      {"frequency", [](Request& r) { r.sampling.frequency_penalty = 0.3f; }},
+      {"biases",
+       [](Request& r) {
+         r.sampling.logit_bias = {{300, 2.5f}, {7, -100.0f}};
+       }},
+      {"min_tokens", [](Request& r) { r.stop.ignore_eos = false, r.stop.min_tokens = 30; }},
+      {"everything",
+       [](Request& r) {
+         r.top_logprobs = 20;
+         r.sampling.temperature = 0.8f;
+         r.sampling.frequency_penalty = 0.5f;
+         r.sampling.repetition_penalty = 1.2f;
+         r.sampling.logit_bias = {{300, 1.0f}};
+       }},
+  };
+  std::set<std::vector<int32_t>> distinct;
+  for (const auto& [name, set] : kinds) {
+    SCOPED_TRACE(name);
+    Answer answers[2];
+    for (const bool ahead : {false, true}) {
+      Running r = Start(Options(ahead));
+      Request q = Endless("a", 25, 30);
+      set(q);
+      answers[ahead] = Ask(*r.engine, std::move(q));
+      EXPECT_EQ(r.model->awaited_rows, ahead ? 29 : 0);
+    }
+    EXPECT_EQ(answers[0].ids.size(), 30u);
+    EXPECT_EQ(answers[1].ids, answers[0].ids);
+    EXPECT_EQ(answers[1].logprobs, answers[0].logprobs);
+    distinct.insert(answers[0].ids);
+  }
+  EXPECT_GE(distinct.size(), 5u);  // the parameters had an effect
 }
 
 // A sequence whose end can be foreseen takes no row too many.

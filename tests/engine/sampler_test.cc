@@ -10,9 +10,12 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/engine/sampled.h"
 
 namespace tessera {
 namespace {
+
+using testing::Sampled;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -25,9 +28,8 @@ SamplingParams At(float temperature) {
 }
 int32_t SampleOnce(const SamplingParams& params, std::vector<float> logits, int index = 0,
                    uint64_t seed = 1, const std::vector<int32_t>& banned = kNothing,
-                   const std::vector<int32_t>& also_banned = {}) {
-  Sampler sampler(params, seed, &banned);
-  return sampler.Sample(absl::MakeSpan(logits), also_banned, index);
+                   const std::vector<int32_t>& ends = kNothing) {
+  return Sampled(Sampler(params, seed, ends), &logits, index, banned, !ends.empty());
 }
 std::map<int32_t, int> Histogram(const SamplingParams& params, const std::vector<float>& logits,
                                  int draws, const std::vector<int32_t>& banned = kNothing) {
@@ -175,7 +177,7 @@ TEST(Sampler, PenaltiesFollowTheirFormulae) {
   params.repetition_penalty = 2;
   params.presence_penalty = 0.5f;
   params.frequency_penalty = 0.25f;
-  Sampler sampler(params, 1, &kNothing);
+  Sampler sampler(params, 1, kNothing);
   sampler.AddPromptToken(0);
   sampler.AddPromptToken(1);
   sampler.AddPromptToken(1);
@@ -184,19 +186,54 @@ TEST(Sampler, PenaltiesFollowTheirFormulae) {
   sampler.AddPromptToken(3);
   sampler.AddOutputToken(1000);  // outside this vocabulary
   std::vector<float> logits = {4, -4, 4, -4, 4};
-  EXPECT_EQ(sampler.Sample(absl::MakeSpan(logits), {}, 0), 4);
-  EXPECT_THAT(logits, testing::ElementsAre(2, -8, 2 - 0.5f - 0.25f, -8 - 0.5f - 3 * 0.25f, 4));
+  EXPECT_EQ(Sampled(sampler, &logits, 0), 4);
+  EXPECT_THAT(logits, ::testing::ElementsAre(2, -8, 2 - 0.5f - 0.25f, -8 - 0.5f - 3 * 0.25f, 4));
+}
+
+// What a row is edited by is the same before its last token is known and after.
+TEST(Sampler, AnAwaitedTokenCounts) {
+  SamplingParams params = At(0);
+  params.repetition_penalty = 1.5f;
+  params.presence_penalty = 0.5f;
+  params.frequency_penalty = 0.25f;
+  for (const int32_t id : {0, 2, 3}) {  // of the prompt, of the output, of neither
+    Sampler known(params, 1, kNothing), awaiting(params, 1, kNothing);
+    for (Sampler* sampler : {&known, &awaiting}) {
+      sampler->AddPromptToken(0);
+      sampler->AddOutputToken(2);
+    }
+    known.AddOutputToken(id);
+    std::vector<float> a = {4, -4, 4, -4, 4}, b = a;
+    EXPECT_EQ(Sampled(known, &a, 0), Sampled(awaiting, &b, 0, kNothing, false, id));
+    EXPECT_EQ(a, b);
+    EXPECT_NE(b[id], id == 3 ? -4 : 4);
+  }
+}
+
+TEST(Sampler, AnEditNamesAnIdOnce) {
+  SamplingParams params = At(0);
+  params.logit_bias = {{1, 2.0f}, {3, 1.0f}, {1, 3.0f}};
+  const Sampler sampler(params, 1, {3, 4, 3});
+  std::vector<float> logits = {1, 0, 0, 0, 9};
+  EXPECT_EQ(Sampled(sampler, &logits, 0, kNothing, true), 1);
+  EXPECT_THAT(logits, ::testing::ElementsAre(1, 5, 0, -kInfinity, -kInfinity));
+  logits = {1, 0, 0, 0, 9};
+  EXPECT_EQ(Sampled(sampler, &logits, 0), 4);
+  EXPECT_THAT(logits, ::testing::ElementsAre(1, 5, 0, 1, 9));
+  LogitEdits edits;
+  Sampler(At(1), 1, {3}).AddEdit(0, false, 5, &edits);
+  EXPECT_TRUE(edits.rows.empty());  // nothing was asked for
 }
 
 TEST(Sampler, PenaltiesComeBeforeTemperature) {
   SamplingParams params = At(2);
   params.presence_penalty = 2;
-  Sampler sampler(params, 42, &kNothing);
+  Sampler sampler(params, 42, kNothing);
   sampler.AddOutputToken(0);
   std::map<int32_t, int> counts;
   for (int i = 0; i < 50000; ++i) {
     std::vector<float> logits = {0, 0};
-    ++counts[sampler.Sample(absl::MakeSpan(logits), {}, i)];
+    ++counts[Sampled(sampler, &logits, i)];
   }
   const double p = 1 / (1 + std::exp(1.0));  // the difference of 2, halved
   ExpectDistribution(counts, {p, 1 - p});
@@ -214,11 +251,11 @@ TEST(Sampler, TheDrawDependsOnSeedAndIndexOnly) {
   std::mt19937 random(5);
   std::vector<float> logits(300);
   for (float& x : logits) x = static_cast<float>(random() % 1000) / 200.0f;
-  Sampler forward(At(1), 9, &kNothing), backward(At(1), 9, &kNothing);
+  const Sampler forward(At(1), 9, kNothing), backward(At(1), 9, kNothing);
   std::vector<int32_t> a(64), b(64);
-  const auto draw = [&](Sampler& sampler, int index) {
+  const auto draw = [&](const Sampler& sampler, int index) {
     std::vector<float> copy = logits;
-    return sampler.Sample(absl::MakeSpan(copy), {}, index);
+    return Sampled(sampler, &copy, index);
   };
   for (int i = 0; i < 64; ++i) a[i] = draw(forward, i);
   for (int i = 64; i-- > 0;) b[i] = draw(backward, i);
@@ -240,11 +277,11 @@ TEST(Sampler, BrokenLogitsNeverLeaveTheRange) {
       if (filters & 4) params.min_p = 0.5f;
       params.repetition_penalty = 1e-38f;
       for (const auto& logits : broken) {
-        Sampler sampler(params, 3, &kNothing);
+        Sampler sampler(params, 3, kNothing);
         for (int32_t id : {0, 1, 2}) sampler.AddOutputToken(id);
         for (int index = 0; index < 20; ++index) {
           std::vector<float> copy = logits;
-          const int32_t id = sampler.Sample(absl::MakeSpan(copy), {}, index);
+          const int32_t id = Sampled(sampler, &copy, index);
           ASSERT_GE(id, 0);
           ASSERT_LT(id, 3);
         }
@@ -253,7 +290,8 @@ TEST(Sampler, BrokenLogitsNeverLeaveTheRange) {
     EXPECT_EQ(SampleOnce(At(temperature), {kNan, 1, -kInfinity}), 1);
     EXPECT_EQ(SampleOnce(At(temperature), {1, kInfinity, kNan}), 1);
     EXPECT_EQ(SampleOnce(At(temperature), {kNan, kNan, kNan}, 0, 1, {0}), 1);
-    EXPECT_EQ(SampleOnce(At(temperature), {1, 2, 3}, 0, 1, {0, 2}, {1}), 0);  // all banned
+    EXPECT_EQ(SampleOnce(At(temperature), {1, 2, 3}, 0, 1, {0, 1, 2}), 0);
+    EXPECT_EQ(SampleOnce(At(temperature), {1, 2, 3}, 0, 1, {0, 2}, {1}), 1);  // only an end is left
   }
 }
 

@@ -109,6 +109,24 @@ class StagedOps final : public Ops {
     d_.SwiGlu(in.get(), rows, cols, out.get());
     out.Back(y);
   }
+  void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
+                  const LogitBias* biases, const TokenCount* counts,
+                  const int32_t* drawn) override {
+    int64_t rows = 0, all_biases = 0, all_counts = 0, places = 0;
+    for (const LogitEdit* e = edits; e != edits + n; ++e) {
+      rows = std::max<int64_t>(rows, e->row + 1);
+      all_biases = std::max<int64_t>(all_biases, e->first_bias + e->biases);
+      all_counts = std::max<int64_t>(all_counts, e->first_count + e->counts);
+      places = std::max<int64_t>(places, e->awaited + 1);
+    }
+    const Copy<float> to(d_, logits, rows * cols);
+    const Copy by(d_, edits, n);
+    const Copy bias(d_, biases, all_biases);
+    const Copy count(d_, counts, all_counts);
+    const Copy from(d_, drawn, places);
+    d_.EditLogits(to.get(), cols, by.get(), n, bias.get(), count.get(), from.get());
+    to.Back(logits);
+  }
   void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
                   const DrawRule* rules, int32_t* ids) override {
     const Copy in(d_, logits, rows * cols);
@@ -128,6 +146,17 @@ class StagedOps final : public Ops {
     const Copy<int32_t> to(d_, ids, rows);
     d_.TakeDrawn(from.get(), to.get(), rows);
     to.Back(ids);
+  }
+  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
+                int64_t places, const int32_t* ids, LogprobAt* out) override {
+    int64_t drawn = 0;
+    for (int64_t i = 0; i < n; ++i) drawn = std::max<int64_t>(drawn, jobs[i].drawn + 1);
+    const Copy in(d_, logits, n * cols);
+    const Copy by(d_, jobs, n);
+    const Copy from(d_, ids, drawn);
+    const Copy<LogprobAt> to(d_, out, n * places);
+    d_.Logprobs(in.get(), cols, by.get(), n, places, from.get(), to.get());
+    to.Back(out);
   }
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {

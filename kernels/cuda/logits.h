@@ -1,0 +1,17 @@
+// What happens to a step's logits on the device before and after the draw; Ops::EditLogits and
+// Ops::Logprobs. One block an edited row or a job; all pointers are device memory.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/sampling_ops.h"
+
+namespace tessera::cuda {
+
+void EditLogits(cudaStream_t stream, float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
+                const LogitBias* biases, const TokenCount* counts, const int32_t* drawn);
+
+void Logprobs(cudaStream_t stream, const float* logits, int64_t cols, const LogprobJob* jobs,
+              int64_t n, int64_t places, const int32_t* ids, LogprobAt* out);
+
+}  // namespace tessera::cuda
