@@ -138,6 +138,7 @@ bool Engine::Loop::Step() {
   StepReport report;
   Flight& flight = flights_.emplace_back(Flight{.plan = scheduler_.Plan()});
   const StepPlan& plan = flight.plan;
+  flight.follows = std::exchange(stepping_, !plan.items.empty());
   for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
   if (plan.items.empty()) {
     flights_.pop_back();
@@ -234,6 +235,7 @@ void Engine::Loop::Settle(StepReport* report) {
   const absl::Time start = SteadyNow();
   const LlavaModel::Answers answers = model_->Finish();
   report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
+  if (flight.follows) report->gap_seconds += answers.gap_seconds;
   if (flight.pictures > 0) observer_->OnImageEncoded(flight.pictures, answers.vision_seconds);
   for (Generation* g : flight.pictured) {
     g->vision_seconds += answers.vision_seconds / static_cast<double>(flight.pictured.size());

@@ -53,9 +53,10 @@ class Engine::Loop : private TokenMover {
   struct Flight {
     StepPlan plan;
     Batch batch;
-    std::vector<Sequence*> measured;                 // held until its answers are here
-    std::vector<Generation*> pictured;               // one for each picture, with repetitions
-    int pictures = 0;                                // that ran through the image tower
+    bool follows = false;               // planned when the step before was under way or just done
+    std::vector<Sequence*> measured;    // held until its answers are here
+    std::vector<Generation*> pictured;  // one for each picture, with repetitions
+    int pictures = 0;                   // that ran through the image tower
     std::vector<std::unique_ptr<Generation>> ended;  // plans of flights still name them
   };
   struct Delivery {
@@ -116,6 +117,7 @@ class Engine::Loop : private TokenMover {
   std::vector<Delivery> deliveries_;  // of the last step; those that end are told at once
   absl::Duration move_time_;          // of this step's moves
   int64_t held_slopes_ = 0;           // as last reported
+  bool stepping_ = false;             // the loop's last turn planned a step
 
   // Any thread.
   mutable Mutex mutex_;

@@ -15,9 +15,12 @@
 namespace tessera {
 namespace {
 
-// Marks of the Ops, two each, as steps take turns: the staged arrays, the steps' answers, and where
-// the image tower's work begins and ends.
-constexpr int kStagingMarks = 0, kAnswerMarks = 2, kVisionMarks = 4, kVisionEndMarks = 6;
+// Marks of the Ops, two each, as steps take turns: the staged arrays, where the image tower's work
+// begins and ends, where a step begins and where its answers are there. And three for the end of
+// all that belongs to a step, its moves too: until the next step has begun, and that step's answers
+// tell how long the device had nothing to do before it, one more is under way.
+constexpr int kStagingMarks = 0, kVisionMarks = 2, kVisionEndMarks = 4, kBeginMarks = 6,
+              kAnswerMarks = 8, kEndMarks = 10, kEnds = 3;
 
 // Images that run through the tower together: bounds its activations.
 constexpr int64_t kImagesPerPass = 8;
@@ -106,6 +109,7 @@ class Llava final : public LlavaModel {
     asked.encoded = std::exchange(encoded_, false);
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
+    ops_->SetMark(kBeginMarks + Turn(forwards_));
     if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
       ops_->TakeDrawn(sampler_.drawn(Turn(forwards_ + 1)), ids_, batch.rows());
     }
@@ -128,6 +132,7 @@ class Llava final : public LlavaModel {
     asked.medians.Begin(*ops_, decoder_->medians(), device.medians ? peak_rows : 0);
     asked.columns.Begin(*ops_, device.columns, static_cast<int64_t>(batch.columns.size()));
     ops_->SetMark(kAnswerMarks + Turn(forwards_));
+    ops_->SetMark(EndMark(forwards_));
     ++forwards_;
   }
 
@@ -137,6 +142,8 @@ class Llava final : public LlavaModel {
     ops_->AwaitMark(kAnswerMarks + turn);
     const double vision =
         asked.encoded ? ops_->SecondsBetween(kVisionMarks + turn, kVisionEndMarks + turn) : 0;
+    const int begin = (asked.encoded ? kVisionMarks : kBeginMarks) + turn;
+    const double gap = finished_ > 0 ? ops_->SecondsBetween(EndMark(finished_ - 1), begin) : 0;
     ++finished_;
     return {sampler_.tokens(turn),
             sampler_.logprobs(turn),
@@ -144,7 +151,8 @@ class Llava final : public LlavaModel {
             asked.peaks.get(),
             asked.medians.get(),
             asked.columns.get(),
-            vision};
+            vision,
+            gap};
   }
 
   absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
@@ -159,6 +167,7 @@ class Llava final : public LlavaModel {
       ops_->MoveTokens(arena, config_.text.kv_geometry(), batch.to, batch.rule, moves,
                        static_cast<int64_t>(batch.moves.size()));
     }
+    if (forwards_ > 0) ops_->SetMark(EndMark(forwards_ - 1));
   }
 
   Ops& ops() override { return *ops_; }
@@ -168,6 +177,7 @@ class Llava final : public LlavaModel {
 
  private:
   static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
+  static int EndMark(int64_t forward) { return kEndMarks + static_cast<int>(forward % kEnds); }
 
   // What one Forward was asked for beside tokens, until its Finish.
   struct Asked {

@@ -50,6 +50,7 @@ class LlavaModel {
     const float* medians;   // [layers, peak_rows], where wanted
     const float* columns;   // as batch.columns, to which it was added
     double vision_seconds;  // what EncodeImages before the Forward took the device, or 0
+    double gap_seconds;     // how long the device had nothing to do before it; 0 for the first
   };
   virtual Answers Finish() = 0;
 

@@ -39,6 +39,7 @@ struct StepReport {
   double vision_seconds = 0;    // handing pictures to the device
   double batch_seconds = 0;     // the step's arrays
   double forward_seconds = 0;   // handing the step to the device, and waiting for answers
+  double gap_seconds = 0;       // before them, since the step before: the device had nothing to do
   double compress_seconds = 0;  // commits and window exits
   double sample_seconds = 0;    // what is left of sampling on the host, and telling the readers
 };

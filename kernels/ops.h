@@ -39,10 +39,11 @@ class Ops : public StatisticsOps, public SamplingOps {
   virtual bool asynchronous() const { return false; }
   // Places in the order of calls: all that was called before SetMark(m) is done when AwaitMark(m),
   // of the last such place, returns; what was called later goes on. m in [0, kMarks).
-  static constexpr int kMarks = 8;
+  static constexpr int kMarks = 13;
   virtual void SetMark(int mark) = 0;
   virtual void AwaitMark(int) {}
-  // What the calls between two marks took. REQUIRES: both set, AwaitMark(to) has returned.
+  // What the calls between two marks took. REQUIRES: both set, and AwaitMark of `to` or of a later
+  // place has returned.
   virtual double SecondsBetween(int from, int to) const = 0;
   // Weights [sum of part rows, cols]; all parts have `dtype`; biases all present or all absent.
   virtual Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) = 0;

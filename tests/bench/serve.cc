@@ -28,6 +28,7 @@ void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool d
   double seconds = 0, running = 0;
   int64_t count = 0, tokens = 0, rows = 0, prefill = 0, preempted = 0, finished = 0, peak = 0;
   StepReport sum;
+  std::vector<double> gaps;
   for (size_t i = 1; i < steps.size(); ++i) {
     const ServeLog::Step& s = steps[i];
     if (steps[i - 1].end < span.begin || s.end > span.end) continue;
@@ -43,6 +44,7 @@ void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool d
     tokens += s.tokens;
     rows += r.prefill_tokens + r.decode_tokens;
     prefill += r.prefill_tokens;
+    gaps.push_back(r.gap_seconds);
     sum.plan_seconds += r.plan_seconds;
     sum.vision_seconds += r.vision_seconds;
     sum.batch_seconds += r.batch_seconds;
@@ -70,6 +72,7 @@ void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool d
       .Number("compress", sum.compress_seconds * per_step, 2)
       .Number("sample", sum.sample_seconds * per_step, 2)
       .Number("rest", rest * per_step, 2)
+      .Number("gap us", gaps.empty() ? 0 : 1e6 * Median(gaps), 0)
       .Number("rows", static_cast<double>(rows) * per_step * 1e-3, 0)
       .Number("prefill/s", seconds > 0 ? static_cast<double>(prefill) / seconds : 0, 0)
       .Number("steps run", static_cast<double>(count), 0)
