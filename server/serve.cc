@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "grpc/grpc.h"
 #include "server/daemon.h"
+#include "server/drain_bound.h"
 #include "server/flags.h"
 #include "server/last_words.h"
 #include "server/load_model.h"
@@ -19,6 +20,10 @@
 
 namespace tessera {
 namespace {
+
+// What a drain takes beside its delay and its timeout: the listeners' graces, the engine's last
+// step.
+constexpr absl::Duration kDrainGrace = absl::Seconds(10);
 
 // While it lives, a signal ends the process: loading a large model takes minutes, and there is
 // nothing to drain yet. It must be gone before the first request can be taken.
@@ -52,6 +57,7 @@ absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open, Las
   log->Write(LogLevel::kInfo, "configuration", {{"flags", flags}});
   ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, open(config));
   const std::string device = DescribeDevice(*ops, config);
+  DrainBound bound;  // outlives the daemon, whose end is part of the drain
   const auto load = [&](const ServerConfig& c, Observer* observer, Runtime* runtime) {
     const EndWhileLoading guard(log);
     return LoadModel(c, std::move(ops), observer, runtime);
@@ -60,6 +66,7 @@ absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open, Las
   last_words->SetFarewell([&daemon] { daemon->Abandon(); });
   while (!Signals::Wait(absl::Hours(1))) {
   }
+  bound.Begin(config.drain_delay + config.drain_timeout + kDrainGrace);
   daemon->Drain(Signals::Wait);
   last_words->SetFarewell(nullptr);
   return absl::OkStatus();
