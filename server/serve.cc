@@ -9,7 +9,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "grpc/grpc.h"
 #include "server/daemon.h"
 #include "server/drain_bound.h"
 #include "server/flags.h"
@@ -86,9 +85,6 @@ int Serve(int argc, char** argv, const DeviceOpener& open) {
     return 1;
   }
   Signals::Block();
-  // Never given back: gRPC's last shutdown waits for its threads, for ever if one of them could not
-  // be started for want of memory. The process ends then anyway.
-  grpc_init();
   LastWords last_words(log->get());
   const absl::Status status = RunDaemon(*config, open, &last_words, log->get());
   if (status.ok()) return 0;
