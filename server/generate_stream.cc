@@ -7,11 +7,13 @@
 #include "engine/clock.h"
 #include "server/admission.h"
 #include "server/rpc_names.h"
+#include "server/traceparent.h"
 
 namespace tessera {
 namespace {
 
 constexpr const char* kRequestIdHeader = "x-request-id";
+constexpr const char* kTraceHeader = "traceparent";
 
 absl::Time ClientDeadline(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -19,9 +21,9 @@ absl::Time ClientDeadline(const grpc::CallbackServerContext& context) {
   return ToSteady(deadline);
 }
 
-std::string ClientRequestId(const grpc::CallbackServerContext& context) {
+std::string ClientHeader(const grpc::CallbackServerContext& context, const char* name) {
   const auto& metadata = context.client_metadata();
-  const auto found = metadata.find(kRequestIdHeader);
+  const auto found = metadata.find(name);
   return found == metadata.end() ? "" : std::string(found->second.data(), found->second.size());
 }
 
@@ -35,6 +37,7 @@ GenerateStream::GenerateStream(const ServiceContext* services, StreamRegistry* r
       received_(SteadyNow()),
       deadline_(std::min(ClientDeadline(*context), received_ + services->config->max_request_time)),
       peer_(context->peer()),
+      trace_(Traceparent(ClientHeader(*context, kTraceHeader))),
       request_(std::move(request)) {}
 
 std::string GenerateStream::id() const {
@@ -72,7 +75,7 @@ absl::Status GenerateStream::Admit() {
     MutexLock lock(mutex_);
     grant_ = std::move(grant);
   }
-  const std::string header = ClientRequestId(*context_);
+  const std::string header = ClientHeader(*context_, kRequestIdHeader);
   if (!header.empty()) RETURN_IF_ERROR(CheckRequestId(kRequestIdHeader, header));
   if (request_.request_id().empty()) {
     request_.set_request_id(header.empty() ? NewRequestId() : header);
@@ -267,6 +270,7 @@ void GenerateStream::OnDone() {
                          {"error", status.message()},
                          {"peer", peer_},
                          {"tenant", tenant},
+                         {"traceparent", trace_},
                          {"seconds", absl::ToDoubleSeconds(SteadyNow() - received_)},
                          {"prompt_tokens", usage.prompt_tokens},
                          {"image_tokens", usage.image_tokens},

@@ -65,7 +65,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   grpc::CallbackServerContext* const context_;
   const absl::Time received_;
   absl::Time deadline_;
-  std::string peer_;
+  const std::string peer_, trace_;
   std::shared_ptr<Grant> grant_;  // null: not let in; set under mutex_, once
   ReplyOptions reply_;
   std::shared_ptr<Outbox> outbox_;

@@ -8,6 +8,7 @@
 #include "engine/clock.h"
 #include "server/admission.h"
 #include "server/http/http_error.h"
+#include "server/traceparent.h"
 
 namespace tessera {
 namespace {
@@ -30,7 +31,7 @@ OpenAiCall::OpenAiCall(const ServiceContext* services, StreamRegistry* registry,
       deadline_(received_ + services->config->max_request_time),
       exchange_(std::move(exchange)),
       peer_(exchange_->request().peer),
-      trace_(exchange_->request().Header("traceparent")) {}
+      trace_(Traceparent(exchange_->request().Header("traceparent"))) {}
 
 void OpenAiCall::Start() {
   registry_->Add(shared_from_this());

@@ -28,6 +28,22 @@ bool LogShows(TestServer& server, const std::string& text) {
   return Eventually([&] { return server.log().text().find(text) != std::string::npos; });
 }
 
+TEST(GenerateTest, TheLogHasTheCallersTrace) {
+  const std::string trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  for (const std::string& sent : {trace, std::string("anything else")}) {
+    TestServer server;
+    grpc::ClientContext context;
+    context.AddMetadata("traceparent", sent);
+    auto answer = std::async(std::launch::async, [&] {
+      return Generate(server.inference(), TextRequest("Hello"), &context);
+    });
+    Put(server.engine().Wait(), LastEvent());
+    EXPECT_TRUE(answer.get().status.ok());
+    EXPECT_TRUE(LogShows(server, "first_token_seconds"));
+    EXPECT_EQ(server.log().text().find(sent) != std::string::npos, sent == trace);
+  }
+}
+
 TEST(GenerateTest, StreamsEventsInOrder) {
   TestServer server;
   v1::GenerateRequest request = TextRequest("Hello");
