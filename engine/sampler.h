@@ -35,8 +35,8 @@ class Sampler {
   void AddPromptToken(int32_t id);
   void AddOutputToken(int32_t id);
 
-  // What is done to row `row` before output token `index` is drawn from it, added to `out` if it is
-  // anything. `awaited`: where the token before it is in what the last step draws, or -1 if it was
+  // What is done to row `row` before a token is drawn from it, added to `out` if it is anything.
+  // `awaited`: where the token before that one is in what the last step draws, or -1 if it was
   // added.
   void AddEdit(int row, bool ban_ends, int awaited, LogitEdits* out) const;
   DrawRule RuleAt(int index) const;
