@@ -7,7 +7,8 @@
 //
 // Reproducible: the draw depends only on the logits and on (seed, index of the output token), never
 // on batching or on what was drawn before. Without a seed one is made from the request id at
-// submission. Threads: one thread (the engine's).
+// submission. Never out of range, whatever the logits are: DrawTokens says what is drawn where none
+// is finite. Threads: one thread (the engine's).
 #pragma once
 
 #include <cstdint>

@@ -9,7 +9,7 @@
 
 namespace tessera {
 
-// What is added to a token's logit; -infinity: it is not drawn.
+// What is added to a token's logit; -infinity: it is not drawn as long as another logit is finite.
 struct LogitBias {
   int32_t id = 0;
   float bias = 0;
