@@ -205,8 +205,19 @@ void Engine::Loop::Complete(Flight* flight, StepReport* report) {
     Sequence* s = item.sequence;
     if (!s->running) continue;  // gone, or preempted, since the flight began
     scheduler_.Complete(item);
-    s->held = columns[i] || (s->commit_due() && s->needs.residual_peaks > 0);
-    (s->held ? flight->measured : known).push_back(s);
+    const bool low_pass = s->commit_due() && s->needs.low_pass;
+    s->held = low_pass || columns[i] || (s->commit_due() && s->needs.residual_peaks > 0);
+    (low_pass ? flight->low_pass : s->held ? flight->measured : known).push_back(s);
+  }
+  BeginLowPass(flight);
+  Compress(known, report);
+}
+
+void Engine::Loop::Release(const std::vector<Sequence*>& held, StepReport* report) {
+  std::vector<Sequence*> known;
+  for (Sequence* s : held) {
+    s->held = false;
+    if (Live(s)) known.push_back(s);
   }
   Compress(known, report);
 }
@@ -217,7 +228,6 @@ void Engine::Loop::Compress(const std::vector<Sequence*>& sequences, StepReport*
   CompressReport report;
   move_time_ = absl::ZeroDuration();
   for (Sequence* s : sequences) {
-    if (s->commit_due() && s->needs.low_pass) MeasureLowPass(*s);
     const Compressed done = scheduler_.Compress(s, *this, &preempted);
     report.commits += done.committed ? 1 : 0;
     report.exited_tokens += done.exited_tokens;
@@ -231,7 +241,7 @@ void Engine::Loop::Compress(const std::vector<Sequence*>& sequences, StepReport*
 }
 
 void Engine::Loop::Settle(StepReport* report) {
-  const Flight& flight = flights_.front();
+  Flight& flight = flights_.front();
   const absl::Time start = SteadyNow();
   const LlavaModel::Answers answers = model_->Finish();
   report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
@@ -241,12 +251,8 @@ void Engine::Loop::Settle(StepReport* report) {
     g->vision_seconds += answers.vision_seconds / static_cast<double>(flight.pictured.size());
   }
   CollectStatistics(flight, answers);
-  std::vector<Sequence*> known;
-  for (Sequence* s : flight.measured) {
-    s->held = false;
-    if (Live(s)) known.push_back(s);
-  }
-  Compress(known, report);
+  Release(flight.measured, report);
+  SettleLowPass(&flight, report);
 
   const absl::Time compressed = SteadyNow();
   for (const StepPlan::Item& item : flight.plan.items) {

@@ -55,6 +55,8 @@ class Engine::Loop : private TokenMover {
     Batch batch;
     bool follows = false;               // planned when the step before was under way or just done
     std::vector<Sequence*> measured;    // held until its answers are here
+    std::vector<Sequence*> low_pass;    // held until their residuals are here
+    size_t begun = 0;                   // of low_pass: on their way
     std::vector<Generation*> pictured;  // one for each picture, with repetitions
     int pictures = 0;                   // that ran through the image tower
     std::vector<std::unique_ptr<Generation>> ended;  // plans of flights still name them
@@ -79,11 +81,13 @@ class Engine::Loop : private TokenMover {
   void AskForStatistics(const StepPlan::Item& item, Batch* batch);  // of MakeBatch's last item
   void FillColumns(const StepPlan& plan, Batch* batch);
   void CollectStatistics(const Flight& flight, const LlavaModel::Answers& answers);
-  void MeasureLowPass(Sequence& sequence);  // of the whole prompt, before its commit
+  void BeginLowPass(Flight* flight);  // of whole prompts, before their commits
+  void SettleLowPass(Flight* flight, StepReport* report);
   // The flight's tokens are stored, or will be before what the device is given from now on. What
   // policies make of that follows at once, but for sequences that are measured.
   void Complete(Flight* flight, StepReport* report);
   void Compress(const std::vector<Sequence*>& sequences, StepReport* report);
+  void Release(const std::vector<Sequence*>& held, StepReport* report);  // measured: Compress
   void Emit(const Flight& flight, LlavaModel::Answers answers);
   void Move(const std::vector<MoveBatch>& batches) override;
   // Tells the readers: a few microseconds each, so that it waits until the device works again.

@@ -1,5 +1,6 @@
 // Engine::Loop's part that collects what policies need of the forward pass (cache/policy_stats.h).
 #include <algorithm>
+#include <cstddef>
 
 #include "engine/engine_loop.h"
 
@@ -75,17 +76,36 @@ void Engine::Loop::CollectStatistics(const Flight& flight, const LlavaModel::Ans
   }
 }
 
-void Engine::Loop::MeasureLowPass(Sequence& s) {
+// As many as the model takes at a time; SettleLowPass goes on with the others.
+void Engine::Loop::BeginLowPass(Flight* flight) {
   const int layers = arena_.geometry().layers;
-  // Nothing was asked of the steps when all of it was found in the prefix index.
-  s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
-  std::vector<PageId> pages;
-  for (int layer = 0; layer < layers; ++layer) {
-    const std::vector<PageId>& own = s.cache.runs(layer).back().pages;  // the only run until now
-    pages.insert(pages.end(), own.begin(), own.end());
+  std::erase_if(flight->low_pass, [this](Sequence* s) { return !Live(s) || !s->running; });
+  for (flight->begun = 0; flight->begun < flight->low_pass.size(); ++flight->begun) {
+    Sequence& s = *flight->low_pass[flight->begun];
+    std::vector<PageId> pages;
+    for (int layer = 0; layer < layers; ++layer) {
+      const std::vector<PageId>& own = s.cache.runs(layer).back().pages;  // the only run until now
+      pages.insert(pages.end(), own.begin(), own.end());
+    }
+    if (!model_->BeginLowPass(arena_memory_.get(), pages, s.needs.Segments(s.view()))) return;
+    // Nothing was asked of the steps when all of it was found in the prefix index.
+    s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
   }
-  s.stats.SetLowPass(
-      model_->LowPassResiduals(arena_memory_.get(), pages, s.needs.Segments(s.view())));
+}
+
+void Engine::Loop::SettleLowPass(Flight* flight, StepReport* report) {
+  while (!flight->low_pass.empty()) {
+    const std::vector<absl::Span<const float>> residuals = model_->FinishLowPass();
+    const auto begun = flight->low_pass.begin() + static_cast<std::ptrdiff_t>(flight->begun);
+    const std::vector<Sequence*> measured(flight->low_pass.begin(), begun);
+    TESSERA_CHECK(residuals.size() == measured.size());
+    for (size_t i = 0; i < measured.size(); ++i) {
+      if (Live(measured[i]) && measured[i]->running) measured[i]->stats.SetLowPass(residuals[i]);
+    }
+    flight->low_pass.erase(flight->low_pass.begin(), begun);
+    Release(measured, report);
+    BeginLowPass(flight);
+  }
 }
 
 }  // namespace tessera

@@ -1,16 +1,18 @@
-// A prompt's low-pass residuals (Ops::LowPassResiduals) on their way from the device to the policy
-// that chooses by them.
+// Prompts' low-pass residuals (Ops::LowPassResiduals) on their way from the device to the policies
+// that choose by them: a few prompts at a time, while the device goes on with other work.
 //
-// Megabytes that the device waits for: they are copied once, into memory that it writes by itself,
-// and read there. Ownership: owns both ends, which grow to the longest prompt and stay (16 bytes a
-// token and layer). Threads: one.
+// Megabytes each: they are copied once, into memory that the device writes by itself, and read
+// there. Ownership: owns both ends, which grow to the longest prompts and stay (16 bytes a token
+// and layer, kMost times). Threads: one.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "cache/policy_stats.h"
+#include "engine/fetched.h"
 #include "engine/staging.h"
 #include "kernels/ops.h"
 
@@ -18,20 +20,33 @@ namespace tessera {
 
 class KvResiduals {
  public:
-  KvResiduals(Ops* ops, Staging* staging) : ops_(ops), staging_(staging) {}
+  static constexpr size_t kMost = 8;  // prompts at a time: bounds memory
+
+  KvResiduals(Ops* ops, Staging* staging) : ops_(ops), staging_(staging), prompts_(kMost) {}
 
   // `segments` follow one another from the prompt's first token; pages [layers, layer_pages].
-  // Answer: [layers, tokens, 4] on the host, until the next call. Waits for the device.
-  absl::Span<const float> Measure(const uint8_t* arena, const KvGeometry& geometry,
-                                  const std::vector<PageId>& pages,
-                                  const std::vector<LowPassSegment>& segments);
+  // False, and nothing begun, where kMost are under way.
+  bool Begin(const uint8_t* arena, const KvGeometry& geometry, const std::vector<PageId>& pages,
+             const std::vector<LowPassSegment>& segments);
+  // Those begun since the last Take, in order, [layers, tokens, 4] each; on the host, once a mark
+  // that was set after the last Begin has been awaited, until the next Begin.
+  std::vector<absl::Span<const float>> Take();
 
  private:
+  struct Prompt {
+    int64_t layers = 0;
+    std::vector<LowPassSegment> segments;
+    // [segments][layers, tokens of the segment, 4]
+    Grown<float> device;
+    Fetched<float> fetched;
+    std::vector<float> by_layer;  // where there are several segments
+  };
+  static absl::Span<const float> ByLayer(Prompt& prompt);
+
   Ops* ops_;
   Staging* staging_;
-  int64_t capacity_ = 0;     // floats
-  Buffer device_, fetched_;  // [segments][layers, tokens of the segment, 4]
-  std::vector<float> by_layer_;
+  std::vector<Prompt> prompts_;  // [kMost]
+  size_t begun_ = 0;
 };
 
 }  // namespace tessera

@@ -155,9 +155,18 @@ class Llava final : public LlavaModel {
             gap};
   }
 
-  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                                           const std::vector<LowPassSegment>& segments) override {
-    return residuals_.Measure(arena, config_.text.kv_geometry(), pages, segments);
+  bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const std::vector<LowPassSegment>& segments) override {
+    TESSERA_CHECK(forwards_ > 0);
+    if (!residuals_.Begin(arena, config_.text.kv_geometry(), pages, segments)) return false;
+    low_pass_mark_ = EndMark(forwards_ - 1);
+    ops_->SetMark(low_pass_mark_);
+    return true;
+  }
+
+  std::vector<absl::Span<const float>> FinishLowPass() override {
+    ops_->AwaitMark(low_pass_mark_);
+    return residuals_.Take();
   }
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
@@ -251,6 +260,7 @@ class Llava final : public LlavaModel {
   Staging staging_;
   StepSampler sampler_;
   KvResiduals residuals_;
+  int low_pass_mark_ = 0;  // behind the last that was begun
   int max_rows_ = 0;
   int64_t parameters_ = 0;
   std::unique_ptr<ClipTower> tower_;

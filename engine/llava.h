@@ -39,7 +39,7 @@ class LlavaModel {
   virtual void Ban(const std::vector<int32_t>& ids) = 0;
   // Runs the decoder over the batch; new K/V go into the arena. Forward may return while the device
   // still works; Finish waits for what the oldest Forward without one was asked. Between them
-  // MoveTokens and LowPassResiduals may be called, and one more Forward.
+  // MoveTokens and BeginLowPass may be called, and one more Forward.
   virtual void Forward(const Batch& batch, uint8_t* arena) = 0;
   struct Answers {              // host memory, valid until the next Forward
     const int32_t* tokens;      // [batch.drawn_rows.size()]
@@ -54,11 +54,14 @@ class LlavaModel {
   };
   virtual Answers Finish() = 0;
 
-  // Ops::LowPassResiduals of a prompt's segments, which follow one another from its first token:
-  // pages [layers, layer_pages], answer [layers, tokens, 4] on the host until the next call. Waits.
-  virtual absl::Span<const float> LowPassResiduals(const uint8_t* arena,
-                                                   const std::vector<PageId>& pages,
-                                                   const std::vector<LowPassSegment>& segments) = 0;
+  // Begins Ops::LowPassResiduals of a prompt's segments, which follow one another from its first
+  // token, behind the last Forward; pages [layers, layer_pages]. False, and nothing is begun, where
+  // FinishLowPass must be called first.
+  virtual bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                            const std::vector<LowPassSegment>& segments) = 0;
+  // Waits for those begun since the last call: in order, [layers, tokens, 4] each, on the host
+  // until the next BeginLowPass.
+  virtual std::vector<absl::Span<const float>> FinishLowPass() = 0;
 
   // Brings tokens into other pages, as a policy's commit or window exit asks.
   virtual void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) = 0;

@@ -105,7 +105,7 @@ class Commits final : private TokenMover {
   }
 
  private:
-  // As Engine::Loop::MeasureLowPass and CollectStatistics.
+  // As Engine::Loop's statistics, waiting for them.
   void Measure(Sequence& s) {
     if (!s.needs.any()) return;
     const KvGeometry& geometry = arena_.geometry();
@@ -144,7 +144,9 @@ class Commits final : private TokenMover {
     }
     const std::vector<LowPassSegment> segments = s.needs.Segments(s.view());
     if (times == nullptr) {
-      s.stats.SetLowPass(residuals_.Measure(memory_.get(), geometry, pages, segments));
+      TESSERA_CHECK(residuals_.Begin(memory_.get(), geometry, pages, segments));
+      Wait();
+      s.stats.SetLowPass(residuals_.Take()[0]);
       return;
     }
     const PageId* list = staging_.Add(pages);

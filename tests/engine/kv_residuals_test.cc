@@ -32,9 +32,8 @@ TEST(KvResidualsTest, SegmentsComeTogetherLayerByLayer) {
   // A longer prompt than the one before, a shorter one, and segments of every length.
   const std::vector<std::vector<LowPassSegment>> prompts = {
       {{0, 17, 5}}, {{0, 60, 7}}, {{0, 3, 1}, {3, 40, 40}, {43, 1, 1}}, {{0, 9, 2}, {9, 7, 3}}};
-  for (const std::vector<LowPassSegment>& segments : prompts) {
-    staging.Begin();
-    const absl::Span<const float> all = residuals.Measure(arena.get(), geometry, pages, segments);
+  const auto expect_right = [&](absl::Span<const float> all,
+                                const std::vector<LowPassSegment>& segments) {
     const int64_t tokens = segments.back().first + segments.back().tokens;
     ASSERT_EQ(std::ssize(all), geometry.layers * tokens * 4);
     for (const LowPassSegment& s : segments) {
@@ -47,7 +46,24 @@ TEST(KvResidualsTest, SegmentsComeTogetherLayerByLayer) {
         EXPECT_EQ(got, expected) << "tokens from " << s.first << " of layer " << layer;
       }
     }
+  };
+  for (const std::vector<LowPassSegment>& segments : prompts) {
+    staging.Begin();
+    ASSERT_TRUE(residuals.Begin(arena.get(), geometry, pages, segments));
+    const auto taken = residuals.Take();
+    ASSERT_EQ(taken.size(), 1u);
+    expect_right(taken[0], segments);
   }
+  EXPECT_TRUE(residuals.Take().empty());
+  // Several at a time, until there is no room.
+  staging.Begin();
+  size_t begun = 0;
+  while (residuals.Begin(arena.get(), geometry, pages, prompts[begun % prompts.size()])) ++begun;
+  EXPECT_EQ(begun, KvResiduals::kMost);
+  const auto taken = residuals.Take();
+  ASSERT_EQ(taken.size(), begun);
+  for (size_t i = 0; i < begun; ++i) expect_right(taken[i], prompts[i % prompts.size()]);
+  EXPECT_TRUE(residuals.Begin(arena.get(), geometry, pages, prompts[0]));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // ends and memory are those of an engine that waits for every step.
 #include <algorithm>
 #include <atomic>
+#include <latch>
 #include <set>
 
 #include "gtest/gtest.h"
@@ -35,9 +36,17 @@ class Watched final : public testing::WrappedModel {
     if (on_finish) on_finish();
     return WrappedModel::Finish();
   }
+  bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const std::vector<LowPassSegment>& segments) override {
+    measures_ = true;
+    const bool begun = WrappedModel::BeginLowPass(arena, pages, segments);
+    refused += begun ? 0 : 1;
+    return begun;
+  }
 
   std::atomic<int> most_under_way{0}, awaited_rows{0};
   std::atomic<int> behind_measures{0};  // steps that did not wait for what the one before measured
+  std::atomic<int> refused{0};          // prompts that waited to be measured
   std::function<void()> on_finish;      // called by the engine's thread
 
  private:
@@ -207,8 +216,45 @@ TEST(RunAheadTest, NothingRunsBehindAForeseenEnd) {
   ExpectAllFree(*r.engine);
 }
 
+// More prompts of one step than are measured at a time: each has its answer all the same.
+TEST(RunAheadTest, MorePromptsToMeasureThanThereIsRoomFor) {
+  const auto measured = [](int i) {
+    Request r = Endless(std::to_string(i), 16 + i % 5, 12);
+    r.policy = *ParsePolicy("flashcache(keep=0.5)");
+    return r;
+  };
+  std::vector<Answer> expected;
+  Running waiting = Start(Options(false));
+  for (int i = 0; i < 20; ++i) expected.push_back(Ask(*waiting.engine, measured(i)));
+  for (const bool ahead : {false, true}) {
+    std::latch all_there(1);
+    EngineOptions o = Options(ahead);
+    o.max_batch_tokens = 512;
+    o.prefix_cache = false;
+    Running r = Start(o, [&all_there] { all_there.wait(); });
+    Reader other;
+    ASSERT_TRUE(r.engine->Submit(Endless("other", 20, 40), other.outbox(), nullptr).ok());
+    std::vector<Reader> readers(expected.size());
+    for (size_t i = 0; i < readers.size(); ++i) {
+      Request q = measured(static_cast<int>(i));
+      ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].outbox(), nullptr).ok());
+    }
+    all_there.count_down();
+    for (size_t i = 0; i < readers.size(); ++i) {
+      SCOPED_TRACE(i);
+      const Answer got = readers[i].ReadAll();
+      EXPECT_EQ(got.ids, expected[i].ids);
+      EXPECT_GT(got.last.usage.evicted_text, 0) << "never committed";
+    }
+    EXPECT_EQ(other.ReadAll().ids.size(), 40u);
+    EXPECT_GE(r.model->refused, 1);
+    ExpectAllFree(*r.engine);
+  }
+}
+
 // What a prompt's policy decides by may come while others run on: only that prompt waits.
 TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
+  const char* policies[] = {"akvq(window=16)", "snapkv(keep=0.5)", "flashcache(keep=0.5)"};
   for (const bool ahead : {false, true}) {
     Running r = Start(Options(ahead));
     Reader others;
@@ -216,7 +262,7 @@ TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
     std::vector<Reader> readers(8);
     for (size_t i = 0; i < readers.size(); ++i) {
       Request q = Endless(std::to_string(i), 60 + static_cast<int>(i), 20);
-      q.policy = *ParsePolicy(i % 2 == 0 ? "akvq(window=16)" : "snapkv(keep=0.5)");
+      q.policy = *ParsePolicy(policies[i % 3]);
       ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].outbox(), nullptr).ok());
       const Answer a = readers[i].ReadAll();
       EXPECT_TRUE(a.last.status.ok()) << a.last.status;

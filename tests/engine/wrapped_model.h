@@ -20,10 +20,11 @@ class WrappedModel : public LlavaModel {
   void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
   void Forward(const Batch& batch, uint8_t* arena) override { model_->Forward(batch, arena); }
   Answers Finish() override { return model_->Finish(); }
-  absl::Span<const float> LowPassResiduals(const uint8_t* arena, const std::vector<PageId>& pages,
-                                           const std::vector<LowPassSegment>& segments) override {
-    return model_->LowPassResiduals(arena, pages, segments);
+  bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const std::vector<LowPassSegment>& segments) override {
+    return model_->BeginLowPass(arena, pages, segments);
   }
+  std::vector<absl::Span<const float>> FinishLowPass() override { return model_->FinishLowPass(); }
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     model_->MoveTokens(arena, batches);
   }
