@@ -44,6 +44,7 @@ enum class Metric {
   kImages,
   kStepSeconds,
   kStepTokens,
+  kDeviceGapSeconds,
   kKvBytes,
   kKvUsage,
   kKvPages,

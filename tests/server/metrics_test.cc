@@ -82,6 +82,7 @@ TEST(MetricsTest, CountsWhatTheEngineReports) {
   StepReport step;
   step.prefill_tokens = 90;
   step.decode_tokens = 7;
+  step.gap_seconds = 0.25;
   m.OnStep(step, {});
   Event done;
   done.done = true;
@@ -107,6 +108,7 @@ TEST(MetricsTest, CountsWhatTheEngineReports) {
   EXPECT_EQ(m.Value(Metric::kCancellations), 1);
   EXPECT_EQ(m.Value(Metric::kStepTokens, {"prefill"}), 90);
   EXPECT_EQ(m.Value(Metric::kStepTokens, {"decode"}), 7);
+  EXPECT_EQ(m.Value(Metric::kDeviceGapSeconds), 0.25);
   EXPECT_EQ(m.Value(Metric::kRequestsFinished, {"length"}), 1);
   EXPECT_EQ(m.Value(Metric::kRequestsFinished, {"cancelled"}), 1);
   EXPECT_EQ(m.Value(Metric::kRequestsByPolicy, {"none"}), 2);
