@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/graph_parts.h"
 
 namespace tessera {
 namespace {
@@ -136,54 +137,55 @@ float* LlamaDecoder::Embed(const DeviceBatch& batch) {
   return F(hidden_);
 }
 
-void LlamaDecoder::ReservePeaks(const DeviceBatch& batch) {
-  const int64_t medians = config_.layers * batch.peak_rows, peaks = medians * batch.peaks;
-  if (peaks > peak_floats_) {
-    peak_floats_ = peaks;
-    peaks_ = ops_.Allocate(peaks * 4);
+void LlamaDecoder::Reserve(const DeviceBatch& batch) {
+  const auto reserve = [this](int64_t floats, int64_t* capacity, Buffer* buffer) {
+    if (floats <= *capacity) return;
+    *capacity = floats;
+    *buffer = ops_.Allocate(floats * 4);
+  };
+  const int64_t medians = config_.layers * batch.peak_rows;
+  reserve(batch.logit_rows * config_.vocab, &logit_floats_, &logits_);
+  reserve(medians * batch.peaks, &peak_floats_, &peaks_);
+  if (batch.medians) reserve(medians, &median_floats_, &medians_);
+}
+
+void LlamaDecoder::RunLayer(int64_t index, const DeviceBatch& batch) {
+  const LlamaConfig& c = config_;
+  const Layer& layer = layers_[index];
+  const KvLayerView& kv = batch.kv[index];
+  float* x = F(hidden_);
+  if (batch.peak_rows > 0) {
+    const int64_t row = index * batch.peak_rows;
+    ops_.RowPeaks(x, batch.peak_row, batch.peak_rows, c.hidden, batch.peaks,
+                  F(peaks_) + row * batch.peaks, batch.medians ? F(medians_) + row : nullptr);
   }
-  if (batch.medians && medians > median_floats_) {
-    median_floats_ = medians;
-    medians_ = ops_.Allocate(medians * 4);
+  ops_.MatMul(layer.qkv, x, batch.rows, F(qkv_), Activation::kNone, nullptr,
+              {Prologue::kRmsNorm, F(layer.attention_norm), nullptr, c.rms_eps});
+  ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[index], batch.transform_rows, batch.rows,
+                    c.heads, {F(cos_), F(sin_)}, kv);
+  if (batch.column_jobs > 0) {
+    ops_.AttentionColumns(F(qkv_), batch.query_begin, batch.column_job, batch.column_jobs, c.heads,
+                          kv, batch.columns + index * batch.column_tokens);
   }
+  ops_.PagedAttention(F(qkv_), batch.query_begin, batch.transform_sequences, batch.sequences,
+                      c.heads, kv, F(attention_));
+  ops_.MatMul(layer.o, F(attention_), batch.rows, x, Activation::kNone, x);
+
+  ops_.MatMul(layer.gate_up, x, batch.rows, F(gate_up_), Activation::kNone, nullptr,
+              {Prologue::kRmsNorm, F(layer.mlp_norm), nullptr, c.rms_eps});
+  ops_.MatMul(layer.down, F(gate_up_), batch.rows, x, Activation::kNone, x,
+              {Prologue::kSwiGlu, nullptr, nullptr, 0});
 }
 
 float* LlamaDecoder::Forward(const DeviceBatch& batch) {
   const LlamaConfig& c = config_;
-  const RopeTable rope{F(cos_), F(sin_)};
-  float* x = F(hidden_);
-  ReservePeaks(batch);
-  for (int i = 0; i < c.layers; ++i) {
-    const Layer& layer = layers_[i];
-    if (batch.prepare) batch.prepare(i);
-    if (batch.peak_rows > 0) {
-      const int64_t row = i * batch.peak_rows;
-      ops_.RowPeaks(x, batch.peak_row, batch.peak_rows, c.hidden, batch.peaks,
-                    F(peaks_) + row * batch.peaks, batch.medians ? F(medians_) + row : nullptr);
-    }
-    ops_.MatMul(layer.qkv, x, batch.rows, F(qkv_), Activation::kNone, nullptr,
-                {Prologue::kRmsNorm, F(layer.attention_norm), nullptr, c.rms_eps});
-    ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[i], batch.transform_rows, batch.rows,
-                      c.heads, rope, batch.kv[i]);
-    if (batch.column_jobs > 0) {
-      ops_.AttentionColumns(F(qkv_), batch.query_begin, batch.column_job, batch.column_jobs,
-                            c.heads, batch.kv[i], batch.columns + i * batch.column_tokens);
-    }
-    ops_.PagedAttention(F(qkv_), batch.query_begin, batch.transform_sequences, batch.sequences,
-                        c.heads, batch.kv[i], F(attention_));
-    ops_.MatMul(layer.o, F(attention_), batch.rows, x, Activation::kNone, x);
-
-    ops_.MatMul(layer.gate_up, x, batch.rows, F(gate_up_), Activation::kNone, nullptr,
-                {Prologue::kRmsNorm, F(layer.mlp_norm), nullptr, c.rms_eps});
-    ops_.MatMul(layer.down, F(gate_up_), batch.rows, x, Activation::kNone, x,
-                {Prologue::kSwiGlu, nullptr, nullptr, 0});
-  }
+  Reserve(batch);
+  const auto prepare = [&batch](int64_t end) {
+    if (batch.prepare) batch.prepare(end);
+  };
+  RunInGraphs(ops_, c.layers, prepare, [&](int64_t layer) { RunLayer(layer, batch); });
   if (batch.logit_rows == 0) return nullptr;
-  if (batch.logit_rows > logits_rows_) {
-    logits_rows_ = batch.logit_rows;
-    logits_ = ops_.Allocate(logits_rows_ * c.vocab * 4);
-  }
-  ops_.GatherRows(x, batch.logit_row, batch.logit_rows, c.hidden, F(last_));
+  ops_.GatherRows(F(hidden_), batch.logit_row, batch.logit_rows, c.hidden, F(last_));
   ops_.MatMul(lm_head_, F(last_), batch.logit_rows, F(logits_), Activation::kNone, nullptr,
               {Prologue::kRmsNorm, F(final_norm_), nullptr, c.rms_eps});
   return F(logits_);

@@ -36,7 +36,7 @@ struct DeviceBatch {
   // [layers], or as many as were prepared.
   std::vector<const KvSlot*> slots;
   std::vector<KvLayerView> kv;
-  std::function<void(int64_t layer)> prepare;  // makes a layer's; null: all are there
+  std::function<void(int64_t end)> prepare;  // makes those of layers before `end`; null: all there
 };
 
 class LlamaDecoder {
@@ -63,7 +63,8 @@ class LlamaDecoder {
   LlamaDecoder(const LlamaConfig& config, Ops& ops) : config_(config), ops_(ops) {}
   absl::Status LoadLayer(int index, TensorSource& source);
   void AllocateActivations(int max_rows);
-  void ReservePeaks(const DeviceBatch& batch);
+  void Reserve(const DeviceBatch& batch);  // what Forward writes
+  void RunLayer(int64_t index, const DeviceBatch& batch);
   void BuildRopeTable();
 
   LlamaConfig config_;
@@ -76,10 +77,8 @@ class LlamaDecoder {
   Linear lm_head_;
   Buffer cos_, sin_;                                  // [max_positions, head_dim / 2]
   Buffer hidden_, last_, qkv_, attention_, gate_up_;  // [max_rows, ...]
-  Buffer logits_;
-  int64_t logits_rows_ = 0;
-  Buffer peaks_, medians_;
-  int64_t peak_floats_ = 0, median_floats_ = 0;
+  Buffer logits_, peaks_, medians_;
+  int64_t logit_floats_ = 0, peak_floats_ = 0, median_floats_ = 0;
 };
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -113,10 +114,8 @@ class Llava final : public LlavaModel {
     if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
       ops_->TakeDrawn(sampler_.drawn(Turn(forwards_ + 1)), ids_, batch.rows());
     }
-    device.prepare = [&](int64_t layer) {
-      const auto staged = static_cast<int64_t>(device.kv.size());
-      if (layer < staged) return;
-      StageLayers(batch, arena, std::min<int64_t>(config_.text.layers, 3 * staged), &device);
+    device.prepare = [&](int64_t end) {
+      if (end > std::ssize(device.kv)) StageLayers(batch, arena, end, &device);
     };
     float* embeddings = decoder_->Embed(device);
     const int64_t width = config_.text.hidden;
@@ -194,8 +193,7 @@ class Llava final : public LlavaModel {
     Fetched<float> peaks, medians, columns;
   };
 
-  // Layers are staged when the decoder comes to them, twice as many at a time as before: the device
-  // then works on the ones before.
+  // Layers are staged when the decoder comes to them: the device then works on the ones before.
   DeviceBatch Stage(const Batch& batch, uint8_t* arena) {
     DeviceBatch device;
     device.rows = batch.rows();
@@ -252,7 +250,8 @@ class Llava final : public LlavaModel {
       most_rows = std::max<int64_t>(most_rows, batch.query_begin[s] - batch.query_begin[s - 1]);
     }
     ops_->OutlineAttention({device->query_begin, device->sequences, config_.text.heads,
-                            device->kv.data() + first, end - first, formats, most_rows});
+                            device->kv.data() + first, end - first, formats, device->rows,
+                            most_rows});
   }
 
   ModelConfig config_;

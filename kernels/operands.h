@@ -53,7 +53,8 @@ struct AttentionOutline {
   const KvLayerView* layers;  // [num_layers], a host array
   int64_t num_layers;
   uint32_t formats;   // bit f: a run may have format f
-  int64_t most_rows;  // query rows of one sequence, at most
+  int64_t rows;       // query rows of all sequences
+  int64_t most_rows;  // of one, at most
 };
 
 struct TokenMove {

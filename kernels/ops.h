@@ -45,6 +45,12 @@ class Ops : public StatisticsOps, public SamplingOps {
   // What the calls between two marks took. REQUIRES: both set, and AwaitMark of `to` or of a later
   // place has returned.
   virtual double SecondsBetween(int from, int to) const = 0;
+  // What is called from BeginGraph to EndGraph may reach the device as a whole (a CUDA graph), in
+  // its place among the calls, when EndGraph is called: its kernels then follow one another faster
+  // than by themselves. Only operations on rows, pictures and attention, RowPeaks and
+  // AttentionColumns may be called meanwhile, and no Buffer may be freed that they use.
+  virtual void BeginGraph() {}
+  virtual void EndGraph() {}
   // Weights [sum of part rows, cols]; all parts have `dtype`; biases all present or all absent.
   virtual Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) = 0;
 

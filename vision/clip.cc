@@ -1,9 +1,11 @@
 #include "vision/clip.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base.h"
+#include "kernels/graph_parts.h"
 #include "vision/load.h"
 
 namespace tessera {
@@ -181,7 +183,8 @@ void ClipTowerImpl::Forward(const uint8_t* pixels, int64_t images, const float m
   float* x = Floats(x_);
   ops_.LayerNorm(x, Floats(pre_norm_.weight), Floats(pre_norm_.bias), images * c_.tokens(),
                  c_.hidden, c_.eps, x);
-  for (const Block& block : blocks_) Run(block, images);
+  RunInGraphs(
+      ops_, std::ssize(blocks_), [](int64_t) {}, [&](int64_t i) { Run(blocks_[i], images); });
   ops_.GatherRows(x, Ints(feature_row_), images * c_.features(), c_.hidden, out);
 }
 

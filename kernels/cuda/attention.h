@@ -49,8 +49,8 @@ class PagedAttention {
   // As Ops::OutlineAttention: one launch plans all layers, and what only prefill or rare formats
   // need is left out of the kernel where nobody needs it.
   void Outline(const AttentionOutline& outline);
-  // As Ops::PagedAttention; head_dim at most 256. Where a run may have a map of logits, the number
-  // of rows is read back first: the one thing here that waits for the device.
+  // As Ops::PagedAttention; head_dim at most 256. A call that was not outlined reads the number of
+  // rows back first: the one thing here that waits for the device.
   void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
            int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
   int64_t held_slopes() const { return static_cast<int64_t>(*held_slopes_); }

@@ -4,6 +4,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
+#include "kernels/cuda/graph.h"
 #include "kernels/cuda/logits.h"
 #include "kernels/cuda/low_pass.h"
 #include "kernels/cuda/move_tokens.h"
@@ -51,6 +52,7 @@ class CudaOps final : private Stream, public Ops {
  public:
   CudaOps(const CublasLt* lt, bool precise)
       : precise_(precise),
+        graphs_(stream),
         dense_(lt, stream, precise),
         attention_(stream, precise),
         low_pass_(&dense_.gemm(), stream, precise) {}
@@ -100,6 +102,8 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, marks[from], marks[to]));
     return double{milliseconds} * 1e-3;
   }
+  void BeginGraph() override { graphs_.Begin(); }
+  void EndGraph() override { graphs_.End(); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return dense_.MakeLinear(parts, cols, dtype, *this);
   }
@@ -198,6 +202,7 @@ class CudaOps final : private Stream, public Ops {
 
  private:
   const bool precise_;
+  cuda::Graphs graphs_;
   CudaDense dense_;
   cuda::PagedAttention attention_;
   cuda::LowPass low_pass_;

@@ -13,7 +13,12 @@ namespace tessera {
 class CudaDense {
  public:
   CudaDense(const CublasLt* lt, cudaStream_t stream, bool precise)
-      : stream_(stream), precise_(precise), gemm_(lt, stream) {}
+      : stream_(stream),
+        precise_(precise),
+        gemm_(lt, stream),
+        before_(stream),
+        operand_(stream),
+        product_(stream) {}
 
   // `allocate`d weights are row-major [out, in], both padded with zeros to whole 16-byte rows.
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype, Ops& memory);

@@ -30,7 +30,7 @@ size_t Gemm::Hash::operator()(const GemmShape& s) const {
   return h;
 }
 
-Gemm::Gemm(const CublasLt* lt, cudaStream_t stream) : lt_(lt), stream_(stream) {
+Gemm::Gemm(const CublasLt* lt, cudaStream_t stream) : lt_(lt), stream_(stream), workspace_(stream) {
   const GemmShape shape{};
   TESSERA_LT_CHECK(lt_->Create(&handle_));
 }

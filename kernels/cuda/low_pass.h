@@ -21,7 +21,7 @@ struct LowPassJob;
 class LowPass {
  public:
   LowPass(Gemm* gemm, cudaStream_t stream, bool precise)
-      : gemm_(gemm), stream_(stream), precise_(precise) {}
+      : gemm_(gemm), stream_(stream), precise_(precise), workspace_(stream) {}
 
   // As Ops::LowPassResiduals; head_dim a multiple of 8, at most 256.
   void Residuals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,

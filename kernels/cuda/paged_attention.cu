@@ -139,7 +139,12 @@ Kernels KernelsFor(int64_t dim, int64_t group) {
 }  // namespace
 
 PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
-    : stream_(stream), precise_(precise) {
+    : stream_(stream),
+      precise_(precise),
+      plan_(stream),
+      outlined_plans_(stream),
+      partial_(stream),
+      maps_(stream) {
   int device = 0;
   TESSERA_CUDA_CHECK(cudaGetDevice(&device));
   TESSERA_CUDA_CHECK(
@@ -248,7 +253,7 @@ void PagedAttention::Outline(const AttentionOutline& outline) {
   }
   outlined_kernels_ = kernels;
   const bool maps = (outline.formats & FormatsWithHeaders()) != 0;
-  outlined_rows_ = maps ? RowsOf(outline.query_begin, outline.num_sequences) : 0;
+  outlined_rows_ = maps ? outline.rows : 0;
 }
 
 bool PagedAttention::TakeOutlined(const KvLayerView& kv, PagedPlan* plan) {

@@ -94,7 +94,7 @@ absl::Status RunPrefill(const Flags& flags, Report& report) {
     step.slots.assign(config.layers, cache.last_slots(0));
     step.kv.assign(config.layers, cache.Layer(0));
     const AttentionOutline outline{step.query_begin, prompts,          config.heads, step.kv.data(),
-                                   config.layers,    layout.formats(), tokens};
+                                   config.layers,    layout.formats(), rows,         tokens};
     const std::vector<double> seconds =
         device->MedianSeconds(flags, {[&](int64_t) {
                                         ops.OutlineAttention(outline);

@@ -114,9 +114,14 @@ absl::Status Run(const Flags& flags, Report& report) {
         step.slots.push_back(cache.last_slots(i % layers));
         step.kv.push_back(cache.Layer(i % layers));
       }
-      const AttentionOutline outline{
-          step.query_begin, batch, config.heads, step.kv.data(), config.layers,
-          layout.formats(), 1};
+      const AttentionOutline outline{step.query_begin,
+                                     batch,
+                                     config.heads,
+                                     step.kv.data(),
+                                     config.layers,
+                                     layout.formats(),
+                                     batch,
+                                     1};
       const Buffer qkv = ops.Allocate(batch * qkv_cols * 4);
       device->Fill(qkv.get(), DType::kF32, batch * qkv_cols, 5);
       double host_seconds = 0;

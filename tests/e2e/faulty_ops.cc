@@ -23,6 +23,8 @@ class FaultyOps final : public Ops {
   const char* name() const override { return inner_->name(); }
   bool Supports(Format format) const override { return inner_->Supports(format); }
   int64_t held_slopes() const override { return inner_->held_slopes(); }
+  void BeginGraph() override { inner_->BeginGraph(); }
+  void EndGraph() override { inner_->EndGraph(); }
   void OutlineAttention(const AttentionOutline& o) override { inner_->OutlineAttention(o); }
 
   Buffer Allocate(int64_t bytes) override {

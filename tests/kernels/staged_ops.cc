@@ -232,7 +232,7 @@ class StagedOps final : public Ops {
     const Copy<float> to(d_, out, rows * heads * dim);
     const KvLayerView view = {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()};
     if (outline_) {
-      d_.OutlineAttention({begin.get(), num_sequences, heads, &view, 1, formats, most_rows});
+      d_.OutlineAttention({begin.get(), num_sequences, heads, &view, 1, formats, rows, most_rows});
     }
     d_.PagedAttention(in.get(), begin.get(), which.get(), num_sequences, heads, view, to.get());
     to.Back(out);
