@@ -138,7 +138,7 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   if (rows == 0) return;
   const auto* bias = reinterpret_cast<const float*>(w.bias.get());
   const int64_t in = Pad(w.dtype, w.in), out = Pad(w.dtype, w.out);
-  const int terms = ActivationTerms(w.dtype, rows, precise_);
+  const int terms = ActivationTerms(w.dtype, precise_);
   const bool floats = FloatActivations(w.dtype, rows, w.in);
   cuda::OperandArgs operand_args{x, rows, w.in, in, terms, prologue};
   if (prologue.kind != Prologue::kNone && (floats || !cuda::FusesPrologue(operand_args))) {

@@ -4,7 +4,7 @@
 // sum of `terms` 16-bit numbers, each the rounding of what the ones before have left: one term
 // keeps 8 (bfloat16) or 11 (half) bits of x, two twice as many, three all of a float's 24. The
 // terms of all rows are stacked into one product, so that weights are read once, and added in
-// float. While rows are few a product waits for its weights and further terms cost nothing.
+// float by a kernel behind it.
 //
 // The number of rows in a step therefore touches a row's roundings, and answers may depend on the
 // batch. How much was measured on the 58 goldens of the demo model: first-step logits differ from
@@ -25,14 +25,10 @@ constexpr bool FloatActivations(DType weights, int64_t rows, int64_t cols) {
   return weights == DType::kF32 || (rows <= kFewRows && cols % kFewRowsColumns == 0);
 }
 
-// Up to this many rows activations are always split.
-constexpr int64_t kSplitRows = 64;
-
 // Terms of one activation. `precise`: BackendOptions::precise.
-constexpr int ActivationTerms(DType weights, int64_t rows, bool precise) {
-  if (weights == DType::kF32) return 1;
-  if (precise) return weights == DType::kBF16 ? 3 : 2;
-  return rows <= kSplitRows ? 2 : 1;
+constexpr int ActivationTerms(DType weights, bool precise) {
+  if (weights == DType::kF32 || !precise) return 1;
+  return weights == DType::kBF16 ? 3 : 2;
 }
 
 }  // namespace tessera

@@ -77,7 +77,7 @@ void MatMulTest::Check(const Problem& p, uint64_t seed) {
   // Tensor cores cut the sum of a step's aligned products instead of rounding it: each addition
   // and each alignment may lose 2 units.
   const bool tensor_cores = GetParam().cuda() && !FloatActivations(p.dtype, p.rows, p.in);
-  const int terms = ActivationTerms(p.dtype, p.rows, GetParam().precise());
+  const int terms = ActivationTerms(p.dtype, GetParam().precise());
   const double sum_error = tensor_cores ? Gamma(4 * (p.in + terms)) : Gamma(p.in + 1);
   std::vector<double> bound(y.size());
   for (int64_t r = 0; r < p.rows; ++r) {
@@ -220,7 +220,7 @@ TEST_P(MatMulTest, Prologues) {
             continue;
           }
           const bool rounds = !FloatActivations(dtype, rows, in);
-          const int terms = ActivationTerms(dtype, rows, GetParam().precise());
+          const int terms = ActivationTerms(dtype, GetParam().precise());
           const double unit = dtype == DType::kF16 ? 0x1p-11 : 0x1p-8;
           std::vector<double> bound(y.size());
           for (int64_t r = 0; r < rows; ++r) {
