@@ -77,37 +77,52 @@ __global__ void __launch_bounds__(kThreads) ElementsKernel(OperandArgs args, boo
   }
 }
 
-// A block has a row, whose squares come a second and third time out of the nearest cache.
+// A block has a row, of which its threads keep kKept quads each; what is left of a longer row is
+// read again out of the nearest cache.
 template <class T, bool kLayer>
 __global__ void __launch_bounds__(kThreads) NormKernel(OperandArgs args, T* out) {
+  constexpr int kKept = 4;
   const float* x = args.x + blockIdx.x * args.cols;
   const auto n = static_cast<float>(args.cols);
-  float mean = 0, squares = 0, v[4];
-  if (kLayer) {
-    for (int64_t c = threadIdx.x * 4; c < args.cols; c += kThreads * 4) {
-      Load(x + c, v);
-      mean += (v[0] + v[1]) + (v[2] + v[3]);
+  float kept[kKept][4] = {};
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    const int64_t c = (i * kThreads + threadIdx.x) * 4;
+    if (c < args.cols) Load(x + c, kept[i]);
+  }
+  const auto for_each_quad = [&](const auto& f) {
+#pragma unroll
+    for (int i = 0; i < kKept; ++i) {
+      const int64_t c = (i * kThreads + threadIdx.x) * 4;
+      if (c < args.cols) f(c, kept[i]);
     }
+    for (int64_t c = (kKept * kThreads + threadIdx.x) * 4; c < args.cols; c += kThreads * 4) {
+      float v[4];
+      Load(x + c, v);
+      f(c, v);
+    }
+  };
+  float mean = 0, squares = 0;
+  if (kLayer) {
+    for_each_quad([&](int64_t, const float(&v)[4]) { mean += (v[0] + v[1]) + (v[2] + v[3]); });
     mean = BlockSum<kThreads>(mean) / n;
   }
-  for (int64_t c = threadIdx.x * 4; c < args.cols; c += kThreads * 4) {
-    Load(x + c, v);
+  for_each_quad([&](int64_t, const float(&v)[4]) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) squares += (v[j] - mean) * (v[j] - mean);
-  }
+    for (float each : v) squares += (each - mean) * (each - mean);
+  });
   const float scale = 1 / sqrtf(BlockSum<kThreads>(squares) / n + args.prologue.eps);
-  for (int64_t c = threadIdx.x * 4; c < args.padded; c += kThreads * 4) {
-    if (c < args.cols) {
-      float w[4], b[4] = {};
-      Load(x + c, v);
-      Load(args.prologue.weight + c, w);
-      if (kLayer) Load(args.prologue.bias + c, b);
+  for_each_quad([&](int64_t c, float(&v)[4]) {
+    float w[4], b[4] = {};
+    Load(args.prologue.weight + c, w);
+    if (kLayer) Load(args.prologue.bias + c, b);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) v[j] = (v[j] - mean) * scale * w[j] + b[j];
-    } else {
-      v[0] = v[1] = v[2] = v[3] = 0;
-    }
+    for (int j = 0; j < 4; ++j) v[j] = (v[j] - mean) * scale * w[j] + b[j];
     StoreTerms(v, args, blockIdx.x, c, out);
+  });
+  for (int64_t c = args.cols + threadIdx.x * 4; c < args.padded; c += kThreads * 4) {
+    float zeros[4] = {};
+    StoreTerms(zeros, args, blockIdx.x, c, out);
   }
 }
 
