@@ -65,7 +65,8 @@ class PagedAttention {
     const int32_t* run_begin;
     PagedPlan plan;
   };
-  Kernels Choose(int64_t dim, int64_t group, uint32_t formats, int64_t most_rows);
+  Kernels Choose(const KvGeometry& geometry, int64_t heads, int64_t num_sequences, uint32_t formats,
+                 int64_t most_rows);
   // Blocks of a kernel that the device holds at a time.
   int GridOf(void (*kernel)(PagedArgs), int threads, int shared_bytes);
   // All but the plan and what only the call knows.
@@ -84,6 +85,7 @@ class PagedAttention {
   std::vector<Outlined> outlined_;
   Kernels outlined_kernels_ = {};
   int64_t outlined_rows_ = 0;  // where runs may have maps; else 0
+  bool planned_ = false;       // a kernel behind the planning has been launched
   Workspace plan_, outlined_plans_, partial_, maps_;
   unsigned long long* held_count_ = nullptr;            // on the device, which counts
   volatile unsigned long long* held_slopes_ = nullptr;  // pinned: as of the last calls that ended

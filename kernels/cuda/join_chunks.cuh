@@ -7,12 +7,12 @@
 namespace tessera::cuda {
 
 // Query g of the warp becomes the sum of what all chunks kept for a head. A lane weighs a chunk,
-// and loads go out four at a time: the last chunk to end has nobody to hide its waiting behind.
+// and many loads go out at a time: the last chunk to end has nobody to hide its waiting behind.
 template <int kLanes, int kQueries>
 __device__ void JoinPartials(const PagedArgs& args, int begin, int chunks, int head, int g,
                              WarpAttention<kLanes, kQueries>& attention) {
   using Attention = WarpAttention<kLanes, kQueries>;
-  constexpr int kAtOnce = kLanes < 8 ? 2 : 4;
+  constexpr int kAtOnce = kLanes < 8 ? 2 : kQueries > 1 ? 4 : 8;
   const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
   const int lane = threadIdx.x % 32;
   float top = -INFINITY, sum = 0;

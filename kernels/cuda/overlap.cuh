@@ -8,9 +8,10 @@
 
 namespace tessera::cuda {
 
-// In a kernel launched by LaunchOverlapped: before this nothing of earlier kernels may be read, and
-// nothing written that they use. Every thread must call it, so that the next kernel's wait covers
-// earlier kernels too.
+// In a kernel launched by LaunchOverlapped: before this nothing may be read that the kernel in
+// front writes, and nothing written that it or earlier ones use. What earlier ones have written is
+// there if the kernel in front was launched the ordinary way, or let this one come up after its own
+// wait. Every thread must call it, so that the next kernel's wait covers earlier kernels too.
 __device__ inline void WaitForEarlierKernels() {
   NV_IF_TARGET(NV_PROVIDES_SM_90, (asm volatile("griddepcontrol.wait;" ::: "memory");))
 }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <climits>
+#include <utility>
 
 #include "kernels/cuda/add_tokens.cuh"
 #include "kernels/cuda/attention.h"
@@ -24,13 +25,8 @@ constexpr int MinBlocks(int lanes, int queries) {
 template <int kLanes, int kQueries>
 __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
     DecodeKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
-  const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
-  UnitQueue queue(&args.plan.next[0]);
-  while (queue.Next(units)) {
-    const DecodeUnit unit(args, queue.unit);
+  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
     const float* q =
         args.qkv +
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * dim;
@@ -54,7 +50,7 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
       for (int g = 0; g < kQueries; ++g) {
         if (g < unit.queries) KeepPartial(args, unit.chunk, unit.first_head + g, g, attention);
       }
-      if (!LastToEnd(args, unit)) continue;
+      if (!LastToEnd(args, unit)) return;
     }
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
@@ -65,7 +61,7 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
       }
       StoreDecoded(args, unit, head, g, attention);
     }
-  }
+  });
 }
 
 template <int kLanes, int kQueries>
@@ -171,11 +167,14 @@ int64_t PagedAttention::RowsOf(const int32_t* query_begin, int64_t num_sequences
   return rows;
 }
 
-PagedAttention::Kernels PagedAttention::Choose(int64_t dim, int64_t group, uint32_t formats,
+PagedAttention::Kernels PagedAttention::Choose(const KvGeometry& geometry, int64_t heads,
+                                               int64_t num_sequences, uint32_t formats,
                                                int64_t most_rows) {
+  const int64_t dim = geometry.head_dim, group = heads / geometry.kv_heads;
   Kernels kernels = KernelsFor(dim, group);
   if (!precise_ && HasTensorAttention(dim)) {
-    const TensorKernel decode = TensorDecodeFor(dim, group, formats);
+    const TensorKernel decode =
+        TensorDecodeFor(dim, group, formats, num_sequences * heads >= 8 * multiprocessors_);
     TensorKernel prefill;
     if (most_rows * group > kFewQueries) prefill = WarpgroupPrefillFor(dim);
     if (prefill.kernel == nullptr) prefill = TensorPrefillFor(dim);
@@ -240,10 +239,11 @@ void PagedAttention::Plan(PagedArgs args, const KvLayerView* layers, int64_t n, 
 
 void PagedAttention::Outline(const AttentionOutline& outline) {
   outlined_.clear();
+  planned_ = false;
   if (outline.num_sequences == 0 || outline.num_layers == 0) return;
   const KvLayerView& kv = outline.layers[0];
-  const Kernels kernels = Choose(kv.geometry.head_dim, outline.heads / kv.geometry.kv_heads,
-                                 outline.formats, outline.most_rows);
+  const Kernels kernels =
+      Choose(kv.geometry, outline.heads, outline.num_sequences, outline.formats, outline.most_rows);
   const PagedArgs args =
       MakeArgs(kernels, outline.query_begin, outline.num_sequences, outline.heads, kv);
   std::vector<PagedPlan> plans;
@@ -276,7 +276,7 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   PagedPlan plan;
   const bool outlined = TakeOutlined(kv, &plan);
   const Kernels kernels =
-      outlined ? outlined_kernels_ : Choose(dim, heads / kv_heads, ~0u, kAnyRows);
+      outlined ? outlined_kernels_ : Choose(kv.geometry, heads, num_sequences, ~0u, kAnyRows);
   PagedArgs args = MakeArgs(kernels, query_begin, num_sequences, heads, kv);
   if (!outlined) {
     std::vector<PagedPlan> plans;
@@ -284,6 +284,7 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
     plan = plans[0];
   }
   args.plan = plan;
+  args.planned = outlined && std::exchange(planned_, true);
   args.qkv = qkv;
   args.transformed = transformed;
   args.out = out;

@@ -57,6 +57,7 @@ struct PagedArgs {
   KvLayerView kv;
   PageParts formats[kNumFormats];
   PagedPlan plan;
+  bool planned;  // plan, runs and pages were there before the kernel in front of this one began
   // Results of chunks, [chunks, heads, head_dim] unscaled and [chunks, heads] each.
   float *partial, *partial_max, *partial_sum;
   const AffineMap* maps;       // [rows, heads] of sequences with a map; null: no format has one

@@ -1,6 +1,7 @@
 // Units of attention's work, and the tensor-core kernels that take them.
 #pragma once
 
+#include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/paged_plan.cuh"
 
 namespace tessera::cuda {
@@ -29,11 +30,14 @@ __device__ inline int NextUnit(int* next) {
 // ahead, so that nobody waits for it.
 struct UnitQueue {
   int* next;
+  int units;
   int unit = -1;
   int ahead = 0;  // lane 0's
 
-  __device__ explicit UnitQueue(int* next) : next(next) {}
-  __device__ bool Next(int units) {
+  __device__ explicit UnitQueue(const PagedArgs& args)
+      : next(&args.plan.next[0]),
+        units(args.plan.decode_begin[args.sequences] * args.head_blocks()) {}
+  __device__ bool Next() {
     const int warps = blockDim.x / 32, all = gridDim.x * warps;
     unit = unit < 0 ? blockIdx.x * warps + threadIdx.x / 32 : all + __shfl_sync(~0u, ahead, 0);
     if (unit >= units) return false;
@@ -48,7 +52,9 @@ struct DecodeUnit {
   int head_block, kv_head;
   int first_head, queries;   // query heads
   int begin_cost, end_cost;  // of the sequence's cost
+  int first_run, end_run;
 
+  DecodeUnit() = default;
   __device__ DecodeUnit(const PagedArgs& args, int unit) {
     const int head_blocks = args.head_blocks(), per_head = head_blocks / args.kv.geometry.kv_heads;
     chunk = unit / head_blocks;
@@ -56,6 +62,8 @@ struct DecodeUnit {
     s = args.plan.chunk_owner[chunk];
     chunk_begin = args.plan.decode_begin[s];
     chunks = args.plan.decode_begin[s + 1] - chunk_begin;
+    first_run = args.kv.run_begin[s];
+    end_run = args.kv.run_begin[s + 1];
     kv_head = head_block / per_head;
     const int first_in_group = head_block % per_head * args.decode_queries;
     first_head = kv_head * args.group + first_in_group;
@@ -70,7 +78,7 @@ struct DecodeUnit {
   template <class F>
   __device__ void ForEachRun(const PagedArgs& args, const F& f) const {
     int first = 0, cost = 0;
-    for (int r = args.kv.run_begin[s]; r < args.kv.run_begin[s + 1] && cost < end_cost; ++r) {
+    for (int r = first_run; r < end_run && cost < end_cost; ++r) {
       const KvRun run = args.kv.runs[r];
       const PageParts& parts = args.formats[static_cast<int>(run.format)];
       const int pages = (run.tokens + parts.tokens - 1) / parts.tokens, each = PageCost(parts);
@@ -85,6 +93,44 @@ struct DecodeUnit {
     }
   }
 };
+
+// Brings the first pages of a unit into L2.
+__device__ inline void Prefetch(const PagedArgs& args, const DecodeUnit& unit) {
+  constexpr int kBytes = 16 << 20, kLine = 128;  // of all warps: well within L2
+  int left = kBytes / args.warps;
+  unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+    const int head_bytes = args.formats[static_cast<int>(run.format)].head_bytes;
+    for (int p = low; p < high && left > 0; ++p, left -= head_bytes) {
+      const uint8_t* head = args.kv.arena + args.kv.pages[run.first_page + p] * kPageUnitBytes +
+                            unit.kv_head * head_bytes;
+      for (int b = threadIdx.x % 32 * kLine; b < head_bytes; b += 32 * kLine) {
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(head + b));
+      }
+    }
+  });
+}
+
+// Calls f(unit) for the warp's decode units, after the kernels in front. What was planned before
+// the one in front began is read while that one still runs: it writes to pages and queries, not to
+// the plan, the runs and their lists of pages.
+template <class F>
+__device__ void TakeDecodeUnits(const PagedArgs& args, const F& f) {
+  if (!args.planned) WaitForEarlierKernels();
+  UnitQueue queue(args);
+  DecodeUnit unit;
+  bool there = queue.Next();
+  if (there) unit = DecodeUnit(args, queue.unit);
+  if (args.planned) {
+    if (there) Prefetch(args, unit);
+    WaitForEarlierKernels();
+  }
+  LetNextKernelComeUp();
+  while (there) {
+    f(unit);
+    there = queue.Next();
+    if (there) unit = DecodeUnit(args, queue.unit);
+  }
+}
 
 // A block of queries of one sequence and KV head. Query i is row i / group, head i % group of the
 // group: neighbours share K and V.
@@ -124,8 +170,9 @@ struct TensorKernel {
   int shared_bytes = 0;    // dynamic
   bool reads_map = false;  // args.raw16_map
 };
-// `formats`: bits of those that there may be.
-TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats);
+// `formats`: bits of those that there may be. `fills_device`: there is a sequence's head for each
+// of eight warps of every multiprocessor.
+TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats, bool fills_device);
 TensorKernel TensorPrefillFor(int64_t dim);
 // By warpgroups; without a kernel where the device, or what was built for it, has none. Slower
 // where sequences have but kFewQueries of a KV head: half of a block's warpgroups then have no

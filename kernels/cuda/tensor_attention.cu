@@ -22,6 +22,12 @@ __device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const fl
   TensorPages<kFormat, kDim, kColumns>::Add(args, run, low, high, unit.kv_head, queries, sums);
 }
 
+// What a kernel can read beside RAW16: what most steps need, and nothing else, is faster.
+enum class Reads { kAll, kCodes /* with a scale per token */, kToken1 };
+// Blocks of a multiprocessor. A page of one bit is so few bytes that its products, not memory, are
+// waited for: more warps, with fewer registers, hide more of that, where there is work for all.
+constexpr int BlocksFor(Reads reads) { return reads == Reads::kToken1 ? 4 : 2; }
+
 constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
 constexpr uint32_t kCodes = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
 
@@ -112,7 +118,7 @@ __device__ void AddCodes(const PagedArgs& args, const DecodeUnit& unit, const fl
 }
 
 // Joins in query `q` over the unit's pages of codes with a scale per token; there are some.
-template <int kDim>
+template <int kDim, Reads kReads>
 __device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
                             WarpAttention<kDim / 8, 1>& attention) {
   __shared__ CodeScratch<kDim> all_scratch[kThreads / 32];
@@ -120,14 +126,15 @@ __device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const
   CodeSums<kDim> sums;
   unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
     if ((kCodes >> static_cast<int>(run.format) & 1) == 0) return;
-    switch (run.format) {
-      case Format::kToken4:
+    if constexpr (kReads != Reads::kToken1) {
+      if (run.format == Format::kToken4) {
         return AddCodes<Format::kToken4>(args, unit, q, run, low, high, scratch, sums);
-      case Format::kToken2:
+      }
+      if (run.format == Format::kToken2) {
         return AddCodes<Format::kToken2>(args, unit, q, run, low, high, scratch, sums);
-      default:
-        return AddCodes<Format::kToken1>(args, unit, q, run, low, high, scratch, sums);
+      }
     }
+    AddCodes<Format::kToken1>(args, unit, q, run, low, high, scratch, sums);
   });
 #pragma unroll
   for (int off = 1; off < 32; off *= 2) {
@@ -145,9 +152,8 @@ __device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const
 }
 
 // The unit's only query over the unit's pages: 16-bit pages are read by CUDA cores, which keep up
-// with memory and round nothing to half. kCodesOnly: the others all have codes with a scale per
-// token.
-template <int kDim, bool kCodesOnly>
+// with memory and round nothing to half.
+template <int kDim, Reads kReads>
 __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
                                WarpAttention<kDim / 8, 1>& attention) {
   const int kv_heads = args.kv.geometry.kv_heads;
@@ -162,12 +168,12 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
     constexpr int kPage = PageTokens(Format::kRaw16);
     AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head, attention);
   });
-  if constexpr (!kCodesOnly) {
+  if constexpr (kReads == Reads::kAll) {
     if (formats & kRare) AddRare<kDim>(args, unit, 0, attention);
   }
   if (formats & (Bit(Format::kRaw16) | kRare)) attention.JoinLanes();
-  if (formats & kCodes) AttendCodes<kDim>(args, unit, q, attention);
-  if constexpr (!kCodesOnly) {
+  if (formats & kCodes) AttendCodes<kDim, kReads>(args, unit, q, attention);
+  if constexpr (kReads == Reads::kAll) {
     constexpr uint32_t kAdded = kCodes | kRare | Bit(Format::kRaw16);
     if ((formats & ~kAdded) == 0) return;
     TensorSums<kDim> sums;
@@ -183,31 +189,26 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
   }
 }
 
-template <int kDim, bool kCodesOnly>
-__device__ void DecodeOneQuery(const PagedArgs& args) {
-  const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
-  UnitQueue queue(&args.plan.next[0]);
-  while (queue.Next(units)) {
-    const DecodeUnit unit(args, queue.unit);
+template <int kDim, Reads kReads>
+__global__ void __launch_bounds__(kThreads, BlocksFor(kReads))
+    DecodeOneQueryKernel(PagedArgs args) {
+  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
     WarpAttention<kDim / 8, 1> attention;
-    AttendOneQuery<kDim, kCodesOnly>(args, unit, attention);
+    AttendOneQuery<kDim, kReads>(args, unit, attention);
     if (unit.chunks > 1) {
       KeepPartial(args, unit.chunk, unit.first_head, 0, attention);
-      if (!LastToEnd(args, unit)) continue;
+      if (!LastToEnd(args, unit)) return;
       JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head, 0, attention);
     }
     StoreDecoded(args, unit, unit.first_head, 0, attention);
-  }
+  });
 }
 
 // Up to eight queries a KV head: all pages by tensor cores.
 template <int kDim>
-__device__ void DecodeGroup(const PagedArgs& args) {
+__global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args) {
   const int kv_heads = args.kv.geometry.kv_heads;
-  const int units = args.plan.decode_begin[args.sequences] * args.head_blocks();
-  UnitQueue queue(&args.plan.next[0]);
-  while (queue.Next(units)) {
-    const DecodeUnit unit(args, queue.unit);
+  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
     const float* q =
         args.qkv +
         (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
@@ -240,7 +241,7 @@ __device__ void DecodeGroup(const PagedArgs& args) {
         extract(i);
         KeepPartial(args, unit.chunk, unit.first_head + i, 0, attention);
       }
-      if (!LastToEnd(args, unit)) continue;
+      if (!LastToEnd(args, unit)) return;
     }
     for (int i = 0; i < unit.queries; ++i) {
       if (unit.chunks > 1) {
@@ -251,43 +252,33 @@ __device__ void DecodeGroup(const PagedArgs& args) {
       }
       StoreDecoded(args, unit, unit.first_head + i, 0, attention);
     }
-  }
-}
-
-template <int kDim, bool kCodesOnly>
-__global__ void __launch_bounds__(kThreads, 2) DecodeOneQueryKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
-  DecodeOneQuery<kDim, kCodesOnly>(args);
-}
-
-template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args) {
-  LetNextKernelComeUp();
-  WaitForEarlierKernels();
-  DecodeGroup<kDim>(args);
+  });
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(PagedArgs args) {
-  LetNextKernelComeUp();
   WaitForEarlierKernels();
+  LetNextKernelComeUp();
   TakePrefillUnits<kDim>(args);
 }
 
 template <int kDim>
-TensorKernel DecodeFor(int64_t group, uint32_t formats) {
+TensorKernel DecodeFor(int64_t group, uint32_t formats, bool fills_device) {
   if (group > 1) return {DecodeGroupKernel<kDim>, 8};
-  // What most decode steps need, and nothing else: faster.
-  const bool codes_only = (formats & ~(kCodes | Bit(Format::kRaw16))) == 0;
-  return {codes_only ? DecodeOneQueryKernel<kDim, true> : DecodeOneQueryKernel<kDim, false>, 1};
+  const uint32_t low_bits = formats & ~Bit(Format::kRaw16);
+  if (low_bits == Bit(Format::kToken1) && fills_device) {
+    return {DecodeOneQueryKernel<kDim, Reads::kToken1>, 1};
+  }
+  if ((low_bits & ~kCodes) == 0) return {DecodeOneQueryKernel<kDim, Reads::kCodes>, 1};
+  return {DecodeOneQueryKernel<kDim, Reads::kAll>, 1};
 }
 
 }  // namespace
 
-TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats) {
+TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats, bool fills_device) {
   TESSERA_CHECK(HasTensorAttention(dim));
-  return dim == 64 ? DecodeFor<64>(group, formats) : DecodeFor<128>(group, formats);
+  return dim == 64 ? DecodeFor<64>(group, formats, fills_device)
+                   : DecodeFor<128>(group, formats, fills_device);
 }
 
 TensorKernel TensorPrefillFor(int64_t dim) {

@@ -1,5 +1,7 @@
 // tessera_bench attention --device=cuda: paged attention, decode against the rate at which the
 // device reads memory, prefill against a large cublasLt product.
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -28,6 +30,10 @@ absl::StatusOr<std::vector<Shape>> ParseShapes(const std::string& text, bool pre
   return shapes;
 }
 
+// At least so many calls follow one another, as in a step of LLaVA-1.5-7B: what comes once a step
+// (the plan, and the way of the first launch to an idle device) is shared by so many.
+constexpr int64_t kStepLayers = 32;
+
 float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
 // Attention over a cache of its own, large enough that no layer is in the L2 cache.
@@ -37,10 +43,11 @@ struct Candidate {
   uint32_t formats;
   std::vector<KvLayerView> layers;
 
-  // All layers, told ahead as a step of the engine does.
+  // All calls, told ahead as a step of the engine does.
   void Run(Ops& ops, int64_t heads, const Buffer& qkv, const Buffer& out) const {
     ops.OutlineAttention({cache.query_begin(), shape.batch, heads, layers.data(),
-                          static_cast<int64_t>(layers.size()), formats, shape.rows});
+                          static_cast<int64_t>(layers.size()), formats, shape.batch * shape.rows,
+                          shape.rows});
     for (const KvLayerView& layer : layers) {
       ops.PagedAttention(Floats(qkv), cache.query_begin(), nullptr, shape.batch, heads, layer,
                          Floats(out));
@@ -55,7 +62,9 @@ Candidate MakeCandidate(Device& device, KvGeometry& geometry, const Shape& shape
                  shape,
                  layout.formats(),
                  {}};
-  for (int64_t l = 0; l < layers; ++l) made.layers.push_back(made.cache.Layer(l));
+  for (int64_t l = 0; l < std::max(layers, kStepLayers); ++l) {
+    made.layers.push_back(made.cache.Layer(l % layers));
+  }
   return made;
 }
 
