@@ -59,7 +59,7 @@ grep -h "answers equal the CPU's" "$logs/policies.log"
 if $sanitizer; then
   own='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda'
   own+=':Cuda/CalibQuant*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/DrawTest.*/cuda'
-  products='Cuda/LowPassTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
+  products='Cuda/GraphTest.*:Cuda/LowPassTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
       # cublasLt's kernels write by bulk copies of the tensor memory unit, which initcheck misses.

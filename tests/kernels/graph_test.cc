@@ -53,7 +53,8 @@ class GraphTest : public ::testing::TestWithParam<const char*> {
   Linear first_, second_;
   Buffer x_, norm_;
 };
-INSTANTIATE_TEST_SUITE_P(Backends, GraphTest, ::testing::Values("cpu", "cuda"));
+INSTANTIATE_TEST_SUITE_P(Cpu, GraphTest, ::testing::Values("cpu"));
+INSTANTIATE_TEST_SUITE_P(Cuda, GraphTest, ::testing::Values("cuda"));
 
 TEST_P(GraphTest, ParametersAndShapesChangeFromOneToTheNext) {
   for (const int64_t rows : {3, 4, 3, 40, 200, 5}) {

@@ -2,6 +2,7 @@
 // and independent of order, of split and of everything else in the call.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/quantize.h"
 #include "tests/kernels/mixed_cache.h"
@@ -116,6 +117,22 @@ TEST_P(MixedAttentionTest, DecodesOfEveryFormatAndGroup) {
                   std::to_string(group));
       }
     }
+  }
+}
+
+// More heads than a device has warps at a time, of sequences of every length: another kernel where
+// all pages have one bit, and units that a warp takes one after the other.
+TEST_P(MixedAttentionTest, DecodesOfManySequences) {
+  const std::pair<Format, int> cases[] = {
+      {Format::kToken1, 64}, {Format::kToken1, 128}, {Format::kToken2, 64}};
+  for (const auto& [format, dim] : cases) {
+    MixedCase shape{.kv_heads = 16, .head_dim = dim, .runs = {}};
+    for (int s = 0; s < 72; ++s) {
+      shape.runs.push_back({{format, s % 50, 1 + s * 7 % 66}});
+      if (s % 3 == 0) shape.runs.back().push_back({Format::kRaw16, 200, 1 + s % 20});
+    }
+    Check(GetParam(), *ops_, *reference_, shape, std::vector<int>(shape.runs.size(), 1), 1,
+          FormatName(format) + std::string(" dim ") + std::to_string(dim));
   }
 }
 

@@ -207,6 +207,7 @@ class StagedOps final : public Ops {
     const int32_t num_runs = kv.run_begin[num_sequences];
     int64_t num_pages = 0, arena_bytes = 0, most_rows = 0;
     uint32_t formats = 0;
+    bool headers = false;
     for (int64_t s = 0; s < num_sequences; ++s) {
       most_rows = std::max<int64_t>(most_rows, query_begin[s + 1] - query_begin[s]);
     }
@@ -219,6 +220,7 @@ class StagedOps final : public Ops {
         arena_bytes = std::max(arena_bytes, End(kv.geometry, run.format, kv.pages[p]));
       }
       if (run.header != kNoPage) {
+        headers = true;
         arena_bytes = std::max(arena_bytes, End(kv.geometry, Format::kHeader, run.header));
       }
     }
@@ -231,10 +233,17 @@ class StagedOps final : public Ops {
     const Copy which(d_, transformed, num_sequences);
     const Copy<float> to(d_, out, rows * heads * dim);
     const KvLayerView view = {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()};
+    // Twice, as two layers: behind the first a kernel may begin before the one in front has ended.
+    // But where slopes are counted.
+    const int calls = outline_ && !headers ? 2 : 1;
     if (outline_) {
-      d_.OutlineAttention({begin.get(), num_sequences, heads, &view, 1, formats, rows, most_rows});
+      const KvLayerView layers[] = {view, view};
+      d_.OutlineAttention(
+          {begin.get(), num_sequences, heads, layers, calls, formats, rows, most_rows});
     }
-    d_.PagedAttention(in.get(), begin.get(), which.get(), num_sequences, heads, view, to.get());
+    for (int i = 0; i < calls; ++i) {
+      d_.PagedAttention(in.get(), begin.get(), which.get(), num_sequences, heads, view, to.get());
+    }
     to.Back(out);
   }
 
