@@ -79,7 +79,11 @@ void Engine::Loop::CollectStatistics(const Flight& flight, const LlavaModel::Ans
 // As many as the model takes at a time; SettleLowPass goes on with the others.
 void Engine::Loop::BeginLowPass(Flight* flight) {
   const int layers = arena_.geometry().layers;
-  std::erase_if(flight->low_pass, [this](Sequence* s) { return !Live(s) || !s->running; });
+  std::erase_if(flight->low_pass, [this](Sequence* s) {
+    const bool gone = !Live(s) || !s->running;  // ended, or preempted and to be measured again
+    if (gone) s->held = false;
+    return gone;
+  });
   for (flight->begun = 0; flight->begun < flight->low_pass.size(); ++flight->begun) {
     Sequence& s = *flight->low_pass[flight->begun];
     std::vector<PageId> pages;
