@@ -252,6 +252,55 @@ TEST(RunAheadTest, MorePromptsToMeasureThanThereIsRoomFor) {
   }
 }
 
+// All are found in the prefix index and completed by one step, and there is no room beside them for
+// what the first commits write: the last ones are preempted while they wait for their turn.
+TEST(RunAheadTest, PromptsArePreemptedBeforeTheyAreMeasured) {
+  constexpr int kPrompts = 17;
+  const auto prompt = [](int i) {
+    Request r = Endless(std::to_string(i), 480, 4);
+    for (int32_t& id : r.prompt.ids) id = 260 + (id + i * 7) % 240;
+    return r;
+  };
+  const auto measured = [&prompt](int i) {
+    Request r = prompt(i);
+    r.policy = *ParsePolicy("flashcache(keep=0.9)");
+    r.commit_tokens = 472;  // the step draws no token, whose answer would let them run again
+    return r;
+  };
+  std::vector<Answer> expected;
+  Running waiting = Start(Options(false));
+  for (int i = 0; i < kPrompts; ++i) expected.push_back(Ask(*waiting.engine, measured(i)));
+  int preemptions = 0;
+  for (const bool ahead : {false, true}) {
+    std::latch all_there(1);
+    std::atomic<bool> hold = false;
+    EngineOptions o = Options(ahead);
+    o.kv_cache_bytes = 8 << 20;  // of which the prompts' pages take 7.97
+    o.max_batch_tokens = 512;
+    Running r = Start(o, [&] {
+      if (hold) all_there.wait();
+    });
+    for (int i = 0; i < kPrompts; ++i) EXPECT_TRUE(Ask(*r.engine, prompt(i)).last.status.ok());
+    hold = true;
+    Reader other;
+    ASSERT_TRUE(r.engine->Submit(Endless("other", 5, 1), other.outbox(), nullptr).ok());
+    std::vector<Reader> readers(kPrompts);
+    for (int i = 0; i < kPrompts; ++i) {
+      ASSERT_TRUE(r.engine->Submit(measured(i), readers[i].outbox(), nullptr).ok());
+    }
+    all_there.count_down();
+    for (int i = 0; i < kPrompts; ++i) {
+      SCOPED_TRACE(i);
+      const Answer got = readers[i].ReadAll();
+      EXPECT_EQ(got.ids, expected[i].ids);
+      preemptions += got.last.usage.preemptions;
+    }
+    EXPECT_GE(r.model->refused, 1);
+    ExpectAllFree(*r.engine);
+  }
+  EXPECT_GE(preemptions, 1);
+}
+
 // What a prompt's policy decides by may come while others run on: only that prompt waits.
 TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
   const char* policies[] = {"akvq(window=16)", "snapkv(keep=0.5)", "flashcache(keep=0.5)"};
