@@ -59,6 +59,25 @@ struct Running {
   std::unique_ptr<Engine> engine;
 };
 
+// Holds the engine where a step's answers would come, from Close on until Open: what is submitted
+// meanwhile comes to it at once.
+class Gate {
+ public:
+  void Close() { closed_ = true; }
+  void AwaitEngine() { there_.wait(); }
+  void Open() { open_.count_down(); }
+  void Pass() {
+    if (!closed_) return;
+    if (!met_.test_and_set()) there_.count_down();
+    open_.wait();
+  }
+
+ private:
+  std::atomic<bool> closed_{false};
+  std::atomic_flag met_;
+  std::latch there_{1}, open_{1};
+};
+
 EngineOptions Options(bool run_ahead) {
   EngineOptions o;
   o.kv_cache_bytes = 64 << 20;
@@ -227,19 +246,21 @@ TEST(RunAheadTest, MorePromptsToMeasureThanThereIsRoomFor) {
   Running waiting = Start(Options(false));
   for (int i = 0; i < 20; ++i) expected.push_back(Ask(*waiting.engine, measured(i)));
   for (const bool ahead : {false, true}) {
-    std::latch all_there(1);
+    Gate gate;
     EngineOptions o = Options(ahead);
     o.max_batch_tokens = 512;
     o.prefix_cache = false;
-    Running r = Start(o, [&all_there] { all_there.wait(); });
+    Running r = Start(o, [&gate] { gate.Pass(); });
+    gate.Close();
     Reader other;
     ASSERT_TRUE(r.engine->Submit(Endless("other", 20, 40), other.outbox(), nullptr).ok());
+    gate.AwaitEngine();
     std::vector<Reader> readers(expected.size());
     for (size_t i = 0; i < readers.size(); ++i) {
       Request q = measured(static_cast<int>(i));
       ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].outbox(), nullptr).ok());
     }
-    all_there.count_down();
+    gate.Open();
     for (size_t i = 0; i < readers.size(); ++i) {
       SCOPED_TRACE(i);
       const Answer got = readers[i].ReadAll();
@@ -272,23 +293,21 @@ TEST(RunAheadTest, PromptsArePreemptedBeforeTheyAreMeasured) {
   for (int i = 0; i < kPrompts; ++i) expected.push_back(Ask(*waiting.engine, measured(i)));
   int preemptions = 0;
   for (const bool ahead : {false, true}) {
-    std::latch all_there(1);
-    std::atomic<bool> hold = false;
+    Gate gate;
     EngineOptions o = Options(ahead);
     o.kv_cache_bytes = 8 << 20;  // of which the prompts' pages take 7.97
     o.max_batch_tokens = 512;
-    Running r = Start(o, [&] {
-      if (hold) all_there.wait();
-    });
+    Running r = Start(o, [&gate] { gate.Pass(); });
     for (int i = 0; i < kPrompts; ++i) EXPECT_TRUE(Ask(*r.engine, prompt(i)).last.status.ok());
-    hold = true;
+    gate.Close();
     Reader other;
     ASSERT_TRUE(r.engine->Submit(Endless("other", 5, 1), other.outbox(), nullptr).ok());
+    gate.AwaitEngine();
     std::vector<Reader> readers(kPrompts);
     for (int i = 0; i < kPrompts; ++i) {
       ASSERT_TRUE(r.engine->Submit(measured(i), readers[i].outbox(), nullptr).ok());
     }
-    all_there.count_down();
+    gate.Open();
     for (int i = 0; i < kPrompts; ++i) {
       SCOPED_TRACE(i);
       const Answer got = readers[i].ReadAll();
