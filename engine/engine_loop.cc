@@ -209,7 +209,7 @@ void Engine::Loop::Complete(Flight* flight, StepReport* report) {
     s->held = low_pass || columns[i] || (s->commit_due() && s->needs.residual_peaks > 0);
     (low_pass ? flight->low_pass : s->held ? flight->measured : known).push_back(s);
   }
-  BeginLowPass(flight);
+  BeginLowPass(flight, report);
   Compress(known, report);
 }
 

@@ -81,7 +81,7 @@ class Engine::Loop : private TokenMover {
   void AskForStatistics(const StepPlan::Item& item, Batch* batch);  // of MakeBatch's last item
   void FillColumns(const StepPlan& plan, Batch* batch);
   void CollectStatistics(const Flight& flight, const LlavaModel::Answers& answers);
-  void BeginLowPass(Flight* flight);  // of whole prompts, before their commits
+  void BeginLowPass(Flight* flight, StepReport* report);  // of whole prompts, before their commits
   void SettleLowPass(Flight* flight, StepReport* report);
   // The flight's tokens are stored, or will be before what the device is given from now on. What
   // policies make of that follows at once, but for sequences that are measured.

@@ -77,7 +77,8 @@ void Engine::Loop::CollectStatistics(const Flight& flight, const LlavaModel::Ans
 }
 
 // As many as the model takes at a time; SettleLowPass goes on with the others.
-void Engine::Loop::BeginLowPass(Flight* flight) {
+void Engine::Loop::BeginLowPass(Flight* flight, StepReport* report) {
+  const absl::Time start = SteadyNow();
   const int layers = arena_.geometry().layers;
   std::erase_if(flight->low_pass, [this](Sequence* s) {
     const bool gone = !Live(s) || !s->running;  // ended, or preempted and to be measured again
@@ -91,15 +92,18 @@ void Engine::Loop::BeginLowPass(Flight* flight) {
       const std::vector<PageId>& own = s.cache.runs(layer).back().pages;  // the only run until now
       pages.insert(pages.end(), own.begin(), own.end());
     }
-    if (!model_->BeginLowPass(arena_memory_.get(), pages, s.needs.Segments(s.view()))) return;
+    if (!model_->BeginLowPass(arena_memory_.get(), pages, s.needs.Segments(s.view()))) break;
     // Nothing was asked of the steps when all of it was found in the prefix index.
     s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
   }
+  report->compress_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
 }
 
 void Engine::Loop::SettleLowPass(Flight* flight, StepReport* report) {
   while (!flight->low_pass.empty()) {
+    const absl::Time start = SteadyNow();
     const std::vector<absl::Span<const float>> residuals = model_->FinishLowPass();
+    report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
     const auto begun = flight->low_pass.begin() + static_cast<std::ptrdiff_t>(flight->begun);
     const std::vector<Sequence*> measured(flight->low_pass.begin(), begun);
     TESSERA_CHECK(residuals.size() == measured.size());
@@ -108,7 +112,7 @@ void Engine::Loop::SettleLowPass(Flight* flight, StepReport* report) {
     }
     flight->low_pass.erase(flight->low_pass.begin(), begun);
     Release(measured, report);
-    BeginLowPass(flight);
+    BeginLowPass(flight, report);
   }
 }
 

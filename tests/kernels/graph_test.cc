@@ -12,8 +12,9 @@ class GraphTest : public ::testing::TestWithParam<const char*> {
     if (!ops.ok()) GTEST_SKIP() << ops.status().message();
     ops_ = *std::move(ops);
     // float32, so that a product has a workspace where rows are padded: `in` is no multiple of 4.
-    const std::vector<float> weight = Random(1).Normals(kOut * kIn);
+    uint64_t seed = 10;
     for (Linear* w : {&first_, &second_}) {
+      const std::vector<float> weight = Random(++seed).Normals(kOut * kIn);
       *w = ops_->MakeLinear({{weight.data(), nullptr, kOut}}, kIn, DType::kF32);
     }
     x_ = Upload(Random(2).Normals(kMostRows * kIn));
