@@ -5,9 +5,7 @@
 // the factors 2^(p - 24) go where they are free: 2^-p into the other operand, or into the sum.
 #pragma once
 
-#include <cuda_fp16.h>
-
-#include <cstdint>
+#include "kernels/cuda/matrices.cuh"
 
 namespace tessera::cuda {
 
@@ -64,16 +62,6 @@ __device__ inline uint32_t PairUnits(const uint32_t (&a)[kWords], const uint32_t
   return __byte_perm(a[unit / 2], b[unit / 2], unit % 2 == 0 ? 0x5410 : 0x7632);
 }
 
-// c[16, 8] += a[16, 16] b[16, 8], half operands, float sums. Row r of c and a: lane / 4 = r % 8;
-// column n of c: lane % 4 = n / 2, of b: lane / 4 = n.
-__device__ inline void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                   uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // Transposes an 8x8 matrix of halves: lane l holds elements 2 (l % 4) and the next of row l / 4.
 __device__ inline uint32_t Transpose(uint32_t x) {
   uint32_t y;
@@ -86,11 +74,6 @@ __device__ inline float Exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-
-__device__ inline uint32_t Pack(float a, float b) {
-  const __half2 h = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&h);
 }
 
 }  // namespace tessera::cuda

@@ -10,17 +10,6 @@ namespace tessera::cuda {
 constexpr int kPrefillRows = kThreads / 32 * 16;  // args.prefill_queries
 constexpr int PrefillSharedBytes(int dim) { return 4 * kTile * dim * 2; }
 
-__device__ inline void LoadMatrices(uint32_t from, uint32_t (&m)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(from));
-}
-__device__ inline void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(from));
-}
-
 // S = Q K^T, online softmax, O += P V over one tile. map(r): that of row r, where the tile's run
 // has one; with NoMap no run does.
 template <int kDim, class Map>

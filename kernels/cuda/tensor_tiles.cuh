@@ -8,17 +8,6 @@ namespace tessera::cuda {
 
 constexpr int kThreads = 128, kTile = 64;  // of the block that shares tiles; tokens
 
-__device__ inline uint32_t SharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-// 16 bytes from global to shared memory; zeros if not `there`.
-__device__ inline void CopyAsync(uint32_t to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(there ? 16 : 0));
-}
-__device__ inline void WaitCopies() { asm volatile("cp.async.wait_all;"); }
-
 // Up to kTile tokens of one run, from its token `at` on; kTile is whole pages of any format.
 struct Tile {
   const KvRun* run;
