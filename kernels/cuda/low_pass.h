@@ -9,15 +9,13 @@ namespace tessera::cuda {
 
 struct LowPassJob;
 
-// A base has `kept` of the DCT-II's coefficients of `tokens` numbers: two products with cosines,
-// kept * tokens * 2 multiplications a channel each, half of them here because cosines of even
-// coefficients are the same from both ends and those of odd ones opposite. By tensor cores, with
-// the cosines, the sums and differences of tokens, the coefficients and the residuals rounded to
-// half. If `precise`: float32 throughout, tokens^2 products a channel with the weights of the
-// low-pass projector (cpu/statistics.h has h), on CUDA cores.
+// By way of a grid of 1.5 * kept points and tensor cores (low_pass_grid.cu), with the grid's
+// numbers and weights rounded to half. If `precise`: float32 throughout, tokens^2 products a
+// channel with the weights of the low-pass projector (cpu/statistics.h has h), on CUDA cores.
 //
-// Device memory: about 64 MiB, or one layer's tokens if that is more, and 4 * kept * tokens bytes
-// of cosines. Threads: one. Errors: CHECK.
+// Device memory: about 256 MiB, or one layer's grid (6 * kept bytes a channel) if that is more;
+// 2.25 * kept^2 bytes of filter; and 16 bytes a token, layer and 512 channels. Threads: one.
+// Errors: CHECK.
 class LowPass {
  public:
   LowPass(Gemm* gemm, cudaStream_t stream, bool precise)
@@ -29,7 +27,7 @@ class LowPass {
 
  private:
   void Direct(const LowPassJob& job, float* out);
-  void ByProducts(const LowPassJob& job, float* out);
+  void OnGrid(const LowPassJob& job, float* out);  // low_pass_grid.cu
 
   Gemm* gemm_;
   cudaStream_t stream_;
