@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <random>
 
@@ -34,15 +36,19 @@ TEST(Largest, TakesTheEarlierOfEqualScoresAndOrdersByIndex) {
   EXPECT_THAT(Largest({1, -NAN, -INFINITY, 0}, 3), ElementsAre(0, 2, 3));
 }
 
-// Many equal ones; close together; over all magnitudes; close together beside one that is not.
+// Many equal ones; close together; over all magnitudes; close together beside one that is not; all
+// equal; the ends of what floats are.
 TEST(Largest, IsASortedOrdersBeginning) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
-  for (const int kind : {0, 1, 2, 3}) {
+  const float ends[] = {INFINITY, FLT_MAX, 1, FLT_TRUE_MIN, -FLT_TRUE_MIN, -FLT_MAX, -INFINITY};
+  for (const int kind : {0, 1, 2, 3, 4, 5}) {
     std::vector<float> scores(3000);
     for (float& s : scores) {
       s = kind == 0   ? static_cast<float>(static_cast<int>(random() % 64) - 32)
           : kind == 2 ? std::ldexp(normal(random), static_cast<int>(random() % 200) - 100)
+          : kind == 4 ? -2.5f
+          : kind == 5 ? ends[random() % std::size(ends)]
                       : 136 + 4 * normal(random);
     }
     if (kind == 3) scores[1234] = NAN;
