@@ -175,6 +175,33 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
   EXPECT_EQ(Choose("flashcache(keep=1)", vision, stats), Selection(2, AllOf(kTokens)));
 }
 
+// Scattered or in one piece, the same tokens are chosen; nothing is read of the others.
+TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
+  constexpr int kTokens = 201;
+  std::vector<int32_t> places, others;
+  std::vector<uint8_t> vision(400);
+  for (int t = 0; t < 400; ++t) {
+    vision[t] = t < 100 ? t % 2 : t >= 150 && t < 301;
+    (vision[t] != 0 ? places : others).push_back(t);
+  }
+  ASSERT_EQ(std::ssize(places), kTokens);
+  std::vector<std::vector<float>> together(2), scattered(2, std::vector<float>(400, NAN));
+  for (int t = 0; t < kTokens; ++t) {
+    together[0].push_back(static_cast<float>(t * 37 % kTokens + 1) * 1e-3f);
+    together[1].push_back(3 * static_cast<float>(t * 53 % kTokens + 1) * 1e-3f);
+    for (int layer = 0; layer < 2; ++layer) scattered[layer][places[t]] = together[layer][t];
+  }
+  Selection expected = Choose("flashcache", std::vector<uint8_t>(kTokens, 1), LowPass(together));
+  EXPECT_EQ(expected[0].size(), 20u);
+  EXPECT_EQ(expected[1].size(), 60u);
+  for (std::vector<int32_t>& layer : expected) {
+    for (int32_t& t : layer) t = places[t];
+    layer.insert(layer.end(), others.begin(), others.end());
+    std::sort(layer.begin(), layer.end());
+  }
+  EXPECT_EQ(Choose("flashcache(scope=visual)", vision, LowPass(scattered)), expected);
+}
+
 TEST(FlashCache, SinksRecentAndTextStay) {
   std::vector<uint8_t> vision(100, 1);
   std::fill(vision.begin(), vision.begin() + 10, 0);
