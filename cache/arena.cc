@@ -106,28 +106,36 @@ void Arena::Ref(PageId page) {
   if (count == 2 && tag != kNoTag) watcher_->OnSharedChanged(tag, true);
 }
 
-void Arena::Unref(PageId page) {
-  TESSERA_CHECK(IsAllocated(page));
-  const int64_t s = SlabOf(page), index = IndexOf(page);
-  Slab& slab = slabs_[s];
-  const int count = --slab.ref_counts[index];
-  if (count == 0) {
-    FreePage(s, index);
-  } else if (const uint32_t tag = TagOf(slab, index); count == 1 && tag != kNoTag) {
-    watcher_->OnSharedChanged(tag, false);
+void Arena::Unref(absl::Span<const PageId> pages) {
+  while (!pages.empty()) {
+    const int64_t s = SlabOf(pages.back());
+    TESSERA_CHECK(s < static_cast<int64_t>(slabs_.size()));
+    Slab& slab = slabs_[s];
+    const auto first = static_cast<PageId>(s * slab_units_);
+    const int32_t in_use = slab.in_use;
+    for (; !pages.empty() && pages.back() - first < slab_units_; pages.remove_suffix(1)) {
+      const int64_t index = IndexInUse(slab, pages.back() - first);
+      TESSERA_CHECK(index >= 0);
+      const int count = --slab.ref_counts[index];
+      const uint32_t tag = TagOf(slab, index);
+      if (count == 0) {
+        TESSERA_CHECK(tag == kNoTag);
+        slab.free_list.push_back(static_cast<uint16_t>(index));
+        --slab.in_use;
+      } else if (count == 1 && tag != kNoTag) {
+        watcher_->OnSharedChanged(tag, false);
+      }
+    }
+    if (slab.in_use < in_use) Shelve(s, in_use);
   }
 }
 
-void Arena::FreePage(int64_t s, int64_t index) {
+void Arena::Shelve(int64_t s, int32_t in_use) {
   Slab& slab = slabs_[s];
   PageClass& page_class = ClassOf(slab.format);
-  TESSERA_CHECK(TagOf(slab, index) == kNoTag);
-  const bool was_full = slab.in_use == page_class.pages_per_slab;
-  if (!was_full) shelves_.Remove(static_cast<int32_t>(s));
-  --slab.in_use;
-  --page_class.used_pages;
+  if (in_use < page_class.pages_per_slab) shelves_.Remove(static_cast<int32_t>(s));
+  page_class.used_pages -= in_use - slab.in_use;
   if (slab.in_use > 0) {
-    slab.free_list.push_back(static_cast<uint16_t>(index));
     shelves_.Add(ShelfOf(slab.format, slab.brief), static_cast<int32_t>(s),
                  page_class.pages_per_slab - slab.in_use);
     return;
@@ -138,14 +146,16 @@ void Arena::FreePage(int64_t s, int64_t index) {
   free_slabs_.push_back(static_cast<int32_t>(s));
 }
 
+int64_t Arena::IndexInUse(const Slab& slab, uint32_t unit) const {
+  const uint32_t page_units = ClassOf(slab.format).page_units;
+  const int64_t index = unit / page_units;
+  if (unit % page_units != 0 || index >= slab.fresh || slab.ref_counts[index] == 0) return -1;
+  return index;
+}
+
 bool Arena::IsAllocated(PageId page) const {
   const int64_t s = SlabOf(page);
-  if (s >= static_cast<int64_t>(slabs_.size()) || slabs_[s].in_use == 0) return false;
-  const PageClass& page_class = ClassOf(slabs_[s].format);
-  const uint32_t unit = page % slab_units_;
-  const int64_t index = unit / page_class.page_units;
-  return unit % page_class.page_units == 0 && index < slabs_[s].fresh &&
-         slabs_[s].ref_counts[index] > 0;
+  return s < static_cast<int64_t>(slabs_.size()) && IndexInUse(slabs_[s], page % slab_units_) >= 0;
 }
 
 int Arena::RefCount(PageId page) const {

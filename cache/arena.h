@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "cache/slab_shelves.h"
 #include "kernels/base.h"
 #include "kernels/page_layout.h"
@@ -49,7 +50,9 @@ class Arena {
   // the arena is full.
   PageId Allocate(Format format, bool brief = false);
   void Ref(PageId page);
-  void Unref(PageId page);  // frees at zero
+  // Frees at zero, the last of `pages` first. Neighbours of one slab cost little more than one.
+  void Unref(absl::Span<const PageId> pages);
+  void Unref(PageId page) { Unref(absl::MakeConstSpan(&page, 1)); }
   int RefCount(PageId page) const;
   Format FormatOf(PageId page) const;
   // True for a page in use; false for any other number. The queries above CHECK it.
@@ -106,13 +109,16 @@ class Arena {
   int64_t IndexOf(PageId page) const {
     return page % slab_units_ / ClassOf(slabs_[SlabOf(page)].format).page_units;
   }
+  // Of the page in use that begins so many units behind the slab's begin; -1: there is none.
+  int64_t IndexInUse(const Slab& slab, uint32_t unit) const;
   static uint32_t TagOf(const Slab& slab, int64_t index) {
     return index < static_cast<int64_t>(slab.tags.size()) ? slab.tags[index] : kNoTag;
   }
   int ShelfOf(Format format, bool brief) const {
     return static_cast<int>(format) + (brief ? static_cast<int>(classes_.size()) : 0);
   }
-  void FreePage(int64_t slab, int64_t index);
+  // Puts a slab of which pages were freed, `in_use` before, where it belongs now.
+  void Shelve(int64_t slab, int32_t in_use);
   absl::Status CheckSlab(int64_t slab) const;
 
   KvGeometry geometry_;

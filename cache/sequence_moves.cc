@@ -72,7 +72,7 @@ void SequenceCache::UnrefAll(const std::vector<PageId>& pages) {
   const auto n = static_cast<int64_t>(pages.size());
   pages_ -= n;
   bytes_ -= n * arena_->page_bytes(arena_->FormatOf(pages.front()));  // all are of one format
-  for (auto page = pages.rbegin(); page != pages.rend(); ++page) arena_->Unref(*page);
+  arena_->Unref(pages);
 }
 
 void SequenceCache::ReleaseRun(const Run& run) {

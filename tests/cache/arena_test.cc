@@ -152,6 +152,36 @@ TEST(Arena, ReferencesKeepAPageAlive) {
   EXPECT_EQ(arena.slab_used_bytes(), 0);
 }
 
+TEST(Arena, PagesAreFreedTogetherAsOneByOne) {
+  Arena together(4 * kSlabBytes, kLlava7B), singly(4 * kSlabBytes, kLlava7B);  // 8 pages a slab
+  std::vector<PageId> pages;
+  for (int i = 0; i < 30; ++i) {
+    pages.push_back(together.Allocate(Format::kRaw16));
+    ASSERT_EQ(singly.Allocate(Format::kRaw16), pages.back());
+  }
+  // A whole slab, parts of full ones and of one that is not, in turns; one page stays, as it has
+  // another reference, and one loses both.
+  std::vector<PageId> freed(pages.begin() + 3, pages.begin() + 18);
+  for (const int i : {28, 20, 27, 19, 20}) freed.push_back(pages[i]);
+  for (Arena* arena : {&together, &singly}) {
+    arena->Ref(pages[5]);
+    arena->Ref(pages[20]);
+  }
+  together.Unref(freed);
+  for (size_t i = freed.size(); i-- > 0;) singly.Unref(freed[i]);
+  EXPECT_EQ(together.RefCount(pages[5]), 1);
+  EXPECT_FALSE(together.IsAllocated(pages[20]));
+  EXPECT_EQ(together.used_bytes(), singly.used_bytes());
+  EXPECT_EQ(together.slab_used_bytes(), 3 * kSlabBytes);
+  EXPECT_TRUE(together.CheckIntegrity().ok()) << together.CheckIntegrity();
+  for (PageId page = 0; page != kNoPage;) {
+    page = together.Allocate(Format::kRaw16);
+    EXPECT_EQ(singly.Allocate(Format::kRaw16), page);
+  }
+  together.Unref(absl::Span<const PageId>());
+  EXPECT_DEATH(together.Unref({pages[0], pages[1], pages[0]}), "check failed");
+}
+
 TEST(ArenaDeath, MisuseIsACheck) {
   Arena arena(kSlabBytes, kDemo);
   const PageId page = arena.Allocate(Format::kRaw16);
