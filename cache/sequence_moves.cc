@@ -103,9 +103,12 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
   committed_ = true;
   const auto kept_tokens = static_cast<int32_t>(kept.size());
-  for (int32_t i = 0; i < kept_tokens; ++i) {
-    TESSERA_CHECK(kept[i] >= (i == 0 ? 0 : kept[i - 1] + 1) && kept[i] < length_);
+  int32_t misplaced = 0;
+  for (const int32_t* token = kept.begin(); token + 1 < kept.end(); ++token) {
+    misplaced += int32_t{token[0] >= token[1]};
   }
+  TESSERA_CHECK(misplaced == 0);
+  TESSERA_CHECK(kept.empty() || (kept.front() >= 0 && kept.back() < length_));
 
   // The open run holds all tokens, so a token's index in it is its position.
   const int32_t older = std::max(0, kept_tokens - storage.window);
@@ -113,12 +116,10 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
       HasHeader(storage.vision) ? SegmentsOf(vision) : std::vector<int32_t>();
   std::vector<Leaving> leaving;
   std::vector<int32_t> window;
-  int64_t kept_vision = 0;
+  if (storage.raw()) window.assign(kept.begin(), kept.end());
   auto pivot = pivots.begin();
-  for (int32_t i = 0; i < kept_tokens; ++i) {
-    const TokenClass token_class = ClassAt(vision, kept[i]);
-    kept_vision += token_class == TokenClass::kVision;
-    Format format = storage.FormatOf(token_class);
+  for (int32_t i = static_cast<int32_t>(window.size()); i < kept_tokens; ++i) {
+    Format format = storage.FormatOf(ClassAt(vision, kept[i]));
     if (pivot != pivots.end() && *pivot == kept[i]) {
       format = Format::kRaw16;
       ++pivot;
@@ -177,10 +178,15 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   spare_ = 0;
   retired_.insert(retired_.end(), old.pages.begin(), old.pages.end());
 
-  const auto flags = vision.first(std::min<size_t>(vision.size(), length_));
-  const int64_t vision_tokens = std::ssize(flags) - std::count(flags.begin(), flags.end(), 0);
-  evicted_.vision += vision_tokens - kept_vision;
-  evicted_.text += length_ - vision_tokens - (kept_tokens - kept_vision);
+  int32_t evicted_vision = 0;
+  for (const uint8_t flag : vision.first(std::min<size_t>(vision.size(), length_))) {
+    evicted_vision += int32_t{flag != 0};
+  }
+  for (const int32_t token : kept) {
+    evicted_vision -= int32_t{ClassAt(vision, token) == TokenClass::kVision};
+  }
+  evicted_.vision += evicted_vision;
+  evicted_.text += length_ - kept_tokens - evicted_vision;
   evicted_by_layer_[layer] = length_ - kept_tokens;
   return true;
 }
