@@ -31,6 +31,10 @@ std::vector<int32_t> SegmentsOf(absl::Span<const uint8_t> vision) {
 
 MoveBatch& BatchFor(std::vector<MoveBatch>& batches, Format to, const QuantRule& rule) {
   for (MoveBatch& batch : batches) {
+    if (batch.moves.empty()) {
+      batch.to = to;
+      batch.rule = rule;
+    }
     if (batch.to == to && Same(batch.rule, rule)) return batch;
   }
   batches.push_back({to, rule, {}});

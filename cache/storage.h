@@ -62,7 +62,9 @@ struct MoveBatch {
   std::vector<TokenMove> moves;
 };
 
-// The batch of `batches` with that format and rule; added when there is none.
+// The batch of `batches` with that format and rule; when there is none, the first that is empty, or
+// one that is added. What has moves stands before what is empty, if each that is returned gets
+// some.
 MoveBatch& BatchFor(std::vector<MoveBatch>& batches, Format to, const QuantRule& rule);
 
 }  // namespace tessera

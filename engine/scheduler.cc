@@ -243,9 +243,11 @@ Compressed Scheduler::Compress(Sequence* s, TokenMover& mover, std::vector<Seque
 }
 
 void Scheduler::FinishMoves(TokenMover& mover) {
+  while (!moves_.empty() && moves_.back().moves.empty()) moves_.pop_back();
   if (!moves_.empty()) mover.Move(moves_);
   for (Sequence* s : moving_) s->cache.FinishMoves();
-  moves_.clear();
+  // Memory stays for the next part of a commit.
+  for (MoveBatch& batch : moves_) batch.moves.clear();
   moving_.clear();
 }
 

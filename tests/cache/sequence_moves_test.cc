@@ -329,6 +329,26 @@ TEST(SequenceMoves, WhatAStorageCannotBe) {
   EXPECT_FALSE(valid(Format::kToken2, Format::kToken2, 0, {.lower = 3}));  // text as well
 }
 
+TEST(SequenceMoves, EmptyBatchesAreTakenAgainInOrder) {
+  const QuantRule clipped = {.clip_k = .5f, .clip_v = .5f};
+  std::vector<MoveBatch> batches;
+  for (const Format format : {Format::kToken4, Format::kToken2}) {
+    BatchFor(batches, format, {}).moves.resize(3);
+  }
+  BatchFor(batches, Format::kToken4, clipped).moves.resize(1);
+  EXPECT_EQ(&BatchFor(batches, Format::kToken2, {}), &batches[1]);
+  ASSERT_EQ(batches.size(), 3u);
+  for (MoveBatch& batch : batches) batch.moves.clear();
+  // The first, though the second had this format.
+  MoveBatch& first = BatchFor(batches, Format::kToken2, clipped);
+  EXPECT_EQ(&first, &batches[0]);
+  EXPECT_EQ(first.to, Format::kToken2);
+  EXPECT_EQ(first.rule.clip_k, .5f);
+  first.moves.resize(1);
+  EXPECT_EQ(&BatchFor(batches, Format::kToken2, {}), &batches[1]);
+  EXPECT_EQ(batches.size(), 3u);
+}
+
 TEST(SequenceMoves, SegmentsAreNumberedByImage) {
   EXPECT_TRUE(SegmentsOf({}).empty());
   const std::vector<uint8_t> vision = {0, 1, 1, 2, 0, 2, 2, 1};
