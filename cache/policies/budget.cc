@@ -12,7 +12,8 @@ std::vector<int64_t> ShareOut(int64_t total, absl::Span<const double> weights, i
                               int64_t max) {
   const auto n = static_cast<int64_t>(weights.size());
   TESSERA_CHECK(n > 0 && 0 <= min && n * min <= total && total <= n * max);
-  std::vector<double> w(weights.begin(), weights.end());
+  std::vector<double> w;
+  for (const double x : weights) w.push_back(std::isfinite(x) ? x : 0);
   const double largest = *std::max_element(w.begin(), w.end());
   TESSERA_CHECK(largest >= 0);
   for (double& x : w) x = largest > 0 ? x / largest : 1;

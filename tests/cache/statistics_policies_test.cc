@@ -105,6 +105,8 @@ TEST(ShareOut, ProportionalClippedRedistributedAndWhole) {
   EXPECT_THAT(ShareOut(9, {0, 0, 0}, 0, 9), ElementsAre(3, 3, 3));
   EXPECT_THAT(ShareOut(7, {0, 1, 0}, 0, 5), ElementsAre(1, 5, 1));
   EXPECT_THAT(ShareOut(0, {1, 2}, 0, 0), ElementsAre(0, 0));
+  EXPECT_THAT(ShareOut(10, {1, NAN, 1}, 2, 9), ElementsAre(4, 2, 4));
+  EXPECT_THAT(ShareOut(9, {INFINITY, NAN, -NAN}, 0, 9), ElementsAre(3, 3, 3));
 }
 
 TEST(ShareOut, SumsUpAndNeverFavoursTheSmallerWeight) {
@@ -200,6 +202,16 @@ TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
     std::sort(layer.begin(), layer.end());
   }
   EXPECT_EQ(Choose("flashcache(scope=visual)", vision, LowPass(scattered)), expected);
+}
+
+// Of a model whose numbers overflow: it answers nonsense, but so much stays as for any other.
+TEST(FlashCache, NumbersThatAreNotFiniteDoNoHarm) {
+  for (const float bad : {INFINITY, -INFINITY, NAN}) {
+    std::vector<std::vector<float>> deviation(2, std::vector<float>(100, .01f));
+    deviation[0][7] = deviation[1][9] = deviation[1][11] = bad;
+    const Selection kept = Choose("flashcache", std::vector<uint8_t>(100, 1), LowPass(deviation));
+    EXPECT_EQ(kept[0].size() + kept[1].size(), 40u) << bad;
+  }
 }
 
 TEST(FlashCache, SinksRecentAndTextStay) {
