@@ -13,7 +13,7 @@ struct LowPassJob;
 // numbers and weights rounded to half. If `precise`: float32 throughout, tokens^2 products a
 // channel with the weights of the low-pass projector (cpu/statistics.h has h), on CUDA cores.
 //
-// Device memory: about 256 MiB, or one layer's grid (6 * kept bytes a channel) if that is more;
+// Device memory: at most 512 MiB, or one layer's grid (6 * kept bytes a channel) if that is more;
 // 2.25 * kept^2 bytes of filter; and 16 bytes a token, layer and 512 channels. Threads: one.
 // Errors: CHECK.
 class LowPass {

@@ -7,7 +7,7 @@
 namespace tessera::cuda {
 namespace {
 
-constexpr int64_t kGridBytes = int64_t{256} << 20;  // of a group of layers
+constexpr int64_t kGridBytes = int64_t{512} << 20;  // of a group of layers
 
 }  // namespace
 
