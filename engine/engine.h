@@ -37,6 +37,8 @@ struct EngineOptions {
   // Whether a step may be planned and handed to the device while the one before it still runs; its
   // tokens then need not come to the host first. Unset: where the backend is asynchronous.
   std::optional<bool> run_ahead;
+  // Before there are requests, the largest steps are run once (rehearsal.h).
+  bool rehearse = false;
   bool check_integrity = false;  // after every step; debug builds and tests
 };
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cache/audit.h"
+#include "engine/rehearsal.h"
 
 namespace tessera {
 namespace {
@@ -49,6 +50,10 @@ Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Toke
   TESSERA_CHECK(options_.max_sequences <= options_.max_batch_tokens);
   arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
   model_->Ban(rules_.banned);
+  if (options_.rehearse) {
+    Rehearse(*model_, {options_.max_batch_tokens, options_.max_sequences, rules_.context_tokens},
+             arena_memory_.get(), arena_.total_bytes());
+  }
   heartbeat_nanos_ = absl::ToUnixNanos(SteadyNow());
   PublishLoad();
   thread_ = std::thread([this] { Main(); });

@@ -102,7 +102,9 @@ absl::Status LoadModel(const ServerConfig& config, std::unique_ptr<Ops> ops, Obs
       std::unique_ptr<LlavaModel> model,
       LlavaModel::Load(runtime->model, *source, std::move(ops), config.max_batch_tokens));
   runtime->parameters = model->parameters();
-  const EngineOptions options = MakeEngineOptions(config);
+  EngineOptions options = MakeEngineOptions(config);
+  // Where steps are computed on the CPU they take long, and little is done only once.
+  options.rehearse = model->ops().asynchronous();
   runtime->context_tokens =
       config.context_tokens > 0 ? config.context_tokens : runtime->model.text.max_positions;
   runtime->engine =
