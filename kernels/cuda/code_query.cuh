@@ -30,9 +30,6 @@ __device__ inline uint32_t DigitsOfColumn(uint32_t v0, uint32_t v1, uint32_t v2,
   const uint32_t pick = byte | (byte + 4) << 4;
   return __byte_perm(__byte_perm(v0, v1, pick), __byte_perm(v2, v3, pick), 0x5410);
 }
-// A sum of such products, from the lanes that hold its digits: those of even t have the upper two,
-// the next ones the lowest.
-__device__ inline float UpperDigits() { return threadIdx.x % 2 == 0 ? 0x1p8f : 0x1p-8f; }
 
 // How a lane's quarter of K's row lies in its operands.
 template <int kBits, int kDim>
@@ -88,7 +85,10 @@ struct CodeQuery {
   using Keys = CodeKeys<kBits, kDim>;
   static constexpr int kQuarter = kDim / 4;
   uint32_t digits[Keys::kOperands];
-  float unit, sum;  // what a product is worth; the sum of q in that
+  // What a product is worth, by the digits that this lane holds and by those of the lane beside it:
+  // even lanes hold the upper two, odd ones the lowest.
+  float mine, beside;
+  float sum;  // of q
 
   // `scale`: of the softmax, times log2 e.
   __device__ void Load(const float* from, float scale, CodeScratch<kDim>& scratch) {
@@ -124,7 +124,8 @@ struct CodeQuery {
     }
     total = __reduce_add_sync(~0u, total);
     const float worth = scale * top / kLargest;
-    unit = worth / (1 << (8 - kBits));
+    const float unit = worth / (1 << (8 - kBits)), up_by = threadIdx.x % 2 == 0 ? 0x1p8f : 0x1p-8f;
+    mine = unit * up_by, beside = unit * (1 / up_by);
     sum = static_cast<float>(total) * worth;
   }
 };

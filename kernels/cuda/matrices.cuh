@@ -38,6 +38,13 @@ __device__ inline void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[4]) {
                : "r"(from));
 }
 
+// Two matrices, by lanes 0 to 15.
+__device__ inline void LoadMatricesTransposed(uint32_t from, uint32_t (&m)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+               : "=r"(m[0]), "=r"(m[1])
+               : "r"(from));
+}
+
 // c[16, 8] += a[16, 16] b[16, 8], half operands, float sums. Row r of c and a: lane / 4 = r % 8;
 // column n of c: lane % 4 = n / 2, of b: lane / 4 = n.
 __device__ inline void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,

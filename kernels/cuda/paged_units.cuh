@@ -160,8 +160,8 @@ struct PrefillUnit {
 // Decode and prefill in half precision with float sums. Rounded to half are q, the softmax's
 // weights, and of low-bit pages: in decode, q times K's scales where those are per channel and
 // weights times V's scales; in prefill, elements. But decode under one query a KV head is float
-// throughout over 16-bit pages, and over codes with a scale per token it takes q and weights as
-// whole numbers of 17 to 24 bits (code_pages.cuh). For head dims 64 and 128.
+// throughout over 16-bit pages, and over codes it takes weights, and q where K has a scale per
+// token, as whole numbers of 17 to 24 bits (code_pages.cuh). For head dims 64 and 128.
 constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
 struct TensorKernel {
   void (*kernel)(PagedArgs) = nullptr;

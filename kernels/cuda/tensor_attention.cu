@@ -1,5 +1,6 @@
 // Attention on tensor cores: head dims 64 and 128, pages of any format.
 #include <climits>
+#include <type_traits>
 
 #include "kernels/cuda/add_tokens.cuh"
 #include "kernels/cuda/check.h"
@@ -22,14 +23,21 @@ __device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const fl
   TensorPages<kFormat, kDim, kColumns>::Add(args, run, low, high, unit.kv_head, queries, sums);
 }
 
+constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
+
 // What a kernel can read beside RAW16: what most steps need, and nothing else, is faster.
 enum class Reads { kAll, kCodes /* with a scale per token */, kToken1 };
 // Blocks of a multiprocessor. A page of one bit is so few bytes that its products, not memory, are
 // waited for: more warps, with fewer registers, hide more of that, where there is work for all.
 constexpr int BlocksFor(Reads reads) { return reads == Reads::kToken1 ? 4 : 2; }
-
-constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
-constexpr uint32_t kCodes = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
+// What it reads as codes (code_pages.cuh).
+constexpr uint32_t CodesOf(Reads reads) {
+  constexpr uint32_t kTokens = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
+  constexpr uint32_t kKivi = Bit(Format::kKivi4) | Bit(Format::kKivi2) | Bit(Format::kKivi1);
+  return reads == Reads::kToken1  ? Bit(Format::kToken1)
+         : reads == Reads::kCodes ? kTokens
+                                  : kTokens | kKivi;
+}
 
 // Formats read by CUDA cores in float32: those whose tokens have several scales, for groups of
 // channels, and those whose scales lie in a header.
@@ -57,24 +65,24 @@ __device__ void AddRare(const PagedArgs& args, const DecodeUnit& unit, int query
   });
 }
 
-template <int kDim, int kColumns>
+template <int kDim>
 __device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
                                const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
   switch (run.format) {
     case Format::kToken8:
-      return AddPages<Format::kToken8, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken8, kDim, 2>(args, unit, q, run, low, high, sums);
     case Format::kToken4:
-      return AddPages<Format::kToken4, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken4, kDim, 2>(args, unit, q, run, low, high, sums);
     case Format::kToken2:
-      return AddPages<Format::kToken2, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken2, kDim, 2>(args, unit, q, run, low, high, sums);
     case Format::kToken1:
-      return AddPages<Format::kToken1, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken1, kDim, 2>(args, unit, q, run, low, high, sums);
     case Format::kKivi4:
-      return AddPages<Format::kKivi4, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kKivi4, kDim, 2>(args, unit, q, run, low, high, sums);
     case Format::kKivi2:
-      return AddPages<Format::kKivi2, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kKivi2, kDim, 2>(args, unit, q, run, low, high, sums);
     case Format::kKivi1:
-      return AddPages<Format::kKivi1, kDim, kColumns>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kKivi1, kDim, 2>(args, unit, q, run, low, high, sums);
     default:
       __trap();  // a format added later
   }
@@ -112,12 +120,11 @@ template <Format kFormat, int kDim>
 __device__ void AddCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
                          const KvRun& run, int low, int high, CodeScratch<kDim>& scratch,
                          CodeSums<kDim>& sums) {
-  CodeQuery<CodecOf(kFormat, false).bits, kDim> query;
-  query.Load(q, args.scale * 1.44269504088896341f, scratch);
-  CodePages<kFormat, kDim>::Add(args, run, low, high, unit.kv_head, query, scratch, sums);
+  CodePages<kFormat, kDim>::Add(args, run, low, high, unit.kv_head, q,
+                                args.scale * 1.44269504088896341f, scratch, sums);
 }
 
-// Joins in query `q` over the unit's pages of codes with a scale per token; there are some.
+// Joins in query `q` over the unit's pages of codes; there are some.
 template <int kDim, Reads kReads>
 __device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
                             WarpAttention<kDim / 8, 1>& attention) {
@@ -125,16 +132,19 @@ __device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const
   CodeScratch<kDim>& scratch = all_scratch[threadIdx.x / 32];
   CodeSums<kDim> sums;
   unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
-    if ((kCodes >> static_cast<int>(run.format) & 1) == 0) return;
-    if constexpr (kReads != Reads::kToken1) {
-      if (run.format == Format::kToken4) {
-        return AddCodes<Format::kToken4>(args, unit, q, run, low, high, scratch, sums);
+    const auto add = [&](auto format) {
+      constexpr Format kFormat = decltype(format)::value;
+      if constexpr ((CodesOf(kReads) & Bit(kFormat)) != 0) {
+        if (run.format != kFormat) return;
+        AddCodes<kFormat>(args, unit, q, run, low, high, scratch, sums);
       }
-      if (run.format == Format::kToken2) {
-        return AddCodes<Format::kToken2>(args, unit, q, run, low, high, scratch, sums);
-      }
-    }
-    AddCodes<Format::kToken1>(args, unit, q, run, low, high, scratch, sums);
+    };
+    add(std::integral_constant<Format, Format::kToken4>());
+    add(std::integral_constant<Format, Format::kToken2>());
+    add(std::integral_constant<Format, Format::kToken1>());
+    add(std::integral_constant<Format, Format::kKivi4>());
+    add(std::integral_constant<Format, Format::kKivi2>());
+    add(std::integral_constant<Format, Format::kKivi1>());
   });
 #pragma unroll
   for (int off = 1; off < 32; off *= 2) {
@@ -172,15 +182,14 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
     if (formats & kRare) AddRare<kDim>(args, unit, 0, attention);
   }
   if (formats & (Bit(Format::kRaw16) | kRare)) attention.JoinLanes();
-  if (formats & kCodes) AttendCodes<kDim, kReads>(args, unit, q, attention);
+  if (formats & CodesOf(kReads)) AttendCodes<kDim, kReads>(args, unit, q, attention);
   if constexpr (kReads == Reads::kAll) {
-    constexpr uint32_t kAdded = kCodes | kRare | Bit(Format::kRaw16);
-    if ((formats & ~kAdded) == 0) return;
+    if ((formats & Bit(Format::kToken8)) == 0) return;
     TensorSums<kDim> sums;
     sums.Clear();
     unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
-      if (Bit(run.format) & kAdded) return;
-      AddLowBitPages<kDim, 1>(args, unit, q, run, low, high, sums);
+      if (run.format != Format::kToken8) return;
+      AddPages<Format::kToken8, kDim, 1>(args, unit, q, run, low, high, sums);
     });
     sums.JoinLanes();
     WarpAttention<kDim / 8, 1> other;
@@ -221,7 +230,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args)
       } else if (kRare & Bit(run.format)) {
         rare = true;
       } else {
-        AddLowBitPages<kDim, 2>(args, unit, q, run, low, high, sums);
+        AddLowBitPages<kDim>(args, unit, q, run, low, high, sums);
       }
     });
     sums.JoinLanes();
@@ -265,11 +274,13 @@ __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(PagedArgs args) {
 template <int kDim>
 TensorKernel DecodeFor(int64_t group, uint32_t formats, bool fills_device) {
   if (group > 1) return {DecodeGroupKernel<kDim>, 8};
-  const uint32_t low_bits = formats & ~Bit(Format::kRaw16);
-  if (low_bits == Bit(Format::kToken1) && fills_device) {
+  const auto are = [&](Reads reads) {
+    return (formats & ~(CodesOf(reads) | Bit(Format::kRaw16))) == 0;
+  };
+  if (are(Reads::kToken1) && formats != Bit(Format::kRaw16) && fills_device) {
     return {DecodeOneQueryKernel<kDim, Reads::kToken1>, 1};
   }
-  if ((low_bits & ~kCodes) == 0) return {DecodeOneQueryKernel<kDim, Reads::kCodes>, 1};
+  if (are(Reads::kCodes)) return {DecodeOneQueryKernel<kDim, Reads::kCodes>, 1};
   return {DecodeOneQueryKernel<kDim, Reads::kAll>, 1};
 }
 

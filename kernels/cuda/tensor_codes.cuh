@@ -32,24 +32,24 @@ struct Codes<16> {
   __device__ static uint32_t Half2(uint32_t word, int) { return word; }
 };
 
-// kBytes from memory that nobody writes meanwhile, into words; 1 and 2 bytes are extended by zeros.
+// kBytes of memory into words; 1 and 2 bytes are extended by zeros.
 template <int kBytes, int kWords>
 __device__ inline void LoadWords(const uint8_t* from, uint32_t (&to)[kWords]) {
   static_assert(kWords == (kBytes + 3) / 4, "");
   if constexpr (kBytes == 1) {
-    to[0] = __ldg(from);
+    to[0] = *from;
   } else if constexpr (kBytes == 2) {
-    to[0] = __ldg(reinterpret_cast<const uint16_t*>(from));
+    to[0] = *reinterpret_cast<const uint16_t*>(from);
   } else if constexpr (kBytes == 4) {
-    to[0] = __ldg(reinterpret_cast<const uint32_t*>(from));
+    to[0] = *reinterpret_cast<const uint32_t*>(from);
   } else if constexpr (kBytes == 8) {
-    const uint2 v = __ldg(reinterpret_cast<const uint2*>(from));
+    const uint2 v = *reinterpret_cast<const uint2*>(from);
     to[0] = v.x, to[1] = v.y;
   } else {
     static_assert(kBytes % 16 == 0, "");
 #pragma unroll
     for (int i = 0; i < kWords; i += 4) {
-      const uint4 v = __ldg(reinterpret_cast<const uint4*>(from + i * 4));
+      const uint4 v = *reinterpret_cast<const uint4*>(from + i * 4);
       to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
     }
   }

@@ -58,7 +58,7 @@ struct KeyMeta {
   __device__ void Load(const __half* from) {
 #pragma unroll
     for (int l = 0; l < kDim / 4; l += 8) {
-      const uint4 v = __ldg(reinterpret_cast<const uint4*>(from + Row::Channel(l)));
+      const uint4 v = *reinterpret_cast<const uint4*>(from + Row::Channel(l));
       word[l / 2] = v.x, word[l / 2 + 1] = v.y, word[l / 2 + 2] = v.z, word[l / 2 + 3] = v.w;
     }
   }

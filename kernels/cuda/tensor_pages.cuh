@@ -11,7 +11,9 @@
 // that the rows that lanes read at a time lie beside each other.
 #pragma once
 
-#include "kernels/cuda/paged_plan.cuh"
+#include <type_traits>
+
+#include "kernels/cuda/page_ring.cuh"
 #include "kernels/cuda/tensor_keys.cuh"
 #include "kernels/cuda/tensor_sums.cuh"
 
@@ -70,11 +72,11 @@ struct TensorPages {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           if constexpr (!kPerChannel) {
-            meta[0][b][h] = __ldg(k + RowToken(b, h));
-            meta[1][b][h] = __ldg(k + RowToken(b, h) + kKeyScales);
+            meta[0][b][h] = k[RowToken(b, h)];
+            meta[1][b][h] = k[RowToken(b, h) + kKeyScales];
           }
-          meta[2][b][h] = __ldg(v + RowToken(b, h));
-          meta[3][b][h] = __ldg(v + RowToken(b, h) + kValueScales);
+          meta[2][b][h] = v[RowToken(b, h)];
+          meta[3][b][h] = v[RowToken(b, h) + kValueScales];
         }
       }
     }
@@ -98,44 +100,12 @@ struct TensorPages {
     }
   }
 
-  // Adds pages [low, high) of a run. A page's parts are loaded as soon as the page before has freed
-  // their registers, and come from the L2 cache, into which heads are prefetched two pages ahead.
-  __device__ static void Add(const PagedArgs& args, const KvRun& run, int low, int high, int head,
-                             const TensorQueries<kFormat, kDim>& queries, TensorSums<kDim>& sums) {
-    const PageId* pages = args.kv.pages + run.first_page;
-    const uint8_t* base = args.kv.arena + head * kHeadBytes;
-    const auto id = [&](int p) { return pages[min(p, high - 1)]; };
-    const auto find = [&](PageId page) { return base + page * kPageUnitBytes; };
-    const uint8_t* now = find(id(low));
-    PageId second = id(low + 1), third = id(low + 2);  // the next page's, and the one's behind it
-    TensorPages page;
-    page.LoadKeys(now);
-    page.LoadMeta(now);
-    page.LoadValues(now, run.tokens - low * kTokens);
-    PrefetchHead<kHeadBytes>(find(second));
-    sums.template Rescale<kValue.bits>(1);
-    for (int p = low; p < high; ++p) {
-      const int left = run.tokens - p * kTokens;
-      const bool more = p + 1 < high;
-      const uint8_t* next = find(second);
-      if (p + 2 < high) PrefetchHead<kHeadBytes>(find(third));
-      second = third;
-      third = id(p + 3);
-
-      float score[kBlocks][4] = {};
-      page.Score(now, queries, score);
-      if (more) page.LoadKeys(next);
-      uint32_t weights[kBlocks][2];
-      page.Weigh(left, queries, score, sums, weights);
-      if (more) page.LoadMeta(next);
-      page.AddValues(weights, sums);
-      if (more) page.LoadValues(next, left - kTokens);
-      now = next;
-    }
-    sums.template Rescale<kValue.bits>(-1);
+  __device__ void Load(const uint8_t* head, int left) {
+    LoadKeys(head);
+    LoadMeta(head);
+    LoadValues(head, left);
   }
 
- private:
   // Products of tokens and queries: rows of block b in score[b], times 2^-24 but for 16-bit pages.
   __device__ void Score(const uint8_t* head, const TensorQueries<kFormat, kDim>& queries,
                         float (&score)[kBlocks][4]) const {
@@ -186,6 +156,44 @@ struct TensorPages {
     }
   }
 
+  // Adds pages [low, high) of a run. Of a large page, the parts are loaded as soon as the page
+  // before has freed their registers.
+  __device__ static void Add(const PagedArgs& args, const KvRun& run, int low, int high, int head,
+                             const TensorQueries<kFormat, kDim>& queries, TensorSums<kDim>& sums) {
+    constexpr bool kNear = PageRing<kHeadBytes>::kPays;
+    using Pages = std::conditional_t<kNear, PageRing<kHeadBytes>, FarPages<kHeadBytes>>;
+    Pages pages(args, run, low, high, head);
+    TensorPages page;
+    const uint8_t* now = nullptr;
+    if constexpr (!kNear) {
+      now = pages.First();
+      page.Load(now, run.tokens - low * kTokens);
+    }
+    sums.template Rescale<kValue.bits>(1);
+    for (int p = low; p < high; ++p) {
+      const int left = run.tokens - p * kTokens;
+      const bool ahead = !kNear && p + 1 < high;
+      const uint8_t* next = nullptr;
+      if constexpr (kNear) {
+        now = pages.At(p);
+        page.Load(now, left);
+      } else {
+        next = pages.Behind(p);
+      }
+      float score[kBlocks][4] = {};
+      page.Score(now, queries, score);
+      if (ahead) page.LoadKeys(next);
+      uint32_t weights[kBlocks][2];
+      page.Weigh(left, queries, score, sums, weights);
+      if (ahead) page.LoadMeta(next);
+      page.AddValues(weights, sums);
+      if (ahead) page.LoadValues(next, left - kTokens);
+      if (!kNear) now = next;
+    }
+    sums.template Rescale<kValue.bits>(-1);
+  }
+
+ private:
   // Online softmax in base 2: scores become weights, with V's scales, as the operand of V.
   __device__ void Weigh(int left, const TensorQueries<kFormat, kDim>& queries,
                         float (&score)[kBlocks][4], TensorSums<kDim>& sums,

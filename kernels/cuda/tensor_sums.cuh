@@ -45,14 +45,4 @@ struct TensorSums {
   }
 };
 
-// Brings one head of a page, by one warp, into the L2 cache.
-template <int64_t kBytes>
-__device__ void PrefetchHead(const uint8_t* head) {
-#pragma unroll
-  for (int64_t first = 0; first < kBytes; first += 32 * 128) {
-    const int64_t at = first + threadIdx.x % 32 * 128;
-    if (at < kBytes) asm volatile("prefetch.global.L2 [%0];" ::"l"(head + at));
-  }
-}
-
 }  // namespace tessera::cuda

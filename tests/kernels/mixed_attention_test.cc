@@ -10,7 +10,7 @@
 namespace tessera::testing {
 namespace {
 
-constexpr int kPool = 224;  // tokens to choose from
+constexpr int kPool = 352;  // tokens to choose from
 const QuantRule kRule = {.clip_k = 0.9f, .clip_v = 0.9f};
 
 // Attends and compares with the reference, which reads element by element and sums in double.
@@ -121,14 +121,17 @@ TEST_P(MixedAttentionTest, DecodesOfEveryFormatAndGroup) {
 }
 
 // More heads than a device has warps at a time, of sequences of every length: another kernel where
-// all pages have one bit, and units that a warp takes one after the other.
+// all pages have one bit, units that a warp takes one after the other, and more pages than it
+// copies ahead.
 TEST_P(MixedAttentionTest, DecodesOfManySequences) {
   const std::pair<Format, int> cases[] = {
-      {Format::kToken1, 64}, {Format::kToken1, 128}, {Format::kToken2, 64}};
+      {Format::kToken1, 64}, {Format::kToken1, 128}, {Format::kToken2, 128}, {Format::kKivi1, 128}};
   for (const auto& [format, dim] : cases) {
     MixedCase shape{.kv_heads = 16, .head_dim = dim, .runs = {}};
     for (int s = 0; s < 72; ++s) {
-      shape.runs.push_back({{format, s % 50, 1 + s * 7 % 66}});
+      const int tokens = s % 24 == 7 ? 220 + s : 1 + s * 7 % 66;
+      shape.runs.push_back(
+          {{format, s % 50, FillsWholePages(format) ? (tokens + 31) / 32 * 32 : tokens}});
       if (s % 3 == 0) shape.runs.back().push_back({Format::kRaw16, 200, 1 + s % 20});
     }
     Check(GetParam(), *ops_, *reference_, shape, std::vector<int>(shape.runs.size(), 1), 1,
