@@ -1,3 +1,4 @@
+// Low-pass residuals; here the base is a sum over all tokens (by way of a grid: low_pass_grid.cu).
 #include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/low_pass_job.cuh"
