@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kernels/statistics_ops.h"
 
 namespace tessera {
 
@@ -17,11 +18,6 @@ struct PromptView {
   // [prompt tokens]; not 0: part of an image. Images side by side have different values.
   absl::Span<const uint8_t> vision;
   int tokens() const { return static_cast<int>(vision.size()); }
-};
-
-// A stretch of the prompt with a DCT of its own, `kept` of whose coefficients make its base.
-struct LowPassSegment {
-  int32_t first, tokens, kept;
 };
 
 // What a method reads of the forward pass over the prompt; nothing else is computed.
@@ -48,13 +44,21 @@ struct PolicyNeeds {
   }
 };
 
+// K and V against their low-frequency part: of one layer, or of all, one after the other.
+struct LowPassStats {
+  absl::Span<const float> residuals;  // [prompt tokens, 4], as Ops::LowPassResiduals
+  // As Ops::RankTokens, so that a selector need not read the residuals, which are megabytes.
+  absl::Span<const int32_t> ranks;  // [prompt tokens]
+  absl::Span<const double> sums;    // [text 0, images 1][4]
+};
+
 // One layer's answers to PolicyNeeds; empty where not needed.
 struct LayerStats {
-  int peaks_per_token = 0;           // residual_peaks, or the hidden size if that is less
-  absl::Span<const float> peaks;     // [prompt tokens, peaks_per_token], descending
-  absl::Span<const float> medians;   // [prompt tokens]
-  absl::Span<const float> low_pass;  // [prompt tokens, 4], as Ops::LowPassResiduals
-  absl::Span<const float> columns;   // [prompt tokens], as Ops::AttentionColumns
+  int peaks_per_token = 0;          // residual_peaks, or the hidden size if that is less
+  absl::Span<const float> peaks;    // [prompt tokens, peaks_per_token], descending
+  absl::Span<const float> medians;  // [prompt tokens]
+  LowPassStats low_pass;
+  absl::Span<const float> columns;  // [prompt tokens], as Ops::AttentionColumns
 };
 
 }  // namespace tessera

@@ -92,7 +92,8 @@ void Engine::Loop::BeginLowPass(Flight* flight, StepReport* report) {
       const std::vector<PageId>& own = s.cache.runs(layer).back().pages;  // the only run until now
       pages.insert(pages.end(), own.begin(), own.end());
     }
-    if (!model_->BeginLowPass(arena_memory_.get(), pages, s.needs.Segments(s.view()))) break;
+    const PromptView prompt = s.view();
+    if (!model_->BeginLowPass(arena_memory_.get(), pages, prompt, s.needs.Segments(prompt))) break;
     // Nothing was asked of the steps when all of it was found in the prefix index.
     s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
   }
@@ -102,13 +103,13 @@ void Engine::Loop::BeginLowPass(Flight* flight, StepReport* report) {
 void Engine::Loop::SettleLowPass(Flight* flight, StepReport* report) {
   while (!flight->low_pass.empty()) {
     const absl::Time start = SteadyNow();
-    const std::vector<absl::Span<const float>> residuals = model_->FinishLowPass();
+    const std::vector<LowPassStats> low_pass = model_->FinishLowPass();
     report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
     const auto begun = flight->low_pass.begin() + static_cast<std::ptrdiff_t>(flight->begun);
     const std::vector<Sequence*> measured(flight->low_pass.begin(), begun);
-    TESSERA_CHECK(residuals.size() == measured.size());
+    TESSERA_CHECK(low_pass.size() == measured.size());
     for (size_t i = 0; i < measured.size(); ++i) {
-      if (Live(measured[i]) && measured[i]->running) measured[i]->stats.SetLowPass(residuals[i]);
+      if (Live(measured[i]) && measured[i]->running) measured[i]->stats.SetLowPass(low_pass[i]);
     }
     flight->low_pass.erase(flight->low_pass.begin(), begun);
     Release(measured, report);

@@ -1,8 +1,9 @@
-// Prompts' low-pass residuals (Ops::LowPassResiduals) on their way from the device to the policies
-// that choose by them: a few prompts at a time, while the device goes on with other work.
+// Prompts' low-pass residuals and the tokens' ranks by them (Ops::LowPassResiduals, RankTokens) on
+// their way from the device to the policies that choose by them: a few prompts at a time, while the
+// device goes on with other work.
 //
 // Megabytes each: they are copied once, into memory that the device writes by itself, and read
-// there. Ownership: owns both ends, which grow to the longest prompts and stay (16 bytes a token
+// there. Ownership: owns both ends, which grow to the longest prompts and stay (20 bytes a token
 // and layer, kMost times). Threads: one.
 #pragma once
 
@@ -24,24 +25,20 @@ class KvResiduals {
 
   KvResiduals(Ops* ops, Staging* staging) : ops_(ops), staging_(staging), prompts_(kMost) {}
 
-  // `segments` follow one another from the prompt's first token; pages [layers, layer_pages].
-  // False, and nothing begun, where kMost are under way.
+  // `segments` follow one another from the prompt's first token to its last; pages [layers,
+  // layer_pages]. False, and nothing begun, where kMost are under way.
   bool Begin(const uint8_t* arena, const KvGeometry& geometry, const std::vector<PageId>& pages,
-             const std::vector<LowPassSegment>& segments);
-  // Those begun since the last Take, in order, [layers, tokens, 4] each; on the host, once a mark
-  // that was set after the last Begin has been awaited, until the next Begin.
-  std::vector<absl::Span<const float>> Take();
+             const PromptView& prompt, const std::vector<LowPassSegment>& segments);
+  // Those begun since the last Take, in order, all layers of each; on the host, once a mark that
+  // was set after the last Begin has been awaited, until the next Begin.
+  std::vector<LowPassStats> Take();
 
  private:
   struct Prompt {
-    int64_t layers = 0;
-    std::vector<LowPassSegment> segments;
-    // [segments][layers, tokens of the segment, 4]
-    Grown<float> device;
-    Fetched<float> fetched;
-    std::vector<float> by_layer;  // where there are several segments
+    int64_t layers = 0, tokens = 0;
+    Grown<uint8_t> device;
+    Fetched<uint8_t> fetched;
   };
-  static absl::Span<const float> ByLayer(Prompt& prompt);
 
   Ops* ops_;
   Staging* staging_;

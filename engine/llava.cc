@@ -155,15 +155,16 @@ class Llava final : public LlavaModel {
   }
 
   bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const PromptView& prompt,
                     const std::vector<LowPassSegment>& segments) override {
     TESSERA_CHECK(forwards_ > 0);
-    if (!residuals_.Begin(arena, config_.text.kv_geometry(), pages, segments)) return false;
+    if (!residuals_.Begin(arena, config_.text.kv_geometry(), pages, prompt, segments)) return false;
     low_pass_mark_ = EndMark(forwards_ - 1);
     ops_->SetMark(low_pass_mark_);
     return true;
   }
 
-  std::vector<absl::Span<const float>> FinishLowPass() override {
+  std::vector<LowPassStats> FinishLowPass() override {
     ops_->AwaitMark(low_pass_mark_);
     return residuals_.Take();
   }

@@ -55,13 +55,14 @@ class LlavaModel {
   virtual Answers Finish() = 0;
 
   // Begins Ops::LowPassResiduals of a prompt's segments, which follow one another from its first
-  // token, behind the last Forward; pages [layers, layer_pages]. False, and nothing is begun, where
-  // FinishLowPass must be called first.
+  // token to its last, and RankTokens, behind the last Forward; pages [layers, layer_pages]. False,
+  // and nothing is begun, where FinishLowPass must be called first.
   virtual bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                            const PromptView& prompt,
                             const std::vector<LowPassSegment>& segments) = 0;
-  // Waits for those begun since the last call: in order, [layers, tokens, 4] each, on the host
-  // until the next BeginLowPass.
-  virtual std::vector<absl::Span<const float>> FinishLowPass() = 0;
+  // Waits for those begun since the last call: in order, all layers of each, on the host until the
+  // next BeginLowPass.
+  virtual std::vector<LowPassStats> FinishLowPass() = 0;
 
   // Brings tokens into other pages, as a policy's commit or window exit asks.
   virtual void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) = 0;

@@ -26,9 +26,9 @@ void PromptStats::SetPeaks(int layer, int token, const float* peaks, const float
   if (!medians_.empty()) medians_[row] = *median;
 }
 
-void PromptStats::SetLowPass(absl::Span<const float> residuals) {
-  TESSERA_CHECK(std::ssize(residuals) == int64_t{layers_} * tokens_ * 4);
-  low_pass_ = residuals;
+void PromptStats::SetLowPass(const LowPassStats& low_pass) {
+  TESSERA_CHECK(std::ssize(low_pass.ranks) == int64_t{layers_} * tokens_);
+  low_pass_ = low_pass;
 }
 
 void PromptStats::GrowColumns(int tokens) {
@@ -46,13 +46,15 @@ void PromptStats::KeepColumns(int layer, absl::Span<const int32_t> kept) {
 
 std::vector<LayerStats> PromptStats::Layers() const {
   std::vector<LayerStats> layers(layers_);
-  const auto part = [&](absl::Span<const float> all, int layer) {
+  const auto part = [&]<class T>(const T& all, int layer) {
     const size_t n = all.size() / layers_;
-    return all.subspan(layer * n, n);
+    return absl::MakeConstSpan(all).subspan(layer * n, n);
   };
   for (int layer = 0; layer < layers_; ++layer) {
-    layers[layer] = {peaks_per_token_, part(peaks_, layer), part(medians_, layer),
-                     part(low_pass_, layer), columns_[layer]};
+    const LowPassStats low_pass = {part(low_pass_.residuals, layer), part(low_pass_.ranks, layer),
+                                   part(low_pass_.sums, layer)};
+    layers[layer] = {peaks_per_token_, part(peaks_, layer), part(medians_, layer), low_pass,
+                     columns_[layer]};
   }
   return layers;
 }
@@ -66,9 +68,9 @@ TokenScores PromptStats::Scores() const {
       scores.layers[at / tokens_][at % tokens_] = score_at(at);
     }
   };
-  if (!low_pass_.empty()) {
+  if (const absl::Span<const float> residuals = low_pass_.residuals; !residuals.empty()) {
     fill("deviation from the low-pass base",
-         [&](int64_t at) { return low_pass_[4 * at] + low_pass_[4 * at + 1]; });
+         [&](int64_t at) { return residuals[4 * at] + residuals[4 * at + 1]; });
   } else if (!columns_.empty() && !columns_[0].empty()) {
     fill("attention received", [&](int64_t at) { return columns_[at / tokens_][at % tokens_]; });
   } else if (!peaks_.empty()) {

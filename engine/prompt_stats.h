@@ -30,8 +30,8 @@ class PromptStats {
   int peaks_per_token() const { return peaks_per_token_; }
   // What one token's row says of one layer: peaks_per_token() peaks, and the median where wanted.
   void SetPeaks(int layer, int token, const float* peaks, const float* median);
-  // [layers, tokens, 4], not copied: they must stay until the commit, which follows at once.
-  void SetLowPass(absl::Span<const float> residuals);
+  // Of all layers, not copied: they must stay until the commit, which follows at once.
+  void SetLowPass(const LowPassStats& low_pass);
 
   // The sums over rows so far, which the next step adds to: [tokens] of one layer.
   absl::Span<float> Columns(int layer) { return absl::MakeSpan(columns_[layer]); }
@@ -49,7 +49,7 @@ class PromptStats {
   int layers_ = 0, tokens_ = 0, peaks_per_token_ = 0;
   std::vector<float> peaks_;                 // [layers, tokens, peaks_per_token]
   std::vector<float> medians_;               // [layers, tokens]
-  absl::Span<const float> low_pass_;         // [layers, tokens, 4]
+  LowPassStats low_pass_;                    // of all layers
   std::vector<std::vector<float>> columns_;  // [layers][tokens]
 };
 

@@ -5,6 +5,7 @@
 #include "absl/types/span.h"
 #include "kernels/host_memory.h"
 #include "kernels/logits.h"
+#include "kernels/reference_statistics.h"
 
 namespace tessera {
 
@@ -44,6 +45,11 @@ void HostOps::Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs
     TESSERA_CHECK(jobs[i].top < places);
     LogprobsOfRow(logits, cols, ids[jobs[i].drawn], jobs[i].top, out);
   }
+}
+
+void HostOps::RankTokens(const float* residuals, const uint8_t* vision, int64_t layers,
+                         int64_t tokens, int32_t* ranks, double* sums) {
+  ReferenceRankTokens(residuals, vision, layers, tokens, ranks, sums);
 }
 
 void HostOps::ApplyPrologue(const Prologue& p, const float* x, int64_t rows, int64_t in,

@@ -22,6 +22,8 @@ class HostOps : public Ops {
   void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override;
   void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
                 int64_t places, const int32_t* ids, LogprobAt* out) override;
+  void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers, int64_t tokens,
+                  int32_t* ranks, double* sums) override;
 
  protected:
   // y[rows, cols] = act(x).

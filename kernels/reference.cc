@@ -300,9 +300,9 @@ class ReferenceOps final : public HostOps {
     ReferenceRowPeaks(x, from_row, rows, cols, top, peaks, medians);
   }
   void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
-                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens,
                         float* out) override {
-    ReferenceLowPassResiduals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
+    ReferenceLowPassResiduals(arena, geometry, pages, layer_pages, segment, out_tokens, out);
   }
   void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/quantize.h"
+#include "kernels/score_order.h"
 
 namespace tessera {
 namespace {
@@ -33,8 +34,9 @@ void ReferenceRowPeaks(const float* x, const int32_t* from_row, int64_t rows, in
 }
 
 void ReferenceLowPassResiduals(const uint8_t* arena, const KvGeometry& geometry,
-                               const PageId* pages, int64_t layer_pages, int64_t first,
-                               int64_t tokens, int64_t kept, float* out) {
+                               const PageId* pages, int64_t layer_pages,
+                               const LowPassSegment& segment, int64_t out_tokens, float* out) {
+  const int64_t first = segment.first, tokens = segment.tokens, kept = segment.kept;
   TESSERA_CHECK(1 <= kept && kept <= tokens && first + tokens <= layer_pages * kPageTokens);
   std::vector<double> basis(kept * tokens);  // [m][t]
   for (int64_t m = 0; m < kept; ++m) {
@@ -67,7 +69,22 @@ void ReferenceLowPassResiduals(const uint8_t* arena, const KvGeometry& geometry,
         sums[t * 4 + 2 + value] += signal[t] * signal[t];
       }
     }
-    for (const double sum : sums) *out++ = static_cast<float>(sum);
+    float* to = out + (layer * out_tokens + first) * 4;
+    for (const double sum : sums) *to++ = static_cast<float>(sum);
+  }
+}
+
+void ReferenceRankTokens(const float* residuals, const uint8_t* vision, int64_t layers,
+                         int64_t tokens, int32_t* ranks, double* sums) {
+  std::fill_n(sums, layers * 8, 0.0);
+  std::vector<std::pair<int32_t, int32_t>> order(tokens);
+  for (int64_t layer = 0; layer < layers; ++layer, ranks += tokens, sums += 8) {
+    for (int64_t t = 0; t < tokens; ++t, residuals += 4) {
+      order[t] = {~ScoreOrder(residuals[0] + residuals[1]), static_cast<int32_t>(t)};
+      for (int i = 0; i < 4; ++i) sums[(vision[t] != 0 ? 4 : 0) + i] += residuals[i];
+    }
+    std::sort(order.begin(), order.end());
+    for (int64_t i = 0; i < tokens; ++i) ranks[order[i].second] = static_cast<int32_t>(i);
   }
 }
 

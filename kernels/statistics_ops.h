@@ -23,6 +23,11 @@ struct ColumnJob {
   int64_t columns;
 };
 
+// A stretch of a prompt with a DCT of its own, `kept` of whose coefficients make its base.
+struct LowPassSegment {
+  int32_t first, tokens, kept;
+};
+
 class StatisticsOps {
  public:
   virtual ~StatisticsOps() = default;
@@ -35,13 +40,21 @@ class StatisticsOps {
                         int64_t top, float* peaks, float* medians) = 0;
 
   // How far stored tokens lie from a smooth signal. In every layer, each channel of K and V of
-  // tokens [first, first + tokens) of a RAW16 run is a signal along the tokens; its base keeps the
-  // first `kept` of its `tokens` coefficients of the orthonormal DCT-II. pages [layers,
-  // layer_pages] are the runs' pages; out [layers, tokens, 4]: summed over heads and channels,
-  // |k - base|^2, |v - base|^2, |k|^2, |v|^2. 1 <= kept <= tokens.
+  // the segment's tokens of a RAW16 run is a signal along the tokens; its base keeps the first
+  // `kept` of its `tokens` coefficients of the orthonormal DCT-II. pages [layers, layer_pages] are
+  // the runs' pages; of out [layers, out_tokens, 4] the segment's tokens are written: summed over
+  // heads and channels, |k - base|^2, |v - base|^2, |k|^2, |v|^2. 1 <= kept <= tokens.
   virtual void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry,
-                                const PageId* pages, int64_t layer_pages, int64_t first,
-                                int64_t tokens, int64_t kept, float* out) = 0;
+                                const PageId* pages, int64_t layer_pages,
+                                const LowPassSegment& segment, int64_t out_tokens, float* out) = 0;
+
+  // What selectors read of residuals [layers, tokens, 4] as above. ranks [layers, tokens]: how many
+  // tokens of its layer come before a token, in the order of their deviations |k - base|^2 +
+  // |v - base|^2 from the largest (ScoreOrder, score_order.h), of equal ones from the earlier.
+  // sums [layers, 2, 4], in double: of residuals over the tokens t where vision[t] is 0, and over
+  // the others. Ranks are exact on every backend. At most 256 layers of 2^24 tokens.
+  virtual void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers,
+                          int64_t tokens, int32_t* ranks, double* sums) = 0;
 
   // Adds attention weights up: for every row of a job, in order, and every head, in order,
   // columns[job.columns + t] += softmax(q k^T / sqrt(head_dim))[t] for the tokens t that the row

@@ -19,14 +19,11 @@
 // R: it is orthonormal over channels.
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "cache/policies/budget.h"
-#include "cache/policies/largest.h"
 #include "cache/policies/policies.h"
-#include "kernels/base.h"
 
 namespace tessera {
 namespace {
@@ -72,7 +69,7 @@ class FlashCache final : public Selector {
 
   int64_t MaxTokens(const PromptView& prompt, const KvGeometry& geometry) const override {
     const Scope scope = ScopeOf(prompt);
-    return geometry.layers * (prompt.tokens() - scope.size()) +
+    return geometry.layers * (prompt.tokens() - scope.tokens) +
            BudgetOf(scope, geometry.layers).total;
   }
 
@@ -80,32 +77,24 @@ class FlashCache final : public Selector {
                    const KvGeometry& geometry) const override {
     const Scope scope = ScopeOf(prompt);
     const Budget budget = BudgetOf(scope, geometry.layers);
-    std::vector<double> energy(geometry.layers);
-    const int64_t n = scope.size();
-    // Not zeroed: that would be one more pass over it.
-    const auto deviations = std::make_unique_for_overwrite<float[]>(geometry.layers * n);
-    for (int l = 0; l < geometry.layers; ++l) {
-      energy[l] = Measure(scope.tokens, stats[l], &deviations[l * n]);
-      if (uniform_) energy[l] = 1;
+    std::vector<double> energy;
+    for (const LayerStats& layer : stats) {
+      energy.push_back(uniform_ ? 1 : OutlierEnergy(layer.low_pass.sums));
     }
-    const std::vector<int64_t> sizes = ShareOut(budget.total, energy, budget.min, n);
+    const std::vector<int64_t> sizes = ShareOut(budget.total, energy, budget.min, scope.tokens);
     Selection selection;
     for (int l = 0; l < geometry.layers; ++l) {
-      selection.push_back(
-          Keep(scope, sizes[l] - scope.forced(), {&deviations[l * n], static_cast<size_t>(n)}));
+      selection.push_back(Keep(scope, sizes[l] - scope.forced, stats[l].low_pass.ranks));
     }
     return selection;
   }
 
  private:
   struct Scope {
-    std::vector<int32_t> tokens;  // that may be evicted or count against the budget
-    // Those that are judged, [first, first + judged) of them; the others stay as sinks or recent.
-    int64_t first = 0, judged = 0;
-    std::vector<int32_t> stay;  // of the whole prompt, all that is not judged
-
-    int64_t size() const { return std::ssize(tokens); }
-    int64_t forced() const { return size() - judged; }
+    int64_t tokens = 0;            // that may be evicted or count against the budget
+    int64_t forced = 0;            // of these, that stay as sinks or recent
+    std::vector<uint8_t> stays;    // [prompt tokens]; not 0: forced, or beyond the scope
+    std::vector<int32_t> staying;  // the tokens where it is not 0
   };
   struct Budget {
     int64_t total, min;  // over all layers, of one
@@ -113,65 +102,52 @@ class FlashCache final : public Selector {
 
   Scope ScopeOf(const PromptView& prompt) const {
     Scope scope;
+    scope.stays.resize(prompt.tokens());
     for (int i = 0; i < prompt.tokens(); ++i) {
       const bool in_scope = !visual_only_ || prompt.vision[i] != 0;
-      const bool sink = i < sinks_, forced = sink || i >= prompt.tokens() - recent_;
-      if (in_scope) scope.tokens.push_back(i);
-      if (!in_scope || forced) scope.stay.push_back(i);
-      scope.first += int64_t{in_scope && sink};
-      scope.judged += int64_t{in_scope && !forced};
+      const bool forced = i < sinks_ || i >= prompt.tokens() - recent_;
+      scope.tokens += int64_t{in_scope};
+      scope.forced += int64_t{in_scope && forced};
+      if (in_scope && !forced) continue;
+      scope.stays[i] = 1;
+      scope.staying.push_back(i);
     }
     return scope;
   }
   Budget BudgetOf(const Scope& scope, int layers) const {
-    const int64_t whole = layers * scope.size();
+    const int64_t whole = layers * scope.tokens;
     const int64_t wanted =
         tokens_ > 0 ? layers * tokens_ : std::llround(keep_ * static_cast<double>(whole));
-    const int64_t least = std::max(scope.forced(), std::min<int64_t>(1, scope.size()));
+    const int64_t least = std::max(scope.forced, std::min<int64_t>(1, scope.tokens));
     const int64_t total = std::clamp(wanted, layers * least, whole);
-    return {total, std::max(least, std::min({kLeastTokens, scope.size(), total / layers}))};
+    return {total, std::max(least, std::min({kLeastTokens, scope.tokens, total / layers}))};
   }
 
-  // R of `tokens`, and the deviation of each (without its divisor, the number of channels, which is
-  // the same for all). Tokens that follow one another, as nearly all do, are read where they are.
-  static double Measure(absl::Span<const int32_t> tokens, const LayerStats& stats,
-                        float* deviations) {
-    constexpr size_t kBlock = 64;
-    double sums[8] = {};  // of two tokens in turn, so that no addition waits for the one before
-    for (size_t begin = 0; begin < tokens.size(); begin += kBlock) {
-      const absl::Span<const int32_t> block = tokens.subspan(begin, kBlock);
-      const float* rows = &stats.low_pass[4 * block.front()];
-      float copy[4 * kBlock];
-      if (block.size() < kBlock || block.back() - block.front() != kBlock - 1) {
-        std::fill(std::begin(copy), std::end(copy), 0.f);
-        for (size_t i = 0; i < block.size(); ++i) {
-          std::copy_n(&stats.low_pass[4 * block[i]], 4, &copy[4 * i]);
-        }
-        rows = copy;
-      }
-      for (size_t i = 0; i < 4 * kBlock; i += 8) {
-        for (size_t j = 0; j < 8; ++j) sums[j] += rows[i + j];
-      }
-      for (size_t i = 0; i < block.size(); ++i) {
-        deviations[begin + i] = rows[4 * i] + rows[4 * i + 1];
-      }
-    }
+  // R of the scope; `sums` as LowPassStats'.
+  double OutlierEnergy(absl::Span<const double> sums) const {
+    const auto in_scope = [&](int i) { return sums[4 + i] + (visual_only_ ? 0 : sums[i]); };
     const auto share = [&](int outlier, int all) {
-      const double whole = sums[all] + sums[4 + all];
-      return whole > 0 ? (sums[outlier] + sums[4 + outlier]) / whole : 0;
+      return in_scope(all) > 0 ? in_scope(outlier) / in_scope(all) : 0;
     };
     return share(0, 2) + share(1, 3);
   }
 
-  // What is not judged, and the `count` others of largest deviation.
+  // What stays anyway, and the `count` others of largest deviation: those of rank below `limit`,
+  // which is one further for each that stays anyway and ranks before it.
   static std::vector<int32_t> Keep(const Scope& scope, int64_t count,
-                                   absl::Span<const float> deviations) {
-    std::vector<int32_t> kept,
-        chosen = Largest(deviations.subspan(scope.first, scope.judged), count);
-    if (scope.stay.empty()) return chosen;
-    for (int32_t& token : chosen) token = scope.tokens[scope.first + token];
-    std::merge(scope.stay.begin(), scope.stay.end(), chosen.begin(), chosen.end(),
-               std::back_inserter(kept));
+                                   absl::Span<const int32_t> ranks) {
+    std::vector<int32_t> taken;  // ranks of what stays anyway, ascending
+    for (const int32_t token : scope.staying) taken.push_back(ranks[token]);
+    std::sort(taken.begin(), taken.end());
+    int64_t limit = count;
+    for (const int32_t rank : taken) limit += int64_t{rank < limit};
+    std::vector<int32_t> kept(scope.staying.size() + count + 1);  // one more, written in vain
+    int64_t at = 0;
+    for (size_t i = 0; i < ranks.size(); ++i) {  // no branch depends on a rank
+      kept[at] = static_cast<int32_t>(i);
+      at += int64_t{ranks[i] < limit} | scope.stays[i];
+    }
+    kept.pop_back();
     return kept;
   }
 

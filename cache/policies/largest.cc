@@ -6,22 +6,17 @@
 #include <utility>
 
 #include "kernels/base.h"
+#include "kernels/score_order.h"
 
 namespace tessera {
 namespace {
-
-// Orders as scores do, NaNs at the ends.
-int32_t Key(float score) {
-  const auto bits = std::bit_cast<int32_t>(score + 0.0f);  // -0 is 0
-  return bits ^ (bits >> 31 & 0x7fffffff);
-}
 
 // The keys of the scores, and the smallest and the largest of them. A loop of its own, in which the
 // compiler finds vectors.
 std::pair<int32_t, int32_t> Keys(absl::Span<const float> scores, int32_t* keys) {
   int32_t low = INT32_MAX, high = INT32_MIN;
   for (size_t i = 0; i < scores.size(); ++i) {
-    keys[i] = Key(scores[i]);
+    keys[i] = ScoreOrder(scores[i]);
     low = std::min(low, keys[i]);
     high = std::max(high, keys[i]);
   }

@@ -8,8 +8,7 @@
 
 namespace tessera {
 
-// Indices of the `count` largest scores, ascending; of equal scores the earlier. A NaN counts as
-// larger than any number (as smaller, if its sign is set), so that every choice is defined.
+// Indices of the `count` largest scores (ScoreOrder), ascending; of equal scores the earlier.
 // 0 <= count <= scores. O(scores).
 std::vector<int32_t> Largest(absl::Span<const float> scores, int64_t count);
 

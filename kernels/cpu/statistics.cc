@@ -127,8 +127,9 @@ void StatisticsRunner::RunTask(const LowPassTask& task, float* z, float* sums) c
 }
 
 void StatisticsRunner::LowPass(const uint8_t* arena, const KvGeometry& geometry,
-                               const PageId* pages, int64_t layer_pages, int64_t first,
-                               int64_t tokens, int64_t kept, float* out) {
+                               const PageId* pages, int64_t layer_pages,
+                               const LowPassSegment& segment, int64_t out_tokens, float* out) {
+  const int64_t first = segment.first, tokens = segment.tokens, kept = segment.kept;
   TESSERA_CHECK(1 <= kept && kept <= tokens && first + tokens <= layer_pages * kPageTokens);
   const LowPassPlan plan(tokens, kept);
   const int64_t groups = CeilDiv<int64_t>(geometry.head_dim, kGroup);
@@ -138,7 +139,8 @@ void StatisticsRunner::LowPass(const uint8_t* arena, const KvGeometry& geometry,
     scratch.push_back(AllocateHost(plan.size * kGroup * 4));
   }
   std::vector<float> sums(tasks * tokens * 2);
-  for (int layer = 0; layer < geometry.layers; ++layer, out += tokens * 4) {
+  out += first * 4;
+  for (int layer = 0; layer < geometry.layers; ++layer, out += out_tokens * 4) {
     pool_.ParallelFor(tasks, [&](int64_t task, int worker) {
       const auto head = static_cast<int>(task / groups / 2);
       RunTask({arena, pages + layer * layer_pages, geometry.head_dim, head, task / groups % 2 == 1,

@@ -21,7 +21,7 @@ class StatisticsRunner {
   void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols, int64_t top,
                 float* peaks, float* medians);
   void LowPass(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
-               int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept, float* out);
+               int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens, float* out);
   void Columns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                int64_t num_jobs, int64_t heads, const KvLayerView& kv, float* columns);
 

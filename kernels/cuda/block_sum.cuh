@@ -6,10 +6,10 @@
 namespace tessera::cuda {
 
 // In every thread: a tree over the lanes, then over the warps. May be called again and again.
-template <int kThreads>
-__device__ float BlockSum(float v) {
+template <int kThreads, class T>
+__device__ T BlockSum(T v) {
   static_assert(kThreads % 32 == 0 && kThreads <= 1024, "");
-  __shared__ float warps[kThreads / 32];
+  __shared__ T warps[kThreads / 32];
   for (int off = 16; off > 0; off /= 2) v += __shfl_xor_sync(~0u, v, off);
   __syncthreads();  // the last call's readers are done
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = v;

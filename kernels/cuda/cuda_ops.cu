@@ -8,6 +8,7 @@
 #include "kernels/cuda/logits.h"
 #include "kernels/cuda/low_pass.h"
 #include "kernels/cuda/move_tokens.h"
+#include "kernels/cuda/rank_tokens.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/statistics.h"
@@ -55,7 +56,8 @@ class CudaOps final : private Stream, public Ops {
         graphs_(stream),
         dense_(lt, stream, precise),
         attention_(stream, precise),
-        low_pass_(&dense_.gemm(), stream, precise) {}
+        low_pass_(&dense_.gemm(), stream, precise),
+        ranker_(stream) {}
 
   const char* name() const override { return "cuda"; }
   cudaStream_t cuda_stream() const { return stream; }
@@ -190,9 +192,13 @@ class CudaOps final : private Stream, public Ops {
     cuda::RowPeaks(stream, x, from_row, rows, cols, top, peaks, medians);
   }
   void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
-                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens,
                         float* out) override {
-    low_pass_.Residuals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
+    low_pass_.Residuals(arena, geometry, pages, layer_pages, segment, out_tokens, out);
+  }
+  void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers, int64_t tokens,
+                  int32_t* ranks, double* sums) override {
+    ranker_.Run(residuals, vision, layers, tokens, ranks, sums);
   }
   void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,
@@ -206,6 +212,7 @@ class CudaOps final : private Stream, public Ops {
   CudaDense dense_;
   cuda::PagedAttention attention_;
   cuda::LowPass low_pass_;
+  cuda::TokenRanker ranker_;
 };
 
 __global__ void ProbeKernel() {}

@@ -1,4 +1,6 @@
 // Low-pass residuals; here the base is a sum over all tokens (by way of a grid: low_pass_grid.cu).
+#include <algorithm>
+
 #include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/low_pass_job.cuh"
@@ -56,8 +58,8 @@ __global__ void DirectKernel(LowPassJob job, const float* h, float* partial) {
   }
 }
 
-__global__ void SumPartsKernel(const float* partial, int parts, int tokens, float* out) {
-  const int t = blockIdx.x * kThreads + threadIdx.x, layer = blockIdx.y;
+__global__ void SumPartsKernel(LowPassJob job, const float* partial, int parts, float* out) {
+  const int t = blockIdx.x * kThreads + threadIdx.x, layer = blockIdx.y, tokens = job.tokens;
   if (t >= tokens) return;
   float sums[4] = {};
   for (int part = 0; part < 2 * parts; ++part) {
@@ -65,7 +67,8 @@ __global__ void SumPartsKernel(const float* partial, int parts, int tokens, floa
     sums[part % 2] += p[0];
     sums[2 + part % 2] += p[1];
   }
-  for (int i = 0; i < 4; ++i) out[(int64_t{layer} * tokens + t) * 4 + i] = sums[i];
+  float* to = out + (layer * job.out_tokens + job.first + t) * 4;
+  for (int i = 0; i < 4; ++i) to[i] = sums[i];
 }
 
 }  // namespace
@@ -73,23 +76,19 @@ __global__ void SumPartsKernel(const float* partial, int parts, int tokens, floa
 void SumParts(const LowPassJob& job, const float* partial, int parts, float* out,
               cudaStream_t stream) {
   const dim3 all(Blocks(job.tokens), static_cast<unsigned>(job.geometry.layers));
-  SumPartsKernel<<<all, kThreads, 0, stream>>>(partial, parts, job.tokens, out);
+  SumPartsKernel<<<all, kThreads, 0, stream>>>(job, partial, parts, out);
   TESSERA_CUDA_CHECK_LAUNCH("SumPartsKernel");
 }
 
 void LowPass::Residuals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
-                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens,
                         float* out) {
-  TESSERA_CHECK(1 <= kept && kept <= tokens);
-  TESSERA_CHECK(first + tokens <= layer_pages * PageTokens(Format::kRaw16));
+  TESSERA_CHECK(1 <= segment.kept && segment.kept <= segment.tokens);
+  TESSERA_CHECK(int64_t{segment.first} + segment.tokens <=
+                std::min(layer_pages * PageTokens(Format::kRaw16), out_tokens));
   TESSERA_CHECK(geometry.head_dim % 8 == 0 && geometry.head_dim <= kThreads);
-  const LowPassJob job{arena,
-                       geometry,
-                       pages,
-                       static_cast<int>(layer_pages),
-                       static_cast<int>(first),
-                       static_cast<int>(tokens),
-                       static_cast<int>(kept)};
+  const LowPassJob job{arena,         geometry,       pages,        static_cast<int>(layer_pages),
+                       segment.first, segment.tokens, segment.kept, out_tokens};
   if (precise_) {
     Direct(job, out);
   } else {

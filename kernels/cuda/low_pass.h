@@ -23,7 +23,8 @@ class LowPass {
 
   // As Ops::LowPassResiduals; head_dim a multiple of 8, at most 256.
   void Residuals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
-                 int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept, float* out);
+                 int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens,
+                 float* out);
 
  private:
   void Direct(const LowPassJob& job, float* out);

@@ -12,6 +12,7 @@ struct LowPassJob {
   KvGeometry geometry;
   const PageId* pages;
   int layer_pages, first, tokens, kept;
+  int64_t out_tokens;
 
   // Token t's 16-bit numbers of one head's K or V.
   __device__ const __half* Row(int layer, int head, bool value, int t) const {
@@ -24,8 +25,8 @@ struct LowPassJob {
   __host__ __device__ int channels() const { return geometry.kv_heads * geometry.head_dim; }
 };
 
-// out [layers, tokens, 4] as of Ops::LowPassResiduals from partial [layers, 2 * parts, tokens, 2],
-// squared distance and squared norm of K (even parts) and V.
+// The job's tokens of out [layers, out_tokens, 4] as of Ops::LowPassResiduals from partial [layers,
+// 2 * parts, tokens, 2], squared distance and squared norm of K (even parts) and V.
 void SumParts(const LowPassJob& job, const float* partial, int parts, float* out,
               cudaStream_t stream);
 

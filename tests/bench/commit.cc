@@ -144,7 +144,7 @@ class Commits final : private TokenMover {
     }
     const std::vector<LowPassSegment> segments = s.needs.Segments(s.view());
     if (times == nullptr) {
-      TESSERA_CHECK(residuals_.Begin(memory_.get(), geometry, pages, segments));
+      TESSERA_CHECK(residuals_.Begin(memory_.get(), geometry, pages, s.view(), segments));
       Wait();
       s.stats.SetLowPass(residuals_.Take()[0]);
       return;
@@ -154,8 +154,8 @@ class Commits final : private TokenMover {
     for (const LowPassSegment& segment : segments) {
       const auto launch = [&](int64_t) {
         ops_.LowPassResiduals(memory_.get(), geometry, list,
-                              static_cast<int64_t>(pages.size()) / geometry.layers, segment.first,
-                              segment.tokens, segment.kept, reinterpret_cast<float*>(sums_.get()));
+                              static_cast<int64_t>(pages.size()) / geometry.layers, segment,
+                              s.commit_tokens, reinterpret_cast<float*>(sums_.get()));
       };
       times->low_pass += device_.MedianSeconds(flags_, {launch})[0];
     }

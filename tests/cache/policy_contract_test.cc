@@ -11,6 +11,7 @@
 #include "cache/sequence_cache.h"
 #include "gtest/gtest.h"
 #include "kernels/base.h"
+#include "kernels/reference_statistics.h"
 #include "tests/cache/fake_moves.h"
 
 namespace tessera {
@@ -112,20 +113,28 @@ class Statistics {
         if (needs.residual_medians) l.medians.push_back(noise(rng));
         if (needs.attention_rows > 0) l.columns.push_back(noise(rng));
         if (!needs.low_pass) continue;
-        for (int part = 0; part < 2; ++part) l.low_pass.push_back(noise(rng) * scale);
-        for (int part = 0; part < 2; ++part) l.low_pass.push_back(scale * 2);
+        for (int part = 0; part < 2; ++part) l.residuals.push_back(noise(rng) * scale);
+        for (int part = 0; part < 2; ++part) l.residuals.push_back(scale * 2);
       }
+      if (!needs.low_pass) continue;
+      l.ranks.resize(n);
+      l.sums.resize(8);
+      ReferenceRankTokens(l.residuals.data(), prompt.vision.data(), 1, prompt.tokens(),
+                          l.ranks.data(), l.sums.data());
     }
     if (needs.any()) {
-      for (const Layer& l : layers_)
-        views_.push_back({width, l.peaks, l.medians, l.low_pass, l.columns});
+      for (const Layer& l : layers_) {
+        views_.push_back({width, l.peaks, l.medians, {l.residuals, l.ranks, l.sums}, l.columns});
+      }
     }
   }
   const std::vector<LayerStats>& layers() const { return views_; }
 
  private:
   struct Layer {
-    std::vector<float> peaks, medians, low_pass, columns;
+    std::vector<float> peaks, medians, residuals, columns;
+    std::vector<int32_t> ranks;
+    std::vector<double> sums;
   };
   std::vector<Layer> layers_;
   std::vector<LayerStats> views_;

@@ -12,6 +12,7 @@
 #include "cache/policies/largest.h"
 #include "cache/policies/pivots.h"
 #include "cache/policy.h"
+#include "kernels/reference_statistics.h"
 
 namespace tessera {
 namespace {
@@ -33,7 +34,7 @@ TEST(Largest, TakesTheEarlierOfEqualScoresAndOrdersByIndex) {
   EXPECT_THAT(Largest(scores, 6), ElementsAre(0, 1, 2, 3, 4, 5));
   EXPECT_THAT(Largest({}, 0), ElementsAre());
   EXPECT_THAT(Largest({1, NAN, INFINITY, -INFINITY}, 2), ElementsAre(1, 2));
-  EXPECT_THAT(Largest({1, -NAN, -INFINITY, 0}, 3), ElementsAre(0, 2, 3));
+  EXPECT_THAT(Largest({1, -NAN, -INFINITY, 0}, 3), ElementsAre(0, 1, 3));
 }
 
 // Many equal ones; close together; over all magnitudes; close together beside one that is not; all
@@ -129,22 +130,22 @@ TEST(ShareOut, SumsUpAndNeverFavoursTheSmallerWeight) {
   }
 }
 
-// Statistics of two layers: token t deviates by `deviation[l][t]`, all energies are 1.
-struct LowPass {
-  explicit LowPass(const std::vector<std::vector<float>>& deviation) {
-    for (const auto& layer : deviation) {
-      auto& values = data.emplace_back();
-      for (const float d : layer) values.insert(values.end(), {d * .75f, d * .25f, 1, 1});
-    }
-    for (const auto& values : data) layers.push_back({.low_pass = values});
-  }
-  std::vector<std::vector<float>> data;
+// Where token t of layer l deviates by `deviation[l][t]` and all energies are 1.
+Selection Choose(absl::string_view policy, const std::vector<uint8_t>& vision,
+                 const std::vector<std::vector<float>>& deviation) {
+  const size_t tokens = vision.size();
   std::vector<LayerStats> layers;
-};
-
-Selection Choose(absl::string_view policy, const std::vector<uint8_t>& vision, const LowPass& s) {
+  std::vector<std::vector<int32_t>> ranks;
+  std::vector<std::vector<double>> sums;
+  for (const std::vector<float>& layer : deviation) {
+    std::vector<float> residuals;
+    for (const float d : layer) residuals.insert(residuals.end(), {d * .75f, d * .25f, 1, 1});
+    ReferenceRankTokens(residuals.data(), vision.data(), 1, static_cast<int64_t>(tokens),
+                        ranks.emplace_back(tokens).data(), sums.emplace_back(8).data());
+    layers.push_back({.low_pass = {{}, ranks.back(), sums.back()}});
+  }
   return (*ParsePolicy(policy))
-      ->Select(PromptView{vision}, s.layers, {static_cast<int>(s.layers.size()), 1, 64});
+      ->Select(PromptView{vision}, layers, {static_cast<int>(layers.size()), 1, 64});
 }
 
 TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
@@ -155,9 +156,8 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
   }
   for (int t = 0; t < kTokens; ++t) deviation[1][t] = 3 * deviation[0][kTokens - 1 - t];
   const std::vector<uint8_t> vision(kTokens, 1);
-  const LowPass stats(deviation);
   // R is three times as large in layer 1: of 2 * 200 * .2 = 80 tokens it has 60.
-  const Selection kept = Choose("flashcache", vision, stats);
+  const Selection kept = Choose("flashcache", vision, deviation);
   EXPECT_EQ(kept[0].size(), 20u);
   EXPECT_EQ(kept[1].size(), 60u);
   for (int layer = 0; layer < 2; ++layer) {
@@ -166,15 +166,15 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
     const float least = sorted[kept[layer].size() - 1];
     for (const int32_t t : kept[layer]) EXPECT_GE(deviation[layer][t], least);
   }
-  const Selection uniform = Choose("flashcache(budget=uniform)", vision, stats);
+  const Selection uniform = Choose("flashcache(budget=uniform)", vision, deviation);
   EXPECT_EQ(uniform[0].size(), 40u);
   EXPECT_EQ(uniform[1].size(), 40u);
   // One block at least, the rest to the other; never more than there are.
-  EXPECT_EQ(Choose("flashcache(tokens=20)", vision, stats)[0].size(), 16u);
-  EXPECT_EQ(Choose("flashcache(tokens=20)", vision, stats)[1].size(), 24u);
-  EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, stats)[0].size(), 160u);
-  EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, stats)[1].size(), 200u);
-  EXPECT_EQ(Choose("flashcache(keep=1)", vision, stats), Selection(2, AllOf(kTokens)));
+  EXPECT_EQ(Choose("flashcache(tokens=20)", vision, deviation)[0].size(), 16u);
+  EXPECT_EQ(Choose("flashcache(tokens=20)", vision, deviation)[1].size(), 24u);
+  EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, deviation)[0].size(), 160u);
+  EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, deviation)[1].size(), 200u);
+  EXPECT_EQ(Choose("flashcache(keep=1)", vision, deviation), Selection(2, AllOf(kTokens)));
 }
 
 // Scattered or in one piece, the same tokens are chosen; nothing is read of the others.
@@ -193,7 +193,7 @@ TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
     together[1].push_back(3 * static_cast<float>(t * 53 % kTokens + 1) * 1e-3f);
     for (int layer = 0; layer < 2; ++layer) scattered[layer][places[t]] = together[layer][t];
   }
-  Selection expected = Choose("flashcache", std::vector<uint8_t>(kTokens, 1), LowPass(together));
+  Selection expected = Choose("flashcache", std::vector<uint8_t>(kTokens, 1), together);
   EXPECT_EQ(expected[0].size(), 20u);
   EXPECT_EQ(expected[1].size(), 60u);
   for (std::vector<int32_t>& layer : expected) {
@@ -201,7 +201,7 @@ TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
     layer.insert(layer.end(), others.begin(), others.end());
     std::sort(layer.begin(), layer.end());
   }
-  EXPECT_EQ(Choose("flashcache(scope=visual)", vision, LowPass(scattered)), expected);
+  EXPECT_EQ(Choose("flashcache(scope=visual)", vision, scattered), expected);
 }
 
 // Of a model whose numbers overflow: it answers nonsense, but so much stays as for any other.
@@ -209,7 +209,7 @@ TEST(FlashCache, NumbersThatAreNotFiniteDoNoHarm) {
   for (const float bad : {INFINITY, -INFINITY, NAN}) {
     std::vector<std::vector<float>> deviation(2, std::vector<float>(100, .01f));
     deviation[0][7] = deviation[1][9] = deviation[1][11] = bad;
-    const Selection kept = Choose("flashcache", std::vector<uint8_t>(100, 1), LowPass(deviation));
+    const Selection kept = Choose("flashcache", std::vector<uint8_t>(100, 1), deviation);
     EXPECT_EQ(kept[0].size() + kept[1].size(), 40u) << bad;
   }
 }
@@ -220,21 +220,20 @@ TEST(FlashCache, SinksRecentAndTextStay) {
   std::fill(vision.begin() + 90, vision.end(), 0);
   std::vector<std::vector<float>> deviation(2, std::vector<float>(100, .01f));
   for (int t = 40; t < 60; ++t) deviation[0][t] = deviation[1][t] = .02f;
-  const LowPass stats(deviation);
-  const Selection forced = Choose("flashcache(tokens=20, sinks=3, recent=4)", vision, stats);
+  const Selection forced = Choose("flashcache(tokens=20, sinks=3, recent=4)", vision, deviation);
   for (const int32_t t : {0, 1, 2, 96, 97, 98, 99}) {
     EXPECT_THAT(forced[0], testing::Contains(t));
   }
   EXPECT_EQ(forced[0].size(), 20u);
   EXPECT_THAT(forced[1], testing::Contains(40));
-  const Selection visual = Choose("flashcache(keep=0.25, scope=visual)", vision, stats);
+  const Selection visual = Choose("flashcache(keep=0.25, scope=visual)", vision, deviation);
   EXPECT_EQ(visual[0].size(), 20u + 20u);
   for (int t = 0; t < 100; ++t) {
     const bool kept = std::binary_search(visual[1].begin(), visual[1].end(), t);
     EXPECT_EQ(kept, t < 10 || t >= 90 || (t >= 40 && t < 60)) << t;
   }
   // What must stay is more than the budget.
-  EXPECT_EQ(Choose("flashcache(tokens=5, recent=30)", vision, stats)[0].size(), 30u);
+  EXPECT_EQ(Choose("flashcache(tokens=5, recent=30)", vision, deviation)[0].size(), 30u);
 }
 
 TEST(FlashCache, SegmentsFollowImagesAndCutOffsFollowGamma) {

@@ -133,9 +133,13 @@ class FaultyOps final : public Ops {
     inner_->RowPeaks(x, from_row, rows, cols, top, peaks, medians);
   }
   void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry, const PageId* pages,
-                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens,
                         float* out) override {
-    inner_->LowPassResiduals(arena, geometry, pages, layer_pages, first, tokens, kept, out);
+    inner_->LowPassResiduals(arena, geometry, pages, layer_pages, segment, out_tokens, out);
+  }
+  void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers, int64_t tokens,
+                  int32_t* ranks, double* sums) override {
+    inner_->RankTokens(residuals, vision, layers, tokens, ranks, sums);
   }
   void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,

@@ -10,7 +10,7 @@
 namespace tessera {
 namespace {
 
-TEST(KvResidualsTest, SegmentsComeTogetherLayerByLayer) {
+TEST(KvResidualsTest, PromptsComeWholeWithTheirRanks) {
   auto made = MakeBackend("reference", {});
   ASSERT_TRUE(made.ok()) << made.status();
   Ops& ops = **made;
@@ -32,24 +32,34 @@ TEST(KvResidualsTest, SegmentsComeTogetherLayerByLayer) {
   // A longer prompt than the one before, a shorter one, and segments of every length.
   const std::vector<std::vector<LowPassSegment>> prompts = {
       {{0, 17, 5}}, {{0, 60, 7}}, {{0, 3, 1}, {3, 40, 40}, {43, 1, 1}}, {{0, 9, 2}, {9, 7, 3}}};
-  const auto expect_right = [&](absl::Span<const float> all,
+  const std::vector<uint8_t> vision = [&] {
+    std::vector<uint8_t> some(60);
+    for (uint8_t& v : some) v = random() % 3;
+    return some;
+  }();
+  const auto view = [&](const std::vector<LowPassSegment>& segments) {
+    return PromptView{absl::MakeConstSpan(vision).first(
+        static_cast<size_t>(segments.back().first + segments.back().tokens))};
+  };
+  const auto expect_right = [&](const LowPassStats& got,
                                 const std::vector<LowPassSegment>& segments) {
-    const int64_t tokens = segments.back().first + segments.back().tokens;
-    ASSERT_EQ(std::ssize(all), geometry.layers * tokens * 4);
+    const int64_t tokens = view(segments).tokens(), rows = geometry.layers * tokens;
+    std::vector<float> residuals(rows * 4);
     for (const LowPassSegment& s : segments) {
-      std::vector<float> own(int64_t{geometry.layers} * s.tokens * 4);
-      ops.LowPassResiduals(arena.get(), geometry, pages.data(), kPages, s.first, s.tokens, s.kept,
-                           own.data());
-      for (int64_t layer = 0; layer < geometry.layers; ++layer) {
-        const auto got = all.subspan((layer * tokens + s.first) * 4, s.tokens * 4);
-        const auto expected = absl::MakeConstSpan(own).subspan(layer * s.tokens * 4, s.tokens * 4);
-        EXPECT_EQ(got, expected) << "tokens from " << s.first << " of layer " << layer;
-      }
+      ops.LowPassResiduals(arena.get(), geometry, pages.data(), kPages, s, tokens,
+                           residuals.data());
     }
+    std::vector<int32_t> ranks(rows);
+    std::vector<double> sums(geometry.layers * 8);
+    ops.RankTokens(residuals.data(), vision.data(), geometry.layers, tokens, ranks.data(),
+                   sums.data());
+    EXPECT_EQ(got.residuals, absl::MakeConstSpan(residuals));
+    EXPECT_EQ(got.ranks, absl::MakeConstSpan(ranks));
+    EXPECT_EQ(got.sums, absl::MakeConstSpan(sums));
   };
   for (const std::vector<LowPassSegment>& segments : prompts) {
     staging.Begin();
-    ASSERT_TRUE(residuals.Begin(arena.get(), geometry, pages, segments));
+    ASSERT_TRUE(residuals.Begin(arena.get(), geometry, pages, view(segments), segments));
     const auto taken = residuals.Take();
     ASSERT_EQ(taken.size(), 1u);
     expect_right(taken[0], segments);
@@ -58,12 +68,15 @@ TEST(KvResidualsTest, SegmentsComeTogetherLayerByLayer) {
   // Several at a time, until there is no room.
   staging.Begin();
   size_t begun = 0;
-  while (residuals.Begin(arena.get(), geometry, pages, prompts[begun % prompts.size()])) ++begun;
+  const auto begin = [&](const std::vector<LowPassSegment>& segments) {
+    return residuals.Begin(arena.get(), geometry, pages, view(segments), segments);
+  };
+  while (begin(prompts[begun % prompts.size()])) ++begun;
   EXPECT_EQ(begun, KvResiduals::kMost);
   const auto taken = residuals.Take();
   ASSERT_EQ(taken.size(), begun);
   for (size_t i = 0; i < begun; ++i) expect_right(taken[i], prompts[i % prompts.size()]);
-  EXPECT_TRUE(residuals.Begin(arena.get(), geometry, pages, prompts[0]));
+  EXPECT_TRUE(begin(prompts[0]));
 }
 
 }  // namespace

@@ -37,9 +37,10 @@ class Watched final : public testing::WrappedModel {
     return WrappedModel::Finish();
   }
   bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const PromptView& prompt,
                     const std::vector<LowPassSegment>& segments) override {
     measures_ = true;
-    const bool begun = WrappedModel::BeginLowPass(arena, pages, segments);
+    const bool begun = WrappedModel::BeginLowPass(arena, pages, prompt, segments);
     refused += begun ? 0 : 1;
     return begun;
   }

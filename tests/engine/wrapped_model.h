@@ -21,10 +21,11 @@ class WrappedModel : public LlavaModel {
   void Forward(const Batch& batch, uint8_t* arena) override { model_->Forward(batch, arena); }
   Answers Finish() override { return model_->Finish(); }
   bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const PromptView& prompt,
                     const std::vector<LowPassSegment>& segments) override {
-    return model_->BeginLowPass(arena, pages, segments);
+    return model_->BeginLowPass(arena, pages, prompt, segments);
   }
-  std::vector<absl::Span<const float>> FinishLowPass() override { return model_->FinishLowPass(); }
+  std::vector<LowPassStats> FinishLowPass() override { return model_->FinishLowPass(); }
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
     model_->MoveTokens(arena, batches);
   }

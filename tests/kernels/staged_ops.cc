@@ -275,17 +275,27 @@ class StagedOps final : public Ops {
     if (medians != nullptr) middle.Back(medians);
   }
   void LowPassResiduals(const uint8_t* host_arena, const KvGeometry& geometry, const PageId* pages,
-                        int64_t layer_pages, int64_t first, int64_t tokens, int64_t kept,
+                        int64_t layer_pages, const LowPassSegment& segment, int64_t out_tokens,
                         float* out) override {
     const int64_t n = geometry.layers * layer_pages;
     const int64_t arena_bytes =
         *std::max_element(pages, pages + n) * kPageUnitBytes + PageBytes(Format::kRaw16, geometry);
     const Copy<uint8_t> arena(d_, host_arena, arena_bytes);
     const Copy list(d_, pages, n);
-    const Copy<float> to(d_, out, geometry.layers * tokens * 4);
-    d_.LowPassResiduals(arena.get(), geometry, list.get(), layer_pages, first, tokens, kept,
+    const Copy<float> to(d_, out, geometry.layers * out_tokens * 4);
+    d_.LowPassResiduals(arena.get(), geometry, list.get(), layer_pages, segment, out_tokens,
                         to.get());
     to.Back(out);
+  }
+  void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers, int64_t tokens,
+                  int32_t* ranks, double* sums) override {
+    const Copy in(d_, residuals, layers * tokens * 4);
+    const Copy groups(d_, vision, tokens);
+    const Copy<int32_t> to(d_, ranks, layers * tokens);
+    const Copy<double> totals(d_, sums, layers * 8);
+    d_.RankTokens(in.get(), groups.get(), layers, tokens, to.get(), totals.get());
+    to.Back(ranks);
+    totals.Back(sums);
   }
   void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                         int64_t num_jobs, int64_t heads, const KvLayerView& kv,

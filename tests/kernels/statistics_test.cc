@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <tuple>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/half.h"
 #include "tests/kernels/test_util.h"
 
@@ -91,6 +93,57 @@ TEST_P(StatisticsTest, AttentionColumnsAreSumsOfWeights) {
   std::vector<ColumnJob> rows = {jobs[1]};
   for (int i = 0; i < 17; ++i) rows.push_back({1, 5 + i, 1, 100});
   ExpectSameBits(got, run(*ops_, rows), "another cut");
+}
+
+TEST_P(StatisticsTest, TokensRankByTheirDeviation) {
+  Random random(5);
+  for (const auto& [layers, tokens] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {3, 2}, {5, 257}, {2, 1030}, {256, 3}, {33, 3000}}) {
+    SCOPED_TRACE(absl::StrCat(layers, " layers of ", tokens));
+    std::vector<float> residuals = random.Normals(layers * tokens * 4);
+    for (int64_t i = 0; i < std::ssize(residuals); i += 24) {  // ties, zeros of both signs
+      residuals[i] = std::round(residuals[i]) * 0.0f;
+      residuals[i + 1] = std::round(residuals[i + 1]);
+    }
+    std::vector<uint8_t> vision(tokens);
+    for (int64_t t = 0; t < tokens; ++t) vision[t] = t % 7 < 3 ? 0 : t % 7;
+    if (tokens == 257) {  // as of a model whose numbers overflow, in text alone
+      const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+      for (int i = 0; i < 4; ++i) residuals[28 * i] = bad[i];
+      residuals[(2 * tokens + 14) * 4 + 1] = NAN;
+    }
+    std::vector<int32_t> ranks(layers * tokens);
+    std::vector<double> sums(layers * 8);
+    ops_->RankTokens(residuals.data(), vision.data(), layers, tokens, ranks.data(), sums.data());
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      const float* own = &residuals[layer * tokens * 4];
+      const auto score = [&](int64_t t) { return own[4 * t] + own[4 * t + 1]; };
+      std::vector<int64_t> order(tokens);
+      std::iota(order.begin(), order.end(), 0);
+      std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+        const auto key = [&](int64_t t) {
+          const bool number = !std::isnan(score(t));
+          return std::tuple(number, number ? -score(t) : 0, t);
+        };
+        return key(a) < key(b);
+      });
+      for (int64_t i = 0; i < tokens; ++i) ASSERT_EQ(ranks[layer * tokens + order[i]], i);
+      for (int i = 0; i < 8; ++i) {
+        double sum = 0, size = 0;
+        for (int64_t t = 0; t < tokens; ++t) {
+          if ((vision[t] != 0) != (i >= 4)) continue;
+          sum += own[4 * t + i % 4];
+          size += std::fabs(own[4 * t + i % 4]);
+        }
+        const double got = sums[layer * 8 + i];
+        if (std::isfinite(sum)) {
+          ASSERT_NEAR(got, sum, size * static_cast<double>(tokens) * 0x1p-52) << i;
+        } else {
+          ASSERT_FALSE(std::isfinite(got)) << i;
+        }
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, StatisticsTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
