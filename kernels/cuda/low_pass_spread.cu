@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kTileThreads)
       const int row = lane / 4 + r * 8;
       const float w = all.spread_sums[fragment * kFragment + row];
       const float *x = &sums[0][n][r * 2], *y = &sums[1][n][r * 2];
-      const int at = Place(row, n) + lane % 4 * 2;
+      const int at = Swizzled(row, n) + lane % 4 * 2;
       *reinterpret_cast<uint32_t*>(tile + at) =
           Pack(0.5f * (x[0] + y[0]) - w * m.x, 0.5f * (x[1] + y[1]) - w * m.y);
       *reinterpret_cast<uint32_t*>(tile + kFragment * kTileColumns + at) =
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kTileThreads)
     *reinterpret_cast<uint4*>(folded + (int64_t{parity} * grid.half() + point) * columns +
                               blockIdx.z * channels + channel) =
         *reinterpret_cast<const uint4*>(tile + parity * kFragment * kTileColumns +
-                                        Place(row, i % Copier::kPieces));
+                                        Swizzled(row, i % Copier::kPieces));
   }
 }
 

@@ -11,6 +11,11 @@ __device__ inline uint32_t SharedAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+// Where 16-byte piece `piece` of row `row` lies, in halves, in shared memory of rows of 64 halves:
+// at piece ^ row, so that the eight rows of a matrix lie in different banks. That is the 128-byte
+// swizzle of wgmma and of the tensor memory unit, if the memory begins at 1024 bytes.
+__device__ inline int Swizzled(int row, int piece) { return row * 64 + (piece ^ row) % 8 * 8; }
+
 // 16 bytes from global to shared memory; zeros if not `there`.
 __device__ inline void CopyAsync(uint32_t to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),

@@ -44,10 +44,8 @@ class Tiles {
   int end_, first_ = 0, at_ = 0;
 };
 
-// Where a tile lies in shared memory: 64 channels after the other, and of those row t's 16-byte
-// piece c at c ^ (t % 8), so that the eight rows of a matrix lie in different banks. That is the
-// 128-byte swizzle of wgmma and of the tensor memory unit, if the tile begins at 1024 bytes.
-__device__ inline int TilePlace(int t, int c) { return (c / 8 * kTile + t) * 64 + (c ^ t) % 8 * 8; }
+// Where eight channels c of a tile's row t lie in shared memory: 64 channels after the other.
+__device__ inline int TilePlace(int t, int c) { return Swizzled(c / 8 * kTile + t, c); }
 
 // Begins to copy a RAW16 tile's K and V rows; `head`: of K in page 0.
 template <int kDim>
