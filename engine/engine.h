@@ -39,7 +39,8 @@ struct EngineOptions {
   std::optional<bool> run_ahead;
   // Before there are requests, the largest steps are run once (rehearsal.h).
   bool rehearse = false;
-  bool check_integrity = false;  // after every step; debug builds and tests
+  bool rehearse_low_pass = false;  // also what a policy with needs().low_pass asks for
+  bool check_integrity = false;    // after every step; debug builds and tests
 };
 
 class Engine {

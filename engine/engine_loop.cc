@@ -51,7 +51,9 @@ Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Toke
   arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
   model_->Ban(rules_.banned);
   if (options_.rehearse) {
-    Rehearse(*model_, {options_.max_batch_tokens, options_.max_sequences, rules_.context_tokens},
+    Rehearse(*model_,
+             {options_.max_batch_tokens, options_.max_sequences, rules_.context_tokens,
+              options_.rehearse_low_pass},
              arena_memory_.get(), arena_.total_bytes());
   }
   heartbeat_nanos_ = absl::ToUnixNanos(SteadyNow());

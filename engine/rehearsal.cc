@@ -67,6 +67,22 @@ Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int m
   return batch;
 }
 
+// Prompts of all the context, as a policy asks that keeps little of the spectrum, and one that
+// keeps all: which takes more memory depends on the device.
+void RehearseLowPass(LlavaModel& model, int context, const Pages& pages, const uint8_t* arena) {
+  std::vector<PageId> ids;
+  for (int64_t i = 0; i < int64_t{model.config().text.layers} * CeilDiv(context, kPageTokens);
+       ++i) {
+    ids.push_back(pages[i]);
+  }
+  const std::vector<uint8_t> vision(context, 1);
+  for (const int kept : {CeilDiv(context, 5), context}) {
+    while (model.BeginLowPass(arena, ids, {vision}, {{0, context, kept}})) {
+    }
+    model.FinishLowPass();
+  }
+}
+
 }  // namespace
 
 void Rehearse(LlavaModel& model, const RehearsedSizes& sizes, uint8_t* arena, int64_t arena_bytes) {
@@ -91,6 +107,10 @@ void Rehearse(LlavaModel& model, const RehearsedSizes& sizes, uint8_t* arena, in
   const int64_t share = pages.tokens() / config.text.layers / sizes.sequences;
   const int before = static_cast<int>(std::clamp<int64_t>(share, 1, sizes.context) - 1);
   run(std::vector<Stretch>(sizes.sequences, {before, 1}));
+  if (!sizes.low_pass) return;
+  const int64_t alone = pages.tokens() / config.text.layers;
+  RehearseLowPass(model, static_cast<int>(std::clamp<int64_t>(alone, 1, sizes.context)), pages,
+                  arena);
 }
 
 }  // namespace tessera

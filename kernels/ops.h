@@ -28,6 +28,8 @@ class Ops : public StatisticsOps, public SamplingOps {
   // --- memory ---------------------------------------------------------------------------------
   // 64-byte aligned, zeroed. Aborts when memory is exhausted: sizes are planned at start.
   virtual Buffer Allocate(int64_t bytes) = 0;
+  // Of a device's own memory, what is not allocated; 0 where it has none.
+  virtual int64_t FreeBytes() const { return 0; }
   virtual void CopyToDevice(void* dst, const void* src, int64_t bytes) = 0;
   virtual void CopyToHost(void* dst, const void* src, int64_t bytes) = 0;  // waits
   // Host memory that a device reads and writes by itself: from there CopyToDevice returns at once,

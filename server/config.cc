@@ -61,7 +61,8 @@ absl::Status CheckSizes(const ServerConfig& c) {
     int64_t value, min, max;
   };
   const Row kRows[] = {
-      {"kv_cache_bytes", c.kv_cache_bytes, 2 * kMiB, kTiB},
+      {"kv_cache_bytes", c.kv_cache_bytes.bytes > 0 ? c.kv_cache_bytes.bytes : kLeastArenaBytes,
+       kLeastArenaBytes, kMostArenaBytes},
       {"image_cache_bytes", c.image_cache_bytes, 0, kTiB},
       {"max_message_bytes", c.max_message_bytes, 1024, kMaxMessage},
       {"rpc_memory_bytes", c.rpc_memory_bytes, kMiB, kTiB},

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/arena_size.h"
 #include "server/log.h"
 #include "server/tls.h"
 
@@ -45,7 +46,7 @@ struct ServerConfig {
   absl::Duration keepalive_timeout = absl::Seconds(20);
 
   // Cache and batching.
-  int64_t kv_cache_bytes = int64_t{1} << 30;
+  ArenaSize kv_cache_bytes;
   std::string kv_policy = "none";
   std::vector<std::string> kv_policy_allow;  // empty: every policy of this build
   bool allow_explain = false;

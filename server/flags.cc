@@ -16,6 +16,7 @@
 #include "kernels/base.h"
 #include "server/byte_size.h"
 
+using tessera::ArenaSize;
 using tessera::ByteSize;
 using tessera::ServerConfig;
 
@@ -88,8 +89,11 @@ ABSL_FLAG(absl::Duration, keepalive_time, D(keepalive_time),
 ABSL_FLAG(absl::Duration, keepalive_timeout, D(keepalive_timeout),
           "A connection whose peer then says nothing for this long is closed; 10ms to 1h.");
 // Cache and batching.
-ABSL_FLAG(ByteSize, kv_cache_bytes, D_BYTES(kv_cache_bytes),
-          "Size of the KV-cache arena, 2MiB to 1TiB, such as 512MiB or 2GiB.");
+ABSL_FLAG(
+    ArenaSize, kv_cache_bytes, D(kv_cache_bytes),
+    "Size of the KV-cache arena: 2MiB to 1TiB, such as 512MiB or 2GiB; on a GPU also a share, "
+    "such as 80%, of the memory that the model and --image_cache_bytes leave. auto: 85% of "
+    "it, else 1GiB.");
 ABSL_FLAG(std::string, kv_policy, D(kv_policy),
           "KV policy of requests that name none, in its text form.");
 ABSL_FLAG(std::vector<std::string>, kv_policy_allow, D(kv_policy_allow),
@@ -215,7 +219,7 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.idle_timeout = absl::GetFlag(FLAGS_idle_timeout);
   c.keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
   c.keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
-  c.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes).bytes;
+  c.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
   c.kv_policy = absl::GetFlag(FLAGS_kv_policy);
   c.kv_policy_allow = absl::GetFlag(FLAGS_kv_policy_allow);
   c.allow_explain = absl::GetFlag(FLAGS_allow_explain);

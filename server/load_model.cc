@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cache/policy.h"
 #include "engine/llava.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
@@ -19,7 +20,6 @@ constexpr uint64_t kDummySeed = 1;
 
 EngineOptions MakeEngineOptions(const ServerConfig& config) {
   EngineOptions options;
-  options.kv_cache_bytes = config.kv_cache_bytes;
   options.image_cache_bytes = config.image_cache_bytes;
   options.max_batch_tokens = config.max_batch_tokens;
   options.max_sequences = config.max_sequences;
@@ -71,10 +71,24 @@ absl::Status CheckMemory(const ServerConfig& config, const Ops& ops) {
   if (absl::string_view(ops.name()) == "cuda") return absl::OkStatus();  // memory of its own
   constexpr int64_t kMiB = 1 << 20;
   const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / kMiB * kMiB;
-  if (config.kv_cache_bytes < bytes) return absl::OkStatus();
+  if (config.kv_cache_bytes.bytes < bytes) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("--kv_cache_bytes=", FormatByteSize(config.kv_cache_bytes),
+      absl::StrCat("--kv_cache_bytes=", FormatArenaSize(config.kv_cache_bytes),
                    ": this machine has ", FormatByteSize(bytes)));
+}
+
+// Whether a request may have a policy that reads low-pass residuals.
+bool MayMeasureLowPass(const ServerConfig& config) {
+  const auto measures = [](absl::string_view policy) {
+    const auto parsed = ParsePolicy(policy);
+    return parsed.ok() && (*parsed)->needs().low_pass;
+  };
+  std::vector<std::string> names = config.kv_policy_allow;
+  if (names.empty()) {
+    for (PolicyInfo& info : PolicyTable()) names.push_back(std::move(info.name));
+  }
+  names.push_back(config.kv_policy);
+  return std::any_of(names.begin(), names.end(), measures);
 }
 
 }  // namespace
@@ -105,6 +119,10 @@ absl::Status LoadModel(const ServerConfig& config, std::unique_ptr<Ops> ops, Obs
   EngineOptions options = MakeEngineOptions(config);
   // Where steps are computed on the CPU they take long, and little is done only once.
   options.rehearse = model->ops().asynchronous();
+  options.rehearse_low_pass = MayMeasureLowPass(config);
+  ASSIGN_OR_RETURN(
+      options.kv_cache_bytes,
+      ArenaBytes(config.kv_cache_bytes, model->ops().FreeBytes(), config.image_cache_bytes));
   runtime->context_tokens =
       config.context_tokens > 0 ? config.context_tokens : runtime->model.text.max_positions;
   runtime->engine =

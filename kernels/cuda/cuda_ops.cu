@@ -62,6 +62,11 @@ class CudaOps final : private Stream, public Ops {
   const char* name() const override { return "cuda"; }
   cudaStream_t cuda_stream() const { return stream; }
 
+  int64_t FreeBytes() const override {
+    size_t free = 0, all = 0;
+    TESSERA_CUDA_CHECK(cudaMemGetInfo(&free, &all));
+    return static_cast<int64_t>(free);
+  }
   Buffer Allocate(int64_t bytes) override {
     TESSERA_CHECK(bytes >= 0);
     if (bytes == 0) bytes = 1;  // an empty buffer still has an address

@@ -200,6 +200,7 @@ TEST(BadStartTest, BadFlagsAreNamed) {
       {"--device=tpu", "--device=tpu"},
       {"--kv_policy=zip", "--kv_policy=zip"},
       {"--kv_cache_bytes=lots", "kv_cache_bytes"},
+      {"--kv_cache_bytes=80%", "this device has no memory of its own"},
       {"--listen=0.0.0.0:0", "--allow_plaintext"},
       {"--http_listen=0.0.0.0:0", "--allow_plaintext"},
       {"--context_tokens=100000", "--context_tokens=100000"},

@@ -21,6 +21,7 @@ class FaultyOps final : public Ops {
       : inner_(std::move(inner)), fault_(fault), counting_(fault.from_start) {}
 
   const char* name() const override { return inner_->name(); }
+  int64_t FreeBytes() const override { return inner_->FreeBytes(); }
   bool Supports(Format format) const override { return inner_->Supports(format); }
   int64_t held_slopes() const override { return inner_->held_slopes(); }
   void BeginGraph() override { inner_->BeginGraph(); }

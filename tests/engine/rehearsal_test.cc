@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/kv_residuals.h"
 #include "gmock/gmock.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/engine/wrapped_model.h"
@@ -14,6 +15,7 @@ namespace {
 using testing::Answer;
 using testing::Checkpoint;
 using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 using testing::SourcePath;
 
 struct Step {
@@ -38,7 +40,17 @@ class Noted final : public testing::WrappedModel {
                      1 + *std::max_element(batch.positions.begin(), batch.positions.end())});
     WrappedModel::Forward(batch, arena);
   }
+  bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
+                    const PromptView& prompt,
+                    const std::vector<LowPassSegment>& segments) override {
+    const bool begun = WrappedModel::BeginLowPass(arena, pages, prompt, segments);
+    EXPECT_EQ(segments.size(), 1u);
+    EXPECT_EQ(segments[0].tokens, prompt.tokens());
+    if (begun) low_pass.emplace_back(segments[0].tokens, segments[0].kept);
+    return begun;
+  }
   int64_t pictures = 0;
+  std::vector<std::pair<int, int>> low_pass;  // tokens, kept coefficients
   std::vector<Step> steps;
 };
 
@@ -64,6 +76,22 @@ TEST(RehearsalTest, StepsAreAsLargeAsTheyCanBe) {
   model->steps.clear();
   Rehearse(*model, {3, 3, 1}, arena.get(), page_bytes);  // one page in all
   EXPECT_THAT(model->steps, ElementsAre(Step{3, 3, 3, 1}, Step{3, 3, 3, 1}));
+  EXPECT_THAT(model->low_pass, IsEmpty());
+}
+
+// Of prompts as long as the context, or the arena, lets them be: as many as are measured at once.
+TEST(RehearsalTest, LowPassResidualsAreRehearsedWhereTheyMayBeAskedFor) {
+  const auto model = Load();
+  const KvGeometry geometry = model->config().text.kv_geometry();
+  const int64_t bytes = int64_t{geometry.layers} * 5 * PageBytes(Format::kRaw16, geometry);
+  const Buffer arena = model->ops().Allocate(bytes);
+  for (const auto& [context, tokens] : {std::pair(41, 41), std::pair(1000, 80)}) {
+    model->low_pass.clear();
+    Rehearse(*model, {10, 10, context, /*low_pass=*/true}, arena.get(), bytes);
+    std::vector<std::pair<int, int>> expected(KvResiduals::kMost, {tokens, CeilDiv(tokens, 5)});
+    expected.insert(expected.end(), KvResiduals::kMost, {tokens, tokens});
+    EXPECT_EQ(model->low_pass, expected) << context;
+  }
 }
 
 TEST(RehearsalTest, AnEngineThatRehearsedAnswersTheSame) {
@@ -74,7 +102,7 @@ TEST(RehearsalTest, AnEngineThatRehearsedAnswersTheSame) {
     Checkpoint c = testing::LoadCheckpoint(dir);
     EngineOptions options;
     options.kv_cache_bytes = 32 << 20;
-    options.rehearse = rehearse;
+    options.rehearse = options.rehearse_low_pass = rehearse;
     const Prompt prompt = testing::PromptOfQuestion(c, question, SourcePath("tests/eval"));
     Engine engine(std::move(c.model), c.tokenizer, options, nullptr);
     EXPECT_EQ(engine.Load().kv_bytes_used, 0);

@@ -31,6 +31,7 @@ class StagedOps final : public Ops {
       : device_(std::move(device)), d_(*device_), outline_(outline) {}
 
   const char* name() const override { return d_.name(); }
+  int64_t FreeBytes() const override { return d_.FreeBytes(); }
   Buffer Allocate(int64_t bytes) override { return d_.Allocate(bytes); }
   void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
     d_.CopyToDevice(dst, src, bytes);
