@@ -1,12 +1,12 @@
 #include <algorithm>
 
-#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/logits.h"
-#include "kernels/cuda/low_pass.h"
+#include "kernels/cuda/low_pass/low_pass.h"
 #include "kernels/cuda/move_tokens.h"
 #include "kernels/cuda/rank_tokens.h"
 #include "kernels/cuda/rows.h"

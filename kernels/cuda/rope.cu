@@ -1,4 +1,4 @@
-#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/hadamard.cuh"
 #include "kernels/cuda/halves.cuh"

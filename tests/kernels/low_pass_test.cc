@@ -170,7 +170,7 @@ struct Rounded {
   double value, error;
 };
 
-// The same by way of a grid (cuda/low_pass_grid.cu): from its definition, with its weights and
+// The same by way of a grid (cuda/low_pass/grid.cu): from its definition, with its weights and
 // filter as rounded; roundings of the grid's numbers, and weights in doubt, are bounds.
 Expected OnGrid(Layers& layers, const LowPassCase& c) {
   constexpr double kHalf = 0x1p-11, kSmallest = 0x1p-25;  // roundings to half: relative, absolute

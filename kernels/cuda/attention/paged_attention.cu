@@ -1,0 +1,311 @@
+#include <algorithm>
+#include <climits>
+#include <utility>
+
+#include "kernels/cuda/attention/add_tokens.cuh"
+#include "kernels/cuda/attention/attention.h"
+#include "kernels/cuda/attention/join_chunks.cuh"
+#include "kernels/cuda/attention/logit_maps.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/overlap.cuh"
+
+namespace tessera::cuda {
+namespace {
+
+constexpr int kWarps = 4;  // of a block; each works alone
+constexpr int kMaxUnitsPerWarp = 8;
+constexpr int64_t kAnyRows = 1 << 30;  // of a sequence, where nobody told
+
+// Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
+// registers.
+constexpr int MinBlocks(int lanes, int queries) {
+  return lanes > 16 || queries > 4 ? 2 : queries > 2 ? 3 : 4;
+}
+
+template <int kLanes, int kQueries>
+__global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
+    DecodeKernel(PagedArgs args) {
+  const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
+  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
+    const float* q =
+        args.qkv +
+        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * dim;
+    WarpAttention<kLanes, kQueries> attention;
+#pragma unroll
+    for (int g = 0; g < kQueries; ++g) {
+      const bool there = g < unit.queries;
+      attention.Init(g, there, q + (there ? g : 0) * dim, dim, args.scale, INT_MAX);
+    }
+    unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+      const int page = args.formats[static_cast<int>(run.format)].tokens;
+      AddRun(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention,
+             [&](int g) {
+               return int64_t{args.query_begin[unit.s]} * args.heads + unit.first_head + g;
+             });
+    });
+    attention.JoinLanes();
+    const bool alone = unit.chunks == 1;
+    if (!alone) {
+#pragma unroll
+      for (int g = 0; g < kQueries; ++g) {
+        if (g < unit.queries) KeepPartial(args, unit.chunk, unit.first_head + g, g, attention);
+      }
+      if (!LastToEnd(args, unit)) return;
+    }
+#pragma unroll
+    for (int g = 0; g < kQueries; ++g) {
+      if (g >= unit.queries) continue;
+      const int head = unit.first_head + g;
+      if (!alone) {
+        JoinPartials(args, unit.chunk_begin, unit.chunks, head, g, attention);
+      }
+      StoreDecoded(args, unit, head, g, attention);
+    }
+  });
+}
+
+template <int kLanes, int kQueries>
+__global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
+  WaitForEarlierKernels();
+  const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
+  const int units = args.plan.prefill_begin[args.sequences] * kv_heads;
+  const int64_t row_floats = int64_t{args.heads + 2 * kv_heads} * dim;
+  while (true) {
+    const int next = NextUnit(&args.plan.next[1]);
+    if (next >= units) return;
+    const PrefillUnit unit(args, units - 1 - next);  // the last rows see most: first
+    WarpAttention<kLanes, kQueries> attention;
+#pragma unroll
+    for (int g = 0; g < kQueries; ++g) {
+      const bool there = unit.first + g < unit.queries;
+      const int i = there ? unit.first + g : unit.first;
+      const float* q = args.qkv + unit.Row(i) * row_floats + unit.Head(i) * dim;
+      attention.Init(g, there, q, dim, args.scale, unit.Limit(i));
+    }
+    const int end = unit.Limit(min(unit.first + kQueries, unit.queries) - 1);
+    int first = 0;
+    for (int r = args.kv.run_begin[unit.s]; r < args.kv.run_begin[unit.s + 1] && first < end; ++r) {
+      const KvRun run = args.kv.runs[r];
+      AddRun(
+          args, run, first, 0, min(end - first, run.tokens), unit.kv_head, attention,
+          [&](int g) { return unit.Row(unit.first + g) * args.heads + unit.Head(unit.first + g); });
+      first += run.tokens;
+    }
+    attention.JoinLanes();
+#pragma unroll
+    for (int g = 0; g < kQueries; ++g) {
+      const int i = unit.first + g;
+      attention.Store(g, dim, args.Transformed(unit.s),
+                      args.out + (unit.Row(i) * args.heads + unit.Head(i)) * dim);
+    }
+  }
+}
+
+// Maps of logits come with these alone (CheckRuns' callers, cache/storage.h).
+constexpr uint32_t FormatsWithHeaders() {
+  uint32_t formats = 0;
+  for (int f = 0; f < kNumFormats; ++f) formats |= HasHeader(static_cast<Format>(f)) ? 1u << f : 0;
+  return formats;
+}
+
+using Kernels = PagedAttention::Kernels;
+
+// Head dims up to 64 and 128 have a decode kernel for every group size; others are rare.
+Kernels KernelsFor(int64_t dim, int64_t group) {
+  switch (LanesOf(dim)) {
+    case 2:
+      return {4, 4, DecodeKernel<2, 4>, PrefillKernel<2, 4>};
+    case 4:
+      return {4, 4, DecodeKernel<4, 4>, PrefillKernel<4, 4>};
+    case 8:
+      if (group == 1) return {1, 8, DecodeKernel<8, 1>, PrefillKernel<8, 8>};
+      if (group == 2) return {2, 8, DecodeKernel<8, 2>, PrefillKernel<8, 8>};
+      if (group <= 4) return {4, 8, DecodeKernel<8, 4>, PrefillKernel<8, 8>};
+      return {8, 8, DecodeKernel<8, 8>, PrefillKernel<8, 8>};
+    case 16:
+      if (group == 1) return {1, 8, DecodeKernel<16, 1>, PrefillKernel<16, 8>};
+      if (group == 2) return {2, 8, DecodeKernel<16, 2>, PrefillKernel<16, 8>};
+      if (group <= 4) return {4, 8, DecodeKernel<16, 4>, PrefillKernel<16, 8>};
+      return {8, 8, DecodeKernel<16, 8>, PrefillKernel<16, 8>};
+    default:
+      return {4, 4, DecodeKernel<32, 4>, PrefillKernel<32, 4>};
+  }
+}
+
+}  // namespace
+
+PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
+    : stream_(stream),
+      precise_(precise),
+      plan_(stream),
+      outlined_plans_(stream),
+      partial_(stream),
+      maps_(stream) {
+  int device = 0;
+  TESSERA_CUDA_CHECK(cudaGetDevice(&device));
+  TESSERA_CUDA_CHECK(
+      cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
+  void* counter = nullptr;
+  TESSERA_CUDA_CHECK(cudaMalloc(&counter, sizeof *held_count_));
+  held_count_ = static_cast<unsigned long long*>(counter);
+  TESSERA_CUDA_CHECK(cudaMemsetAsync(held_count_, 0, sizeof *held_count_, stream_));
+  TESSERA_CUDA_CHECK(cudaMallocHost(&counter, sizeof *held_slopes_));
+  held_slopes_ = static_cast<unsigned long long*>(counter);
+  *held_slopes_ = 0;
+}
+
+PagedAttention::~PagedAttention() {
+  TESSERA_CUDA_CHECK(cudaFree(held_count_));
+  TESSERA_CUDA_CHECK(cudaFreeHost(const_cast<unsigned long long*>(held_slopes_)));
+}
+
+int64_t PagedAttention::RowsOf(const int32_t* query_begin, int64_t num_sequences) {
+  int32_t rows = 0;
+  TESSERA_CUDA_CHECK(cudaMemcpyAsync(&rows, query_begin + num_sequences, sizeof rows,
+                                     cudaMemcpyDeviceToHost, stream_));
+  TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  return rows;
+}
+
+PagedAttention::Kernels PagedAttention::Choose(const KvGeometry& geometry, int64_t heads,
+                                               int64_t num_sequences, uint32_t formats,
+                                               int64_t most_rows) {
+  const int64_t dim = geometry.head_dim, group = heads / geometry.kv_heads;
+  Kernels kernels = KernelsFor(dim, group);
+  if (!precise_ && HasTensorAttention(dim)) {
+    const TensorKernel decode =
+        TensorDecodeFor(dim, group, formats, num_sequences * heads >= 8 * multiprocessors_);
+    TensorKernel prefill;
+    if (most_rows * group > kFewQueries) prefill = WarpgroupPrefillFor(dim);
+    if (prefill.kernel == nullptr) prefill = TensorPrefillFor(dim);
+    kernels = {decode.queries,  prefill.queries,      decode.kernel,    prefill.kernel,
+               prefill.threads, prefill.shared_bytes, prefill.reads_map};
+  }
+  if (most_rows <= 1) kernels.prefill = nullptr;
+  return kernels;
+}
+
+int PagedAttention::GridOf(void (*kernel)(PagedArgs), int threads, int shared_bytes) {
+  int& grid = grids_[kernel];
+  if (grid == 0) {
+    TESSERA_CUDA_CHECK(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&grid, kernel, threads, shared_bytes));
+    grid *= multiprocessors_;
+  }
+  return grid;
+}
+
+PagedArgs PagedAttention::MakeArgs(const Kernels& kernels, const int32_t* query_begin,
+                                   int64_t num_sequences, int64_t heads, const KvLayerView& kv) {
+  const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
+  PagedArgs args{};
+  args.query_begin = query_begin;
+  args.sequences = static_cast<int>(num_sequences);
+  args.heads = static_cast<int>(heads);
+  args.group = static_cast<int>(heads / kv_heads);
+  args.decode_queries = kernels.queries;
+  args.prefill_queries = kernels.prefill_queries;
+  args.scale = 1 / sqrtf(static_cast<float>(dim));
+  args.kv = kv;
+  for (int f = 0; f < kNumFormats; ++f) {
+    if (!HoldsTokens(static_cast<Format>(f))) continue;
+    args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
+  }
+  args.warps = GridOf(kernels.decode, kWarps * 32, 0) * kWarps;
+  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, args.head_blocks());
+  return args;
+}
+
+void PagedAttention::Plan(PagedArgs args, const KvLayerView* layers, int64_t n, Workspace& memory,
+                          std::vector<PagedPlan>* plans) {
+  const int head_blocks = args.head_blocks();
+  const int64_t ints = PagedPlan::Ints(args.sequences, head_blocks, args.max_chunks);
+  auto* first = static_cast<int*>(memory.Get(n * ints * int64_t{sizeof(int)}));
+  for (int64_t l = 0; l < n; ++l) {
+    plans->push_back(PagedPlan::At(first + l * ints, args.sequences, head_blocks, args.max_chunks));
+  }
+  for (int64_t l = 0; l < n; l += kPlanLayers) {
+    const int64_t count = std::min<int64_t>(kPlanLayers, n - l);
+    PlanLayers list;
+    for (int64_t i = 0; i < count; ++i) {
+      list.runs[i] = layers[l + i].runs;
+      list.run_begin[i] = layers[l + i].run_begin;
+    }
+    args.plan = (*plans)[plans->size() - n + l];
+    PlanKernel<<<static_cast<unsigned>(count), kPlanThreads, 0, stream_>>>(args, list, ints);
+    TESSERA_CUDA_CHECK_LAUNCH("PlanKernel");
+  }
+}
+
+void PagedAttention::Outline(const AttentionOutline& outline) {
+  outlined_.clear();
+  planned_ = false;
+  if (outline.num_sequences == 0 || outline.num_layers == 0) return;
+  const KvLayerView& kv = outline.layers[0];
+  const Kernels kernels =
+      Choose(kv.geometry, outline.heads, outline.num_sequences, outline.formats, outline.most_rows);
+  const PagedArgs args =
+      MakeArgs(kernels, outline.query_begin, outline.num_sequences, outline.heads, kv);
+  std::vector<PagedPlan> plans;
+  Plan(args, outline.layers, outline.num_layers, outlined_plans_, &plans);
+  for (int64_t l = 0; l < outline.num_layers; ++l) {
+    outlined_.push_back({outline.layers[l].runs, outline.layers[l].run_begin, plans[l]});
+  }
+  outlined_kernels_ = kernels;
+  const bool maps = (outline.formats & FormatsWithHeaders()) != 0;
+  outlined_rows_ = maps ? outline.rows : 0;
+}
+
+bool PagedAttention::TakeOutlined(const KvLayerView& kv, PagedPlan* plan) {
+  for (Outlined& one : outlined_) {
+    if (one.runs != kv.runs || one.run_begin != kv.run_begin) continue;
+    *plan = one.plan;
+    one.runs = nullptr;  // its counters serve one call
+    return true;
+  }
+  return false;
+}
+
+void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
+                         int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out) {
+  const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
+  TESSERA_CHECK(heads % kv_heads == 0);
+  TESSERA_CHECK(dim > 0 && dim % 8 == 0 && dim <= 256);
+  TESSERA_CHECK(transformed == nullptr || CanTransform(static_cast<int>(dim)));
+  if (num_sequences == 0) return;
+  PagedPlan plan;
+  const bool outlined = TakeOutlined(kv, &plan);
+  const Kernels kernels =
+      outlined ? outlined_kernels_ : Choose(kv.geometry, heads, num_sequences, ~0u, kAnyRows);
+  PagedArgs args = MakeArgs(kernels, query_begin, num_sequences, heads, kv);
+  if (!outlined) {
+    std::vector<PagedPlan> plans;
+    Plan(args, &kv, 1, plan_, &plans);
+    plan = plans[0];
+  }
+  args.plan = plan;
+  args.planned = outlined && std::exchange(planned_, true);
+  args.qkv = qkv;
+  args.transformed = transformed;
+  args.out = out;
+  const int64_t rows = outlined ? outlined_rows_ : RowsOf(query_begin, num_sequences);
+  if (rows > 0) {
+    auto* maps = static_cast<AffineMap*>(maps_.Get(rows * heads * int64_t{sizeof(AffineMap)}));
+    FindLogitMaps(stream_, args, rows, maps, held_count_);
+    args.maps = maps;
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(const_cast<unsigned long long*>(held_slopes_), held_count_,
+                                       sizeof *held_count_, cudaMemcpyDeviceToHost, stream_));
+  }
+  const int64_t partials = int64_t{args.max_chunks} * heads;
+  args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
+  args.partial_max = args.partial + partials * dim;
+  args.partial_sum = args.partial_max + partials;
+  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, 0, stream_, args);
+  if (kernels.prefill == nullptr) return;
+  if (kernels.reads_map) args.raw16_map = MapRaw16(kv.arena, dim);
+  const int threads = kernels.prefill_threads, shared_bytes = kernels.prefill_shared_bytes;
+  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, threads, shared_bytes), threads,
+                   shared_bytes, stream_, args);
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,108 @@
+// Low-pass residuals by way of a grid (a non-uniform cosine transform: Dutt and Rokhlin 1993; the
+// Kaiser-Bessel window as in Fessler and Sutton 2003).
+//
+// The base of N tokens is P x, P the projector to the first K of N cosines. A signal of so few
+// frequencies is told by M = 1.5 K points over the same range, so P = W^T D W up to 1e-4 of the
+// signal: each token is spread to the points about it with the weights of a smooth window (W), the
+// grid is filtered (D: cosines below the cut-off, each divided by what the window makes of it,
+// twice), and each token's base is interpolated from the points about it (W^T). W is a band, little
+// work beside reading the tokens; D has M^2 numbers, of which half are zero once points are folded
+// with their mirror images, since cosines are even or odd about the middle: (1.5 K)^2 / 2 products
+// a channel, for any N. (Two products with K cosines, folded likewise, are N K.)
+//
+// From every channel its mean over some tokens is taken first: a constant is its own base, and what
+// is left loses less by rounding to half.
+#pragma once
+
+#include "kernels/cuda/carver.h"
+#include "kernels/cuda/low_pass/job.cuh"
+
+namespace tessera::cuda {
+
+constexpr int kFragment = 16;      // points or tokens that a warp computes: the tensor cores' rows
+constexpr int kFragmentWarps = 4;  // of a block of threads; each has its own fragment
+
+// Where tokens and points lie. Positions are counted in points: point m is at m + 1/2, token t at
+// (2 t + 1) points / (2 tokens). Points from the middle on mirror the others, but for kEdge of them
+// which tokens before the middle reach.
+struct Grid {
+  static constexpr int kReach = 5;  // points that a token weighs on
+  static constexpr int kEdge = 8;
+  int tokens, kept, points;  // points: a multiple of 16
+  float beta, scale;         // of the window
+
+  Grid(int tokens, int kept);
+
+  __host__ __device__ int half() const { return points / 2; }
+  __host__ __device__ int rows() const { return half() + kEdge; }  // that are read
+  __host__ __device__ int half_tokens() const { return (tokens + 1) / 2; }
+
+  // Weight of token t on point m: the window's, whose sum over the points is about 1; the signal
+  // goes on evenly before the first token.
+  __device__ float Weight(int m, int t) const {
+    const int64_t point = (2 * int64_t{m} + 1) * tokens, token = (2 * int64_t{t} + 1) * points;
+    return Window(point - token) + Window(point + token);
+  }
+  __device__ float Window(int64_t distance) const {
+    const float d = static_cast<float>(distance) / static_cast<float>(int64_t{tokens} * kReach);
+    return fabsf(d) < 1 ? scale * cyl_bessel_i0f(beta * sqrtf(1 - d * d)) : 0;
+  }
+  // What the filter multiplies coefficient k by: the window's transform at 0 and at k, squared.
+  __device__ float Gain(int k) const {
+    const float x = 3.14159265f * kReach * static_cast<float>(k) / static_cast<float>(2 * points);
+    const float z = sqrtf(beta * beta - x * x), twice_sinh = expf(z) - expf(-z);
+    const float ratio = 2 * z / (scale * kReach * twice_sinh);
+    return ratio * ratio;
+  }
+  // The first token that weighs on a fragment's points, a multiple of kFragment; and the first
+  // point that a fragment's tokens weigh on.
+  __device__ int FirstToken(int fragment) const {
+    const int64_t reach = 2 * (int64_t{fragment} * kFragment - 2) * tokens - points;
+    return reach <= 0 ? 0 : static_cast<int>(reach / (2 * points)) / kFragment * kFragment;
+  }
+  __device__ int FirstPoint(int fragment) const {
+    const int64_t reach = (int64_t{fragment} * 2 * kFragment + 1) * points - 6 * int64_t{tokens};
+    return reach <= 0 ? 0 : static_cast<int>(reach / (2 * int64_t{tokens})) + 1;
+  }
+};
+
+// One fragment a warp, `steps` of kFragment columns: weights as first factors of products.
+struct Fragments {
+  uint4* at;
+  int count, steps;
+
+  __device__ void Get(int fragment, int step, uint32_t (&a)[4]) const {
+    const uint4 x = __ldg(at + (fragment * steps + step) * 32 + threadIdx.x % 32);
+    a[0] = x.x, a[1] = x.y, a[2] = x.z, a[3] = x.w;
+  }
+};
+
+// What the grid's kernels multiply by.
+struct GridWeights {
+  Fragments spread;       // rows: points, columns: tokens
+  Fragments interpolate;  // rows: tokens, columns: points
+  float* spread_sums;     // [fragments * kFragment] each point's weights, as rounded
+  float* distances;       // [2, points + kEdge] the filter by the distance of points
+  __half* filter;  // [2, rows, half] D of half the sum (0), half the difference (1) of points
+
+  GridWeights(const Grid& grid, Carver& memory);
+  void Compute(const Grid& grid, cudaStream_t stream) const;
+};
+
+// means [layers, 2, channels] of K and V, over tokens at equal distances.
+void ChannelMeans(const LowPassJob& job, float* means, cudaStream_t stream);
+
+// Of `layers` layers from layer0 on, K and V: columns = layers * 2 * channels. folded
+// [2, half, columns]: half the sum and half the difference of each point and its mirror image,
+// without the means.
+void SpreadTokens(const LowPassJob& job, const Grid& grid, const GridWeights& weights,
+                  const float* means, int layer0, int layers, __half* folded, cudaStream_t stream);
+
+// filtered [2, rows, columns] as folded; partial [layers of the job, 2 * parts, tokens, 2] as of
+// SumParts.
+int InterpolatedParts(const LowPassJob& job);
+void InterpolateDistances(const LowPassJob& job, const Grid& grid, const Fragments& weights,
+                          const __half* filtered, const float* means, int layer0, int layers,
+                          float* partial, cudaStream_t stream);
+
+}  // namespace tessera::cuda
