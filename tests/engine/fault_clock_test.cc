@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/engine/wall_clock.h"
+#include "tests/engine/wrapped_model.h"
 
 namespace tessera {
 namespace {
@@ -35,6 +36,16 @@ TEST(WallClockJumpTest, IsSeenByWhoReadsTheWallClockOnly) {
   EXPECT_LT(system_clock::now() - wall, hours(1));
 }
 
+// Whose requests are still running when the clock jumps, however fast the machine.
+class Slow final : public testing::WrappedModel {
+ public:
+  using WrappedModel::WrappedModel;
+  void Forward(const Batch& batch, uint8_t* arena) override {
+    absl::SleepFor(absl::Microseconds(200));
+    WrappedModel::Forward(batch, arena);
+  }
+};
+
 // The parameter: by how many hours.
 class EngineClockTest : public ::testing::TestWithParam<int> {
  protected:
@@ -42,7 +53,8 @@ class EngineClockTest : public ::testing::TestWithParam<int> {
     auto c = testing::LoadCheckpoint(testing::SourcePath("tests/golden/tiny_gqa"));
     EngineOptions options;
     options.kv_cache_bytes = 64 << 20;
-    engine_ = std::make_unique<Engine>(std::move(c.model), c.tokenizer, options, nullptr);
+    engine_ = std::make_unique<Engine>(std::make_unique<Slow>(std::move(c.model)), c.tokenizer,
+                                       options, nullptr);
   }
   absl::Duration by() const { return absl::Hours(GetParam()); }
   static Request Endless(int max_tokens) {
