@@ -65,8 +65,9 @@ start_server() {
   http=127.0.0.1:${ports[3]}
   mkdir -p "$(dirname "$log")"
   # Detached: neither a closing terminal nor Ctrl-C is meant for it.
-  setsid "$bin/tesserad" --model models/demo --listen "$address" --admin_listen "$admin" \
-    --metrics_listen "$metrics" --http_listen "$http" >"$log" 2>&1 </dev/null &
+  setsid "$bin/tesserad" --model models/demo --kv_cache_bytes=1GiB --listen "$address" \
+    --admin_listen "$admin" --metrics_listen "$metrics" --http_listen "$http" \
+    >"$log" 2>&1 </dev/null &
   server=$!
   for ((i = 0; i < start_limit_seconds * 10; ++i)); do
     # Told by the operator's service: the admin listener is up before the model is.

@@ -39,18 +39,18 @@ std::string FormatArenaSize(ArenaSize size) {
 }
 
 absl::StatusOr<int64_t> ArenaBytes(ArenaSize size, int64_t free_bytes, int64_t image_cache_bytes) {
-  if (size.bytes > 0) return size.bytes;
   const auto wrong = [&](absl::string_view why) {
     return absl::InvalidArgumentError(
         absl::StrCat("--kv_cache_bytes=", FormatArenaSize(size), ": ", why));
   };
   if (free_bytes == 0) {
-    if (size.percent == 0) return kAutoBytes;
+    if (size.percent == 0) return size.bytes > 0 ? size.bytes : kAutoBytes;
     return wrong("this device has no memory of its own; give bytes");
   }
+  const int64_t left = free_bytes - image_cache_bytes;
   const int percent = size.percent > 0 ? size.percent : kAutoPercent;
-  const int64_t bytes = (free_bytes - image_cache_bytes) / 100 * percent / kMiB * kMiB;
-  if (bytes < kLeastArenaBytes) {
+  const int64_t bytes = size.bytes > 0 ? size.bytes : left / 100 * percent / kMiB * kMiB;
+  if (bytes < kLeastArenaBytes || bytes > left) {
     return wrong(
         absl::StrCat("beside the model the device has ", FormatByteSize(free_bytes / kMiB * kMiB),
                      " free, of which --image_cache_bytes=", FormatByteSize(image_cache_bytes),

@@ -23,7 +23,8 @@ std::string FormatArenaSize(ArenaSize size);
 
 // In bytes, for a device with `free_bytes` beside the model (Ops::FreeBytes). A share is of what
 // `image_cache_bytes` leave of them; the rest is for the steps. "auto": 85 %, or 1 GiB of a host's
-// memory. INVALID_ARGUMENT: a share of a host's memory, or too little of a device's.
+// memory. INVALID_ARGUMENT: a share of a host's memory; too little of a device's, or more than it
+// has.
 absl::StatusOr<int64_t> ArenaBytes(ArenaSize size, int64_t free_bytes, int64_t image_cache_bytes);
 
 // Of an arena.

@@ -14,7 +14,10 @@ namespace tessera {
 inline void CheckCuda(cudaError_t error, const char* file, int line, const char* what) {
   if (error == cudaSuccess) return;
   EndProcess(std::string(file) + ":" + std::to_string(line) + ": CUDA error: " + what + ": " +
-             cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
+             cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")" +
+             (error == cudaErrorMemoryAllocation
+                  ? "; a smaller KV cache or smaller steps leave more for this"
+                  : ""));
 }
 
 }  // namespace tessera

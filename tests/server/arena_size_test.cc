@@ -33,7 +33,8 @@ TEST(ArenaSizeTest, ReadsWhatPeopleWriteAndWritesItBack) {
 
 TEST(ArenaSizeTest, SharesAreOfWhatADeviceHasFree) {
   EXPECT_EQ(*ArenaBytes({.bytes = 5}, 0, 0), 5);
-  EXPECT_EQ(*ArenaBytes({.bytes = 100 * kGiB}, kGiB, 0), 100 * kGiB);  // what is asked for
+  EXPECT_EQ(*ArenaBytes({.bytes = 100 * kGiB}, 0, kGiB), 100 * kGiB);
+  EXPECT_EQ(*ArenaBytes({.bytes = 100 * kGiB}, 101 * kGiB, kGiB), 100 * kGiB);
   EXPECT_EQ(*ArenaBytes({}, 0, kGiB), kGiB);
   EXPECT_EQ(*ArenaBytes({}, 102 * kGiB, 2 * kGiB), 85 * kGiB);
   EXPECT_EQ(*ArenaBytes({.percent = 50}, 102 * kGiB, 2 * kGiB), 50 * kGiB);
@@ -45,13 +46,15 @@ TEST(ArenaSizeTest, SaysWhyThereIsNoArena) {
   const auto host = ArenaBytes({.percent = 80}, 0, 0);
   EXPECT_EQ(host.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(host.status().message(), HasSubstr("--kv_cache_bytes=80%: this device has no"));
-  for (const ArenaSize size : {ArenaSize(), ArenaSize{.percent = 99}}) {
+  for (const ArenaSize size :
+       {ArenaSize(), ArenaSize{.percent = 99}, ArenaSize{.bytes = 2 * kGiB}}) {
     const auto full = ArenaBytes(size, kGiB, 2 * kGiB);
     EXPECT_EQ(full.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(full.status().message(), HasSubstr("has 1GiB free"));
     EXPECT_THAT(full.status().message(), HasSubstr("--image_cache_bytes=2GiB"));
   }
   EXPECT_FALSE(ArenaBytes({.percent = 1}, 100 << 20, 0).ok());
+  EXPECT_FALSE(ArenaBytes({.bytes = kGiB + 1}, kGiB, 0).ok());
 }
 
 }  // namespace
