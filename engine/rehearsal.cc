@@ -67,20 +67,18 @@ Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int m
   return batch;
 }
 
-// Prompts of all the context, as a policy asks that keeps little of the spectrum, and one that
-// keeps all: which takes more memory depends on the device.
+// As many prompts at once as may be, of all the context. The first as a policy asks that keeps the
+// whole spectrum, which takes a device the most memory, the others as FlashCache does.
 void RehearseLowPass(LlavaModel& model, int context, const Pages& pages, const uint8_t* arena) {
   std::vector<PageId> ids;
-  for (int64_t i = 0; i < int64_t{model.config().text.layers} * CeilDiv(context, kPageTokens);
-       ++i) {
+  for (int i = 0; i < model.config().text.layers * CeilDiv(context, kPageTokens); ++i) {
     ids.push_back(pages[i]);
   }
   const std::vector<uint8_t> vision(context, 1);
-  for (const int kept : {CeilDiv(context, 5), context}) {
-    while (model.BeginLowPass(arena, ids, {vision}, {{0, context, kept}})) {
-    }
-    model.FinishLowPass();
+  for (int kept = context; model.BeginLowPass(arena, ids, {vision}, {{0, context, kept}});) {
+    kept = CeilDiv(context, 5);
   }
+  model.FinishLowPass();
 }
 
 }  // namespace

@@ -353,6 +353,20 @@ TEST_P(LowPassTest, LowPassResidualsAreThoseOfAPlainDct) {
   }
 }
 
+// Of so many coefficients the device's filter is made a part at a time.
+TEST_P(LowPassTest, NothingIsLeftOfALongPromptBesideAllItsCoefficients) {
+  const LowPassCase c = {{1, 1, 16}, 17'000, 0, 17'000, 17'000};
+  Layers layers(c.geometry, c.stored, 13);
+  std::vector<float> exact(c.tokens * 4);
+  for (int64_t t = 0; t < c.tokens; ++t) {
+    for (int64_t i = 0; i < layers.Row(); ++i) {
+      exact[t * 4 + 2 + i / c.geometry.head_dim % 2] +=
+          std::pow(HalfToFloat(layers.At(0, t, i)), 2.0f);
+    }
+  }
+  ExpectNear(layers, c, Residuals(*ops_, layers, c), exact);
+}
+
 // Parseval: what lies above the cut-off of the spectrum is what is left beside the base, so a
 // layer's outlier energy needs no second pass (FlashCache's budget identity).
 TEST_P(LowPassTest, LowPassResidualsAddUpToTheEnergyAboveTheCutOff) {

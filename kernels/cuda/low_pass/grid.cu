@@ -37,15 +37,22 @@ void LowPass::OnGrid(const LowPassJob& job, float* out) {
 
   m.weights.Compute(grid, stream_);
   ChannelMeans(job, m.means, stream_);
+  int64_t filled = -1;  // the filter's first row
   for (int layer = 0; layer < layers; layer += most) {
     const int count = std::min(most, layers - layer);
     const int64_t columns = count * layer_columns;
     SpreadTokens(job, grid, m.weights, m.means, layer, count, m.folded, stream_);
-    for (int parity : {0, 1}) {
-      GemmShape shape{rows, columns, half, DType::kF16, DType::kF16};
+    for (int64_t row = 0; row < rows; row += m.weights.filter_rows) {
+      if (row != filled) m.weights.ComputeFilter(grid, static_cast<int>(row), stream_);
+      filled = row;
+      const int64_t some = std::min<int64_t>(m.weights.filter_rows, rows - row);
+      GemmShape shape{some, columns, half, DType::kF16, DType::kF16};
       shape.plain_b = true;
-      gemm_->Run(shape, m.weights.filter + parity * rows * half, m.folded + parity * half * columns,
-                 m.filtered + parity * rows * columns);
+      for (int parity : {0, 1}) {
+        gemm_->Run(shape, m.weights.filter + parity * m.weights.filter_rows * half,
+                   m.folded + parity * half * columns,
+                   m.filtered + (parity * rows + row) * columns);
+      }
     }
     InterpolateDistances(job, grid, m.weights.interpolate, m.filtered, m.means, layer, count,
                          m.partial, stream_);

@@ -83,10 +83,14 @@ struct GridWeights {
   Fragments interpolate;  // rows: tokens, columns: points
   float* spread_sums;     // [fragments * kFragment] each point's weights, as rounded
   float* distances;       // [2, points + kEdge] the filter by the distance of points
-  __half* filter;  // [2, rows, half] D of half the sum (0), half the difference (1) of points
+  // [2, filter_rows, half] D of half the sum (0), half the difference (1) of points: of so many
+  // rows at a time, since the whole grows with the square of what is kept.
+  __half* filter;
+  int filter_rows;
 
   GridWeights(const Grid& grid, Carver& memory);
-  void Compute(const Grid& grid, cudaStream_t stream) const;
+  void Compute(const Grid& grid, cudaStream_t stream) const;  // all but the filter
+  void ComputeFilter(const Grid& grid, int first_row, cudaStream_t stream) const;
 };
 
 // means [layers, 2, channels] of K and V, over tokens at equal distances.

@@ -10,10 +10,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Beyond, the grid's filter would take more memory than is set aside for it: requests choose how
-// many are kept.
-constexpr int kMostOnGrid = 15'000;
-
 unsigned Blocks(int64_t n) { return static_cast<unsigned>(CeilDiv<int64_t>(n, kThreads)); }
 
 constexpr int kTile = 8;    // tokens whose base one block computes
@@ -93,7 +89,7 @@ void LowPass::Residuals(const uint8_t* arena, const KvGeometry& geometry, const 
   TESSERA_CHECK(geometry.head_dim % 8 == 0 && geometry.head_dim <= kThreads);
   const LowPassJob job{arena,         geometry,       pages,        static_cast<int>(layer_pages),
                        segment.first, segment.tokens, segment.kept, out_tokens};
-  if (precise_ || segment.kept > kMostOnGrid) {
+  if (precise_) {
     Direct(job, out);
   } else {
     OnGrid(job, out);

@@ -12,7 +12,8 @@ namespace {
 
 constexpr double kFiner = 1.5;  // points a coefficient
 constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int kDistances = 4;  // that one block computes the filter for
+constexpr int64_t kFilterBytes = int64_t{512} << 20;  // more of the filter is made in turn
+constexpr int kDistances = 4;                         // that one block computes the filter for
 
 // A lane's part of a fragment's step: weight(row, column) for 16 rows and columns.
 template <class Weight>
@@ -91,12 +92,13 @@ __global__ void DistancesKernel(Grid grid, int distances, float* out) {
     }
   }
 }
-// GridWeights::filter; one block a row and a parity.
-__global__ void FilterKernel(Grid grid, const float* by_distance, int distances, __half* out) {
-  const int m = blockIdx.x, parity = blockIdx.y;
+// GridWeights::filter from `first_row` on; one block a row and a parity.
+__global__ void FilterKernel(Grid grid, const float* by_distance, int distances, int first_row,
+                             int rows, __half* out) {
+  const int m = first_row + blockIdx.x, parity = blockIdx.y;
   const float* f = by_distance + parity * distances;
   for (int i = threadIdx.x; i < grid.half(); i += kThreads) {
-    out[(int64_t{parity} * grid.rows() + m) * grid.half() + i] =
+    out[(int64_t{parity} * rows + blockIdx.x) * grid.half() + i] =
         __float2half_rn(f[abs(m - i)] + f[m + i + 1]);
   }
 }
@@ -128,7 +130,9 @@ GridWeights::GridWeights(const Grid& grid, Carver& memory) {
   }
   spread_sums = memory.Take<float>(int64_t{spread.count} * kFragment);
   distances = memory.Take<float>(2 * int64_t{grid.points + Grid::kEdge});
-  filter = memory.Take<__half>(2 * int64_t{grid.rows()} * grid.half());
+  const auto fitting = static_cast<int>(kFilterBytes / (2 * int64_t{grid.half()} * 2));
+  filter_rows = std::min(grid.rows(), std::max(fitting / kFragment, 1) * kFragment);
+  filter = memory.Take<__half>(2 * int64_t{filter_rows} * grid.half());
 }
 
 void GridWeights::Compute(const Grid& grid, cudaStream_t stream) const {
@@ -142,7 +146,12 @@ void GridWeights::Compute(const Grid& grid, cudaStream_t stream) const {
   DistancesKernel<<<dim3(CeilDiv(count, kDistances), 2), kThreads, 0, stream>>>(grid, count,
                                                                                 distances);
   TESSERA_CUDA_CHECK_LAUNCH("DistancesKernel");
-  FilterKernel<<<dim3(grid.rows(), 2), kThreads, 0, stream>>>(grid, distances, count, filter);
+}
+
+void GridWeights::ComputeFilter(const Grid& grid, int first_row, cudaStream_t stream) const {
+  const int rows = std::min(filter_rows, grid.rows() - first_row);
+  FilterKernel<<<dim3(rows, 2), kThreads, 0, stream>>>(grid, distances, grid.points + Grid::kEdge,
+                                                       first_row, filter_rows, filter);
   TESSERA_CUDA_CHECK_LAUNCH("FilterKernel");
 }
 
