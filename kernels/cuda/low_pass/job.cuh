@@ -12,7 +12,7 @@ struct LowPassJob {
   KvGeometry geometry;
   const PageId* pages;
   int layer_pages, first, tokens, kept;
-  int64_t out_tokens;
+  int64_t out_tokens;  // of a layer, in the result
 
   // Token t's 16-bit numbers of one head's K or V.
   __device__ const __half* Row(int layer, int head, bool value, int t) const {

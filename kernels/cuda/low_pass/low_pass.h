@@ -9,9 +9,9 @@ namespace tessera::cuda {
 
 struct LowPassJob;
 
-// By way of a grid of 1.5 * kept points and tensor cores (grid.cu), with the grid's
-// numbers and weights rounded to half. If `precise`: float32 throughout, tokens^2 products a
-// channel with the weights of the low-pass projector (cpu/statistics.h has h), on CUDA cores.
+// By way of a grid of 1.5 * kept points and tensor cores (grid.cu), with the grid's numbers and
+// weights rounded to half. If `precise`: float32 throughout, tokens^2 products a channel with the
+// weights of the low-pass projector (cpu/statistics.h has h), on CUDA cores.
 //
 // Device memory: at most 512 MiB, or one layer's grid (6 * kept bytes a channel) if that is more;
 // 2.25 * kept^2 bytes of filter, at most 512 MiB; and 16 bytes a token, layer and 512 channels.
