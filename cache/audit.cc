@@ -3,7 +3,7 @@
 #include <unordered_map>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base.h"
+#include "base/base.h"
 
 namespace tessera {
 

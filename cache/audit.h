@@ -3,7 +3,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "cache/arena.h"
+#include "cache/pages/arena.h"
 #include "cache/prefix_index.h"
 #include "cache/sequence_cache.h"
 

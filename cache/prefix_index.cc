@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base.h"
+#include "base/base.h"
 
 namespace tessera {
 

@@ -21,8 +21,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "cache/arena.h"
-#include "kernels/digest.h"
+#include "base/digest.h"
+#include "cache/pages/arena.h"
 
 namespace tessera {
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base.h"
+#include "base/base.h"
 
 namespace tessera {
 

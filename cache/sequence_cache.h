@@ -8,11 +8,11 @@
 // compacts the open run. Layers need not be alike: each holds its own tokens, in ascending order
 // inside a run, with their logical positions.
 //
-// Commit, ExitWindow and Evict do bookkeeping only: they name the moves of bytes, and keep the pages
-// that were read ("retired") until FinishMoves: MoveTokens must have been issued before it. Shared
-// pages are read and let go, never written. A run is never empty. Ownership: holds one reference to
-// each of its pages; Release or the destructor gives them back. The arena must outlive it.
-// Threads: one thread (the engine's). Move-only; what was moved from may only be destroyed or
+// Commit, ExitWindow and Evict do bookkeeping only: they name the moves of bytes, and keep the
+// pages that were read ("retired") until FinishMoves: MoveTokens must have been issued before it.
+// Shared pages are read and let go, never written. A run is never empty. Ownership: holds one
+// reference to each of its pages; Release or the destructor gives them back. The arena must outlive
+// it. Threads: one thread (the engine's). Move-only; what was moved from may only be destroyed or
 // assigned to. Errors: a full arena is `false`, with nothing changed; misuse is a CHECK.
 #pragma once
 
@@ -21,9 +21,9 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "cache/arena.h"
-#include "cache/storage.h"
-#include "kernels/page_layout.h"
+#include "cache/pages/arena.h"
+#include "cache/policy/storage.h"
+#include "kernels/layout/page_layout.h"
 
 namespace tessera {
 

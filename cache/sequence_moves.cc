@@ -4,8 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "base/base.h"
 #include "cache/sequence_cache.h"
-#include "kernels/base.h"
 
 namespace tessera {
 namespace {

@@ -29,8 +29,6 @@ function(tessera_test folder)
   target_compile_options(tests_${folder} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${TESSERA_WARNINGS}>
                          $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
   target_include_directories(tests_${folder} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_definitions(tests_${folder} PRIVATE TESSERA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
-                             TESSERA_BINARY_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
   target_link_libraries(tests_${folder} PUBLIC ${ARG_DEPS} GTest::gtest GTest::gmock)
   set_property(GLOBAL APPEND PROPERTY TESSERA_TEST_FOLDERS tests_${folder})
 endfunction()

@@ -6,8 +6,8 @@
 #include <functional>
 #include <memory>
 
-#include "kernels/base.h"
-#include "kernels/page_layout.h"
+#include "base/base.h"
+#include "kernels/layout/page_layout.h"
 
 namespace tessera {
 

@@ -1,5 +1,6 @@
 // The operations that measure what a forward pass computes, for KV policies that ask for it: the
-// part of Ops that no answer depends on unless a policy reads it (cache/policy.h, PolicyNeeds).
+// part of Ops that no answer depends on unless a policy reads it (cache/policy/policy.h,
+// PolicyNeeds).
 //
 // Conventions are those of ops.h. Statistics decide which tokens are kept, so they must be as
 // independent of the schedule as answers are: on the CPU backends every result has the same bits
@@ -8,7 +9,7 @@
 
 #include <cstdint>
 
-#include "kernels/page_layout.h"
+#include "kernels/layout/page_layout.h"
 
 namespace tessera {
 

@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstring>
 
-#include "kernels/half.h"
+#include "base/half.h"
 
 namespace tessera {
 

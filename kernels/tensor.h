@@ -10,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "kernels/base.h"
+#include "base/base.h"
 
 namespace tessera {
 

@@ -5,11 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/clock.h"
-#include "kernels/end_process.h"
-#include "server/address.h"
-#include "server/flags.h"
-#include "server/grpc_log.h"
+#include "base/clock.h"
+#include "base/end_process.h"
+#include "base/version.h"
+#include "cache/policies/registry.h"
+#include "server/grpc/grpc_log.h"
+#include "server/net/address.h"
+#include "server/process/flags.h"
 
 namespace tessera {
 namespace {

@@ -7,11 +7,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "cache/policy.h"
-#include "engine/llava.h"
-#include "engine/weights.h"
-#include "kernels/backend.h"
-#include "server/byte_size.h"
+#include "base/byte_size.h"
+#include "cache/policies/registry.h"
+#include "cache/policy/policy.h"
+#include "engine/model/llava.h"
+#include "engine/weights/weights.h"
+#include "kernels/backend/backend.h"
 
 namespace tessera {
 namespace {

@@ -8,10 +8,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/observer.h"
+#include "engine/request/observer.h"
 #include "kernels/ops.h"
-#include "server/config.h"
-#include "server/runtime.h"
+#include "server/process/config.h"
+#include "server/request/runtime.h"
 
 namespace tessera {
 

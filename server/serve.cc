@@ -9,13 +9,14 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/version.h"
 #include "server/daemon.h"
-#include "server/drain_bound.h"
-#include "server/flags.h"
-#include "server/last_words.h"
 #include "server/load_model.h"
-#include "server/log.h"
-#include "server/signals.h"
+#include "server/observability/log.h"
+#include "server/process/drain_bound.h"
+#include "server/process/flags.h"
+#include "server/process/last_words.h"
+#include "server/process/signals.h"
 
 namespace tessera {
 namespace {

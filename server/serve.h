@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/ops.h"
-#include "server/config.h"
+#include "server/process/config.h"
 
 namespace tessera {
 

@@ -20,8 +20,8 @@
 // tensor named: in pivot-salient layers only (in text-salient ones there are no massive activations
 // yet), among the prompt's tokens that a selector left, the window's included, by the layer's own
 // input. They stay at 16 bit; generated tokens never become pivots.
-#include "cache/policies/pivots.h"
 #include "cache/policies/policies.h"
+#include "cache/policy/pivots.h"
 
 namespace tessera {
 namespace {

@@ -22,8 +22,8 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "cache/policies/budget.h"
 #include "cache/policies/policies.h"
+#include "cache/policy/budget.h"
 
 namespace tessera {
 namespace {

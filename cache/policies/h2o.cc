@@ -26,9 +26,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "cache/policies/largest.h"
+#include "base/base.h"
 #include "cache/policies/policies.h"
-#include "kernels/base.h"
+#include "cache/policy/largest.h"
 
 namespace tessera {
 namespace {

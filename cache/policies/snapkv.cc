@@ -18,9 +18,9 @@
 #include <cmath>
 
 #include "absl/status/status.h"
-#include "cache/policies/largest.h"
+#include "base/base.h"
 #include "cache/policies/policies.h"
-#include "kernels/base.h"
+#include "cache/policy/largest.h"
 
 namespace tessera {
 namespace {

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/host_memory.h"
-#include "kernels/runs.h"
+#include "kernels/host/host_memory.h"
+#include "kernels/host/runs.h"
 
 namespace tessera {
 namespace {

@@ -9,8 +9,8 @@
 #include "kernels/cpu/statistics.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_mover.h"
-#include "kernels/draw.h"
-#include "kernels/host_ops.h"
+#include "kernels/host/draw.h"
+#include "kernels/host/host_ops.h"
 
 namespace tessera {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/simd/kernels.h"
 #include "kernels/ops.h"
 
 namespace tessera {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/host_memory.h"
+#include "kernels/host/host_memory.h"
 #include "kernels/tensor.h"
 
 namespace tessera {

@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/simd/kernels.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace tessera {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <complex>
 
-#include "kernels/host_memory.h"
+#include "kernels/host/host_memory.h"
 
 namespace tessera {
 namespace {

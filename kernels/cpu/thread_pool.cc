@@ -2,7 +2,7 @@
 
 #include <immintrin.h>
 
-#include "kernels/base.h"
+#include "base/base.h"
 
 namespace tessera {
 namespace {

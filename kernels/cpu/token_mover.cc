@@ -4,9 +4,9 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/half.h"
-#include "kernels/quantize.h"
-#include "kernels/token_moves.h"
+#include "base/half.h"
+#include "kernels/host/token_moves.h"
+#include "kernels/layout/quantize.h"
 
 namespace tessera {
 namespace {

@@ -4,7 +4,7 @@
 // Threads: one thread at a time (the pool's caller).
 #pragma once
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/simd/kernels.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace tessera {

@@ -1,17 +1,17 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention/attention.h"
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/graph.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/dense.h"
-#include "kernels/cuda/graph.h"
-#include "kernels/cuda/logits.h"
+#include "kernels/cuda/elementwise/rows.h"
+#include "kernels/cuda/gemm/dense.h"
+#include "kernels/cuda/kv/move_tokens.h"
+#include "kernels/cuda/kv/rank_tokens.h"
+#include "kernels/cuda/kv/statistics.h"
 #include "kernels/cuda/low_pass/low_pass.h"
-#include "kernels/cuda/move_tokens.h"
-#include "kernels/cuda/rank_tokens.h"
-#include "kernels/cuda/rows.h"
-#include "kernels/cuda/sampling.h"
-#include "kernels/cuda/statistics.h"
+#include "kernels/cuda/sampling/logits.h"
+#include "kernels/cuda/sampling/sampling.h"
 
 namespace tessera {
 namespace {

@@ -1,6 +1,6 @@
 // What a build without CUDA says.
+#include "kernels/cuda/common/device.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/device.h"
 
 namespace tessera {
 namespace {

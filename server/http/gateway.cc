@@ -5,14 +5,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "engine/clock.h"
-#include "server/address.h"
-#include "server/admission.h"
-#include "server/error_details.h"
-#include "server/flags.h"
+#include "base/clock.h"
+#include "base/version.h"
+#include "cache/policies/registry.h"
+#include "server/api/error_details.h"
 #include "server/http/http_error.h"
 #include "server/http/json_members.h"
 #include "server/http/openai_call.h"
+#include "server/net/address.h"
+#include "server/process/flags.h"
+#include "server/request/admission.h"
 
 namespace tessera {
 namespace {

@@ -20,8 +20,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/http/http_server.h"
-#include "server/service_context.h"
-#include "server/stream_registry.h"
+#include "server/request/service_context.h"
+#include "server/request/stream_registry.h"
 
 namespace tessera {
 

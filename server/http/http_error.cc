@@ -5,7 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "server/error_details.h"
+#include "server/api/error_details.h"
 
 namespace tessera {
 namespace {

@@ -10,8 +10,8 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "engine/clock.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "base/clock.h"
 #include "server/http/http_session.h"
 
 namespace tessera {

@@ -21,8 +21,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "server/address.h"
-#include "server/tls.h"
+#include "server/access/tls.h"
+#include "server/net/address.h"
 
 namespace tessera {
 

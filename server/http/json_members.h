@@ -13,8 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "engine/json.h"
-#include "server/error_details.h"
+#include "base/json.h"
+#include "server/api/error_details.h"
 
 namespace tessera {
 

@@ -5,10 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/clock.h"
-#include "server/admission.h"
+#include "base/clock.h"
 #include "server/http/http_error.h"
-#include "server/traceparent.h"
+#include "server/observability/traceparent.h"
+#include "server/request/admission.h"
 
 namespace tessera {
 namespace {

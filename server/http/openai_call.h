@@ -19,13 +19,13 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "engine/outbox.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "engine/request/outbox.h"
 #include "server/http/http_server.h"
 #include "server/http/openai_reply.h"
 #include "server/http/openai_request.h"
-#include "server/service_context.h"
-#include "server/stream_registry.h"
+#include "server/request/service_context.h"
+#include "server/request/stream_registry.h"
 
 namespace tessera {
 

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/convert.h"
+#include "server/api/convert.h"
 
 namespace tessera {
 namespace {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/request.h"
-#include "engine/tokenizer.h"
+#include "engine/request/request.h"
+#include "engine/text/tokenizer.h"
 #include "nlohmann/json.hpp"
 #include "server/http/openai_request.h"
 

@@ -7,9 +7,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "engine/json.h"
-#include "kernels/base.h"
-#include "server/error_details.h"
+#include "base/base.h"
+#include "base/json.h"
+#include "server/api/error_details.h"
 #include "server/http/json_members.h"
 
 namespace tessera {

@@ -14,7 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "engine/model_config.h"
+#include "engine/model/model_config.h"
 #include "nlohmann/json.hpp"
 #include "tessera/v1/inference.pb.h"
 

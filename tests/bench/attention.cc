@@ -14,9 +14,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "kernels/backend.h"
-#include "kernels/half.h"
-#include "kernels/quantize.h"
+#include "base/half.h"
+#include "kernels/backend/backend.h"
+#include "kernels/layout/quantize.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/device.h"
 

@@ -12,8 +12,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "engine/kv_residuals.h"
-#include "engine/scheduler.h"
+#include "cache/policies/registry.h"
+#include "engine/model/kv_residuals.h"
+#include "engine/runtime/scheduler.h"
 #include "tests/bench/device_cache.h"
 #include "tests/bench/engine_fixture.h"
 

@@ -1,12 +1,12 @@
 #include <algorithm>
 
 #include "absl/status/status.h"
-#include "kernels/backend.h"
-#include "kernels/cuda/ceilings.h"
-#include "kernels/cuda/check.h"
+#include "kernels/backend/backend.h"
+#include "kernels/cuda/common/ceilings.h"
+#include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/device.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/device.h"
-#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm/gemm.h"
 #include "tests/bench/device.h"
 
 namespace tessera::bench {

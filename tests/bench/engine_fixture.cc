@@ -5,8 +5,9 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
-#include "engine/weights.h"
-#include "kernels/backend.h"
+#include "cache/policies/registry.h"
+#include "engine/weights/weights.h"
+#include "kernels/backend/backend.h"
 
 namespace tessera::bench {
 

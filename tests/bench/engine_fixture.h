@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/clock.h"
-#include "engine/engine.h"
+#include "base/clock.h"
+#include "engine/runtime/engine.h"
 #include "tests/bench/bench.h"
 
 namespace tessera::bench {

@@ -3,7 +3,7 @@
 #include <functional>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/backend.h"
+#include "kernels/backend/backend.h"
 #include "tests/bench/engine_fixture.h"
 
 namespace tessera::bench {

@@ -5,8 +5,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/backend.h"
-#include "kernels/half.h"
+#include "base/half.h"
+#include "kernels/backend/backend.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/device.h"
 #include "tests/bench/openblas.h"

@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "engine/model_config.h"
-#include "engine/tokenizer.h"
+#include "engine/model/model_config.h"
+#include "engine/text/tokenizer.h"
 
 namespace tessera::bench {
 

@@ -1,7 +1,8 @@
 // tessera_bench plan: the scheduler's own time for one step, all sequences decoding.
 #include <memory>
 
-#include "engine/scheduler.h"
+#include "cache/policies/registry.h"
+#include "engine/runtime/scheduler.h"
 #include "tests/bench/engine_fixture.h"
 
 namespace tessera::bench {

@@ -11,11 +11,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "engine/llama.h"
+#include "engine/model/llama.h"
 #include "tests/bench/device_cache.h"
 #include "tests/bench/llava_7b.h"
 #include "tests/bench/repeated_weights.h"
-#include "vision/projector.h"
+#include "vision/tower/projector.h"
 
 namespace tessera::bench {
 namespace {

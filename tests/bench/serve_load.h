@@ -8,9 +8,9 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "engine/clock.h"
-#include "engine/engine.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "base/clock.h"
+#include "engine/runtime/engine.h"
 
 namespace tessera::bench {
 

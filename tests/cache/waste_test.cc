@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "cache/audit.h"
-#include "cache/policy.h"
+#include "cache/policies/registry.h"
+#include "cache/policy/policy.h"
 #include "cache/sequence_cache.h"
 #include "gtest/gtest.h"
 

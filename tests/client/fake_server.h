@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/base.h"
 #include "grpcpp/server.h"
-#include "kernels/base.h"
 #include "tessera/v1/control.grpc.pb.h"
 #include "tessera/v1/inference.grpc.pb.h"
 #include "tessera/v1/tokenizer.grpc.pb.h"

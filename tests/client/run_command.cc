@@ -7,9 +7,9 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/base.h"
+#include "client/commands/commands.h"
 #include "gtest/gtest.h"
-#include "kernels/base.h"
-#include "server/client/commands.h"
 
 namespace tessera::client {
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "server/client/io.h"
+#include "client/cli/io.h"
 
 namespace tessera::client {
 

@@ -145,7 +145,7 @@ class Kustomize(unittest.TestCase):
 
     @each_overlay
     def test_probes_ask_for_services_that_the_server_defines(self, overlay):
-        header = (dt.ROOT / "server/lifecycle.h").read_text()
+        header = (dt.ROOT / "server/process/lifecycle.h").read_text()
         live, = re.findall(r'kLiveService = "(\w+)"', header)
         for probe, service in (("startupProbe", ""), ("readinessProbe", ""),
                                ("livenessProbe", live)):

@@ -13,8 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
-#include "cache/policy.h"
-#include "kernels/page_layout.h"
+#include "cache/policies/registry.h"
+#include "cache/policy/policy.h"
+#include "kernels/layout/page_layout.h"
+#include "tests/support/paths.h"
 
 namespace tessera {
 namespace {
@@ -146,7 +148,7 @@ std::string Read(const std::string& path) {
 class SizingTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(SizingTest, TableOfThePageIsTrue) {
-  const std::string path = TESSERA_SOURCE_DIR "/deploy/sizing.md";
+  const std::string path = ::tessera::testing::SourcePath("deploy/sizing.md");
   const std::string name = GetParam();
   const std::string want = name == "formats"       ? FormatTable()
                            : name == "one image"   ? LoadTable(kLoads[0])

@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/server_testing.h"
+#include "tests/support/paths.h"
 
 namespace tessera {
 namespace {
@@ -150,7 +151,7 @@ class ModelCopy {
  public:
   ModelCopy() : dir_(absl::StrCat(testing::TempDir(), "model.", getpid())) {
     fs::remove_all(dir_);
-    fs::copy(TESSERA_SOURCE_DIR "/models/demo", dir_, fs::copy_options::recursive);
+    fs::copy(::tessera::testing::SourcePath("models/demo"), dir_, fs::copy_options::recursive);
   }
   ~ModelCopy() { fs::remove_all(dir_); }
   std::string flag() const { return "--model=" + dir_; }

@@ -13,9 +13,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/clock.h"
+#include "base/base.h"
+#include "base/clock.h"
 #include "gtest/gtest.h"
-#include "kernels/base.h"
+#include "tests/support/paths.h"
 
 extern char** environ;
 
@@ -32,7 +33,7 @@ std::string TempPath() {
 ChildProcess::ChildProcess(std::vector<std::string> words, const std::vector<std::string>& flags,
                            const std::string& output)
     : output_(output.empty() ? TempPath() : output), owns_output_(output.empty()) {
-  if (words[0][0] != '/') words[0] = absl::StrCat(TESSERA_BINARY_DIR, "/", words[0]);
+  if (words[0][0] != '/') words[0] = ::tessera::testing::BinaryPath(words[0]);
   words.insert(words.end(), flags.begin(), flags.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

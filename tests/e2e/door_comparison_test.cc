@@ -3,11 +3,11 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "client/load/bench_config.h"
+#include "client/load/openai_load.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "server/client/bench_config.h"
-#include "server/client/openai_load.h"
 #include "server/http/openai_request.h"
 #include "tests/client/run_command.h"
 #include "tests/e2e/child_server.h"

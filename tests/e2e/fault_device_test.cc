@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/last_words.h"
+#include "server/process/last_words.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/http_client.h"
 #include "tests/server/server_testing.h"

@@ -14,9 +14,10 @@
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/last_words.h"
+#include "server/process/last_words.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/server_testing.h"
+#include "tests/support/paths.h"
 
 namespace tessera {
 namespace {
@@ -91,7 +92,7 @@ class LimitedMemoryTest : public testing::Test {
 TEST_F(LimitedMemoryTest, AnArenaThatTheProcessMayNotHaveEndsTheStart) {
   const RunResult result =
       RunProgram({"/bin/sh", "-c", "ulimit -d 524288; exec \"$0\" \"$@\"",
-                  absl::StrCat(TESSERA_BINARY_DIR, "/tesserad")},
+                  ::tessera::testing::BinaryPath("tesserad")},
                  {"--kv_cache_bytes=1GiB", "--listen=127.0.0.1:0", "--admin_listen=off",
                   "--http_listen=off", "--metrics_listen=off"});
   EXPECT_EQ(result.status, LastWords::kExitFault);

@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "kernels/end_process.h"
-#include "kernels/quantize.h"
+#include "base/end_process.h"
+#include "kernels/layout/quantize.h"
 
 namespace tessera {
 namespace {

@@ -7,7 +7,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
-#include "server/metrics_table.h"
+#include "server/observability/metrics_table.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/server_testing.h"
 

@@ -2,13 +2,14 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "base/digest.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
-#include "kernels/digest.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/certificates.h"
 #include "tests/server/server_testing.h"
+#include "tests/support/paths.h"
 
 namespace tessera {
 namespace {
@@ -63,9 +64,9 @@ class SecurityTest : public testing::Test {
   // Our client's command, with the client's certificate.
   static RunResult Tessera(const std::string& command, const std::string& address,
                            const std::string& more) {
-    return Shell(absl::StrCat(TESSERA_BINARY_DIR, "/tessera ", command, " --address=", address,
-                              " --tls_ca=", files_->ca(), " --tls_cert=", client_pair_.cert,
-                              " --tls_key=", client_pair_.key, " ", more));
+    return Shell(absl::StrCat(::tessera::testing::BinaryPath("tessera"), " ", command,
+                              " --address=", address, " --tls_ca=", files_->ca(), " --tls_cert=",
+                              client_pair_.cert, " --tls_key=", client_pair_.key, " ", more));
   }
   static RunResult Curl(const std::string& path, const std::string& more) {
     return Shell(absl::StrCat("curl -sS --max-time 20 -w ' %{http_code} %{http_version}' ",

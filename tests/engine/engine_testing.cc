@@ -5,7 +5,9 @@
 #include <fstream>
 
 #include "absl/strings/str_split.h"
-#include "kernels/backend.h"
+#include "cache/policies/registry.h"
+#include "kernels/backend/backend.h"
+#include "tests/support/paths.h"
 
 namespace tessera::testing {
 namespace {
@@ -30,11 +32,6 @@ Prompt Build(const Checkpoint& c, PromptInput input, const std::vector<std::stri
 }
 
 }  // namespace
-
-std::string SourcePath(const std::string& relative) {
-  const char* moved = std::getenv("TESSERA_SOURCE_DIR");
-  return std::string(moved != nullptr ? moved : TESSERA_SOURCE_DIR) + "/" + relative;
-}
 
 Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device, int max_rows,
                           int threads) {

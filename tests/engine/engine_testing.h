@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "engine/clock.h"
-#include "engine/engine.h"
-#include "engine/model_config.h"
-#include "engine/prompt_builder.h"
-#include "engine/tokenizer.h"
-#include "engine/weights.h"
+#include "base/clock.h"
+#include "engine/model/model_config.h"
+#include "engine/prompt/prompt_builder.h"
+#include "engine/runtime/engine.h"
+#include "engine/text/tokenizer.h"
+#include "engine/weights/weights.h"
 #include "nlohmann/json.hpp"
+#include "tests/support/paths.h"
 
 namespace tessera::testing {
 
@@ -21,9 +22,6 @@ struct Checkpoint {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<LlavaModel> model;
 };
-// A path inside the repository: where it was built, or where the environment's TESSERA_SOURCE_DIR
-// says that it lies now (a build carried to a GPU machine).
-std::string SourcePath(const std::string& relative);
 // `device`: of MakeBackend, or "cuda_precise" for cuda with BackendOptions::precise.
 Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device = "cpu",
                           int max_rows = 2048, int threads = 2);

@@ -4,9 +4,9 @@
 
 #include <vector>
 
-#include "engine/sampler.h"
-#include "kernels/draw.h"
-#include "kernels/logits.h"
+#include "engine/sampling/sampler.h"
+#include "kernels/host/draw.h"
+#include "kernels/host/logits.h"
 
 namespace tessera::testing {
 

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/llava.h"
+#include "engine/model/llava.h"
 
 namespace tessera::testing {
 

@@ -2,8 +2,8 @@
 // every special token is the template's own, or INVALID_ARGUMENT.
 #include <set>
 
-#include "engine/chat_template.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "engine/text/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tessera;

@@ -5,8 +5,8 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/base.h"
-#include "server/https_url.h"
+#include "base/base.h"
+#include "server/net/https_url.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
 // Foreign image bytes: any input gives pixels of the promised size or one of the promised errors.
 #include "absl/strings/string_view.h"
-#include "kernels/base.h"
-#include "vision/decode.h"
-#include "vision/processor.h"
+#include "base/base.h"
+#include "vision/codecs/decode.h"
+#include "vision/processor/processor.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tessera;

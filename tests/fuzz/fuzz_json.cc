@@ -1,7 +1,7 @@
 // Foreign JSON: any text gives a document within the limits or INVALID_ARGUMENT; what is accepted
 // is what the library alone accepts, and means the same.
-#include "engine/json.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "base/json.h"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // A foreign checkpoint's JSON files, separated by NUL bytes: a configuration within every limit and
 // divisibility rule, or INVALID_ARGUMENT / UNIMPLEMENTED.
 #include "absl/strings/str_split.h"
-#include "engine/chat_template.h"
-#include "engine/model_config.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "engine/model/model_config.h"
+#include "engine/text/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tessera;

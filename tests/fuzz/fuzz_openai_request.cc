@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/base.h"
+#include "base/base.h"
 #include "server/http/openai_request.h"
 #include "tests/fuzz/fuzzed_request.h"
 

@@ -4,9 +4,10 @@
 #include <cstdint>
 
 #include "absl/strings/ascii.h"
-#include "cache/policy.h"
-#include "cache/policy_text.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "cache/policies/registry.h"
+#include "cache/policy/policy.h"
+#include "cache/policy/policy_text.h"
 
 namespace {
 

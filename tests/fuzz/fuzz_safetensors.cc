@@ -1,7 +1,7 @@
 // Foreign safetensors files: any bytes give a header whose every range lies inside the file without
 // overlap, or an error.
-#include "engine/safetensors.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "engine/weights/safetensors.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tessera;

@@ -1,9 +1,9 @@
 // A foreign tokenizer.model (and, after its last four bytes' length, a tokenizer_config.json): any
 // bytes give an error or a tokenizer whose ids are in range, never control, and whose text is
 // UTF-8.
-#include "engine/tokenizer.h"
-#include "engine/utf8.h"
-#include "kernels/base.h"
+#include "base/base.h"
+#include "engine/text/tokenizer.h"
+#include "engine/text/utf8.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tessera;

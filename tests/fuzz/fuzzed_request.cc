@@ -2,8 +2,9 @@
 
 #include <cmath>
 
-#include "kernels/base.h"
-#include "server/convert.h"
+#include "base/base.h"
+#include "cache/policies/registry.h"
+#include "server/api/convert.h"
 
 namespace tessera {
 namespace {

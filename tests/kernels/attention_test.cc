@@ -1,7 +1,7 @@
 // Attention of every backend against the reference.
 #include <cmath>
 
-#include "kernels/half.h"
+#include "base/half.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/quantize.h"
+#include "kernels/layout/quantize.h"
 #include "tests/kernels/mixed_cache.h"
 
 namespace tessera::testing {

@@ -1,5 +1,5 @@
 // Ops::BeginGraph and EndGraph: the same values as without, whatever is recorded after what.
-#include "kernels/backend.h"
+#include "kernels/backend/backend.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

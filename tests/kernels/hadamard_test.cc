@@ -2,9 +2,9 @@
 #include <bit>
 #include <cmath>
 
-#include "kernels/half.h"
-#include "kernels/quantize.h"
-#include "kernels/reference_cache.h"
+#include "base/half.h"
+#include "kernels/layout/quantize.h"
+#include "kernels/reference/reference_cache.h"
 #include "tests/kernels/mixed_cache.h"
 
 namespace tessera::testing {

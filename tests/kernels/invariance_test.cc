@@ -3,7 +3,7 @@
 // pages.
 #include <cmath>
 
-#include "kernels/half.h"
+#include "base/half.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

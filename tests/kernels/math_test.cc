@@ -3,7 +3,7 @@
 #include <bit>
 #include <cmath>
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/simd/isa.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

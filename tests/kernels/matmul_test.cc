@@ -2,8 +2,8 @@
 // roundings.
 #include <cmath>
 
-#include "kernels/cuda/precision.h"
-#include "kernels/half.h"
+#include "base/half.h"
+#include "kernels/cuda/gemm/precision.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {
@@ -28,7 +28,7 @@ struct Problem {
 constexpr double kActivationSlope = 1.13;
 
 // What x loses when it is written as `terms` numbers of the weights' type
-// (kernels/cuda/precision.h).
+// (kernels/cuda/gemm/precision.h).
 double LostByTerms(float x, DType dtype, int terms) {
   for (int t = 0; t < terms; ++t) {
     x -= dtype == DType::kF16 ? HalfToFloat(FloatToHalf(x)) : BFloat16ToFloat(FloatToBFloat16(x));

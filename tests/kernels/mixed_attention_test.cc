@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/quantize.h"
+#include "kernels/layout/quantize.h"
 #include "tests/kernels/mixed_cache.h"
 
 namespace tessera::testing {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/host_memory.h"
+#include "kernels/host/host_memory.h"
 
 namespace tessera::testing {
 

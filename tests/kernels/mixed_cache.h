@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "kernels/quantize.h"
+#include "kernels/layout/quantize.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

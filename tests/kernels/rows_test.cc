@@ -4,7 +4,7 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/half.h"
+#include "base/half.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/quantize.h"
+#include "kernels/layout/quantize.h"
 
 namespace tessera::testing {
 namespace {

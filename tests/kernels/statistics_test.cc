@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/half.h"
+#include "base/half.h"
 #include "tests/kernels/test_util.h"
 
 namespace tessera::testing {

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <numeric>
 
-#include "kernels/half.h"
-#include "kernels/quantize.h"
+#include "base/half.h"
+#include "kernels/layout/quantize.h"
 #include "kernels/tensor.h"
 #include "tests/kernels/staged_ops.h"
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -10,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "tests/layers/layer_table.h"
 
 namespace tessera::layers {
 namespace {
@@ -19,53 +21,9 @@ namespace fs = std::filesystem;
 constexpr int kHeaderGoalLines = 150;
 constexpr int kSourceGoalLines = 300;
 constexpr int kLimitLines = 500;
-
-// Each folder and the folders it may use besides itself; "tessera" is what proto/ generates.
-struct Folder {
-  absl::string_view name;
-  std::vector<absl::string_view> may_use;
-};
-
-const std::vector<Folder>& Folders() {
-  static const auto* folders = new std::vector<Folder>{
-      {"kernels", {}},
-      {"cache", {"kernels"}},
-      {"vision", {"kernels"}},
-      {"engine", {"cache", "vision", "kernels"}},
-      {"proto", {}},
-      {"server", {"engine", "cache", "vision", "kernels", "proto", "tessera"}},
-      {"tests", {"server", "engine", "cache", "vision", "kernels", "proto", "tessera"}},
-  };
-  return *folders;
-}
-
-// Libraries confined to some folders, by the start of an include path or of a CMake target's name.
-struct Confined {
-  absl::string_view prefix;
-  std::vector<absl::string_view> folders;
-};
-
-const std::vector<Confined>& ConfinedIncludes() {
-  static const auto* confined = new std::vector<Confined>{
-      {"grpc", {"server", "tests"}},        {"google/protobuf/", {"server", "tests"}},
-      {"google/rpc/", {"server", "tests"}}, {"spdlog/", {"server", "tests"}},
-      {"fmt/", {"server", "tests"}},        {"prometheus/", {"server", "tests"}},
-      {"civetweb", {"server", "tests"}},    {"Civet", {"server", "tests"}},
-      {"boost/", {"server", "tests"}},      {"cuda", {"kernels", "tests"}},
-      {"cublas", {"kernels", "tests"}},
-  };
-  return *confined;
-}
-
-const std::vector<Confined>& ConfinedTargets() {
-  static const auto* confined = new std::vector<Confined>{
-      {"gRPC::", {"server", "proto", "tests"}},  {"protobuf::", {"server", "proto", "tests"}},
-      {"spdlog::", {"server", "tests"}},         {"fmt::", {"server", "tests"}},
-      {"prometheus-cpp::", {"server", "tests"}}, {"civetweb::", {"server", "tests"}},
-      {"CUDA::", {"kernels", "tests"}},
-  };
-  return *confined;
-}
+// Units (a header and its source are one) that one folder may hold.
+constexpr int kRoomGoalUnits = 15;
+constexpr int kRoomLimitUnits = 20;
 
 // What a .cu file may include beside kernels/ and the standard library.
 constexpr absl::string_view kCudaHeaders[] = {"cuda", "cublas", "cooperative_groups", "mma.h",
@@ -101,6 +59,20 @@ struct File {
   bool IsHeader() const { return Is(".h") || Is(".cuh"); }
 };
 
+// The room of `path` inside `folder`: "text" for engine/text/utf8.h, "" for cache/audit.h.
+std::string RoomOf(absl::string_view path, const Folder& folder) {
+  absl::ConsumePrefix(&path, folder.name);
+  absl::ConsumePrefix(&path, "/");
+  const size_t end = path.rfind('/');
+  return std::string(end == absl::string_view::npos ? "" : path.substr(0, end));
+}
+
+// The floor of a room in its folder's table, lowest first, or -1 if the table lacks it.
+int FloorOf(absl::string_view room, const Folder& folder) {
+  const auto found = std::find(folder.rooms.begin(), folder.rooms.end(), room);
+  return found == folder.rooms.end() ? -1 : static_cast<int>(found - folder.rooms.begin());
+}
+
 bool IsSource(const fs::path& path) {
   return Contains(std::vector<std::string>{".h", ".cc", ".cu", ".cuh"}, path.extension().string());
 }
@@ -126,6 +98,17 @@ bool ParseInclude(absl::string_view line, std::string* include, bool* quoted) {
   return true;
 }
 
+// Inside a folder with rooms, includes go down the table only.
+void CheckRooms(const File& file, size_t line, const std::string& include) {
+  if (file.folder.rooms.empty()) return;
+  const std::string from = RoomOf(file.path, file.folder), to = RoomOf(include, file.folder);
+  if (FloorOf(to, file.folder) > FloorOf(from, file.folder)) {
+    const std::string room =
+        from.empty() ? std::string(file.folder.name) : absl::StrCat(file.folder.name, "/", from);
+    file.Violation(line, absl::StrCat(room, " may not include ", include));
+  }
+}
+
 void CheckInclude(const File& file, size_t line, const std::string& include, bool quoted) {
   const absl::string_view top = absl::string_view(include).substr(0, include.find('/'));
   const bool ours = FindFolder(top) != nullptr || top == "tessera";
@@ -135,6 +118,7 @@ void CheckInclude(const File& file, size_t line, const std::string& include, boo
   if (ours && top != file.folder.name && !Contains(file.folder.may_use, top)) {
     file.Violation(line, absl::StrCat(file.folder.name, " may not include ", include));
   }
+  if (top == file.folder.name) CheckRooms(file, line, include);
   if (quoted && !ours && !absl::StartsWith(include, "absl/")) {
     // A path relative to the including file would pass by the rule above; other libraries' headers
     // are fine when they are not files of ours.
@@ -147,7 +131,8 @@ void CheckInclude(const File& file, size_t line, const std::string& include, boo
       file.Violation(line, absl::StrCat(file.folder.name, " may not know ", include));
     }
   }
-  if ((file.Is(".cu") || file.Is(".cuh")) && top != "kernels" && !IsStandardHeader(include)) {
+  if ((file.Is(".cu") || file.Is(".cuh")) && top != "kernels" && top != "base" &&
+      !IsStandardHeader(include)) {
     const bool cuda =
         std::any_of(std::begin(kCudaHeaders), std::end(kCudaHeaders),
                     [&](absl::string_view prefix) { return absl::StartsWith(include, prefix); });
@@ -179,7 +164,7 @@ void CheckConditional(const File& file, size_t line_number, absl::string_view li
   }
 }
 
-// Moments are the steady clock's (engine/clock.h): one of the wall clock among them is wrong by the
+// Moments are the steady clock's (base/clock.h): one of the wall clock among them is wrong by the
 // age of the machine, and silently.
 void CheckClock(const File& file, size_t line_number, absl::string_view line) {
   if (file.folder.name == "tests") return;
@@ -232,6 +217,23 @@ void CheckCMake(const File& file) {
   }
 }
 
+// Every room is in the table, and none holds more units than a reader can take in.
+void CheckSizes(const Folder& folder, const std::map<std::string, std::set<std::string>>& units,
+                Findings& findings) {
+  for (const auto& [room, names] : units) {
+    const std::string path =
+        room.empty() ? std::string(folder.name) : absl::StrCat(folder.name, "/", room);
+    if (FloorOf(room, folder) < 0) {
+      findings.violations.push_back(absl::StrCat(path, ": no room in tests/layers/layer_table.cc"));
+    }
+    const int count = static_cast<int>(names.size());
+    if (count <= kRoomGoalUnits) continue;
+    auto& list = count > kRoomLimitUnits ? findings.violations : findings.warnings;
+    list.push_back(absl::StrCat(path, ": ", count, " units, more than ",
+                                count > kRoomLimitUnits ? kRoomLimitUnits : kRoomGoalUnits));
+  }
+}
+
 // Sorted, so that the findings come in a fixed order.
 std::set<fs::path> FilesBelow(const fs::path& folder) {
   std::set<fs::path> files;
@@ -247,6 +249,7 @@ std::set<fs::path> FilesBelow(const fs::path& folder) {
 Findings CheckTree(const fs::path& root) {
   Findings findings;
   for (const Folder& folder : Folders()) {
+    std::map<std::string, std::set<std::string>> units;  // by room
     for (const fs::path& path : FilesBelow(root / std::string(folder.name))) {
       const bool cmake = path.filename() == "CMakeLists.txt";
       if (!cmake && !IsSource(path)) continue;
@@ -258,8 +261,10 @@ Findings CheckTree(const fs::path& root) {
         CheckCMake(file);
       } else {
         CheckSource(file);
+        units[RoomOf(file.path, folder)].insert(path.stem().string());
       }
     }
+    if (!folder.rooms.empty()) CheckSizes(folder, units, findings);
   }
   return findings;
 }

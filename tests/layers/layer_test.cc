@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -13,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/layers/layer_rules.h"
+#include "tests/support/paths.h"
 
 namespace tessera::layers {
 namespace {
@@ -23,13 +25,13 @@ using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
 
 TEST(LayersTest, TreeObeysTheRules) {
-  const Findings findings = CheckTree(TESSERA_SOURCE_DIR);
+  const Findings findings = CheckTree(::tessera::testing::SourcePath(""));
   EXPECT_THAT(findings.violations, IsEmpty());
   for (const std::string& warning : findings.warnings) {
     std::cout << "warning: " << warning << "\n";
   }
-  EXPECT_THAT(CheckedFolders(TESSERA_SOURCE_DIR),
-              IsSupersetOf({"cache", "engine", "kernels", "tests"}));
+  EXPECT_THAT(CheckedFolders(::tessera::testing::SourcePath("")),
+              IsSupersetOf({"base", "cache", "engine", "kernels", "tests"}));
 }
 
 struct Case {
@@ -39,11 +41,13 @@ struct Case {
   std::string violation;  // Without "path:line: "; empty when the file is legal.
 };
 
-class SyntheticTree : public ::testing::TestWithParam<Case> {
+// A tree of its own in a temporary folder.
+class RoomTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ =
-        fs::path(::testing::TempDir()) / absl::StrCat("layers_", GetParam().name, "_", getpid());
+    std::string name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::replace(name.begin(), name.end(), '/', '_');
+    root_ = fs::path(::testing::TempDir()) / absl::StrCat("layers_", name, "_", getpid());
     fs::remove_all(root_);
   }
   void TearDown() override { fs::remove_all(root_); }
@@ -56,9 +60,11 @@ class SyntheticTree : public ::testing::TestWithParam<Case> {
   fs::path root_;
 };
 
+class SyntheticTree : public RoomTest, public ::testing::WithParamInterface<Case> {};
+
 TEST_P(SyntheticTree, IsJudged) {
   const Case& c = GetParam();
-  Write("engine/neighbour.h", "#pragma once\n");
+  Write("engine/text/neighbour.h", "#pragma once\n");
   Write(c.path, absl::StrCat("// First line.\n", c.content, "\n"));
   const Findings findings = CheckTree(root_);
   EXPECT_THAT(findings.warnings, IsEmpty());
@@ -75,45 +81,81 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"up", "cache/a.cc", "#include \"engine/b.h\"", "cache may not include engine/b.h"},
         Case{"up_angle", "kernels/a.h", "#  include <cache/b.h>  // why",
              "kernels may not include cache/b.h"},
-        Case{"down", "engine/a.cc", "#include \"cache/b.h\"", ""},
-        Case{"sideways", "vision/a.cc", "#include \"cache/b.h\"",
+        Case{"down", "engine/text/a.cc", "#include \"cache/b.h\"", ""},
+        Case{"sideways", "vision/codecs/a.cc", "#include \"cache/b.h\"",
              "vision may not include cache/b.h"},
-        Case{"to_server", "engine/a.cc", "#include \"server/b.h\"",
+        Case{"to_server", "engine/text/a.cc", "#include \"server/b.h\"",
              "engine may not include server/b.h"},
         Case{"to_tests", "server/a.cc", "#include \"tests/b.h\"",
              "server may not include tests/b.h"},
         Case{"tests_use_all", "tests/e2e/a.cc", "#include \"server/b.h\"", ""},
-        Case{"proto", "engine/a.cc", "#include \"tessera/v1/inference.pb.h\"",
+        Case{"proto", "engine/text/a.cc", "#include \"tessera/v1/inference.pb.h\"",
              "engine may not include tessera/v1/inference.pb.h"},
         Case{"proto_server", "server/a.cc", "#include \"tessera/v1/inference.pb.h\"", ""},
-        Case{"grpc", "engine/a.h", "#include <grpcpp/grpcpp.h>",
+        Case{"grpc", "engine/text/a.h", "#include <grpcpp/grpcpp.h>",
              "engine may not know grpcpp/grpcpp.h"},
         Case{"spdlog", "cache/a.cc", "#include <spdlog/spdlog.h>",
              "cache may not know spdlog/spdlog.h"},
-        Case{"prometheus", "engine/a.cc", "#include <prometheus/counter.h>",
+        Case{"prometheus", "engine/text/a.cc", "#include <prometheus/counter.h>",
              "engine may not know prometheus/counter.h"},
         Case{"grpc_server", "server/a.cc", "#include <grpcpp/grpcpp.h>", ""},
-        Case{"relative", "engine/a.cc", "#include \"neighbour.h\"",
+        Case{"relative", "engine/text/a.cc", "#include \"neighbour.h\"",
              "include neighbour.h by its path from the root"},
         Case{"climbs", "cache/a.cc", "#include \"../other/b.h\"",
              "include ../other/b.h climbs out of its folder"}),
     [](const auto& info) { return info.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(
-    CudaAndHeaders, SyntheticTree,
+    Rooms, SyntheticTree,
     ::testing::Values(
-        Case{"cu_absl", "kernels/cuda/a.cu", "#include \"absl/status/status.h\"",
-             "a .cu file may not include absl/status/status.h"},
-        Case{"cu_legal", "kernels/cuda/a.cu",
-             "#include <cuda_fp16.h>\n#include <cstdint>\n#include \"kernels/half.h\"", ""},
-        Case{"cuda_in_engine", "engine/a.cc", "#include <cuda_runtime.h>",
-             "engine may not know cuda_runtime.h"},
-        Case{"ifdef", "kernels/a.h", "#ifdef TESSERA_CUDA",
-             "header depends on the macro TESSERA_CUDA"},
-        Case{"if_defined", "kernels/a.h", "#if defined(__CUDACC__) && !defined(NDEBUG)",
-             "header depends on the macro NDEBUG"},
-        Case{"compiler_macro", "kernels/a.h", "#if defined(__CUDACC__)  // NVCC", ""},
-        Case{"ifdef_in_source", "kernels/a.cc", "#ifdef TESSERA_CUDA", ""}),
+        Case{"up_a_room", "engine/text/a.cc", "#include \"engine/runtime/b.h\"",
+             "engine/text may not include engine/runtime/b.h"},
+        Case{"down_a_room", "engine/runtime/a.cc", "#include \"engine/text/b.h\"", ""},
+        Case{"same_room", "engine/runtime/a.cc", "#include \"engine/runtime/b.h\"", ""},
+        Case{"to_the_top", "cache/pages/a.cc", "#include \"cache/b.h\"",
+             "cache/pages may not include cache/b.h"},
+        Case{"from_the_top", "cache/a.cc", "#include \"cache/pages/b.h\"", ""},
+        Case{"nested", "kernels/cuda/gemm/a.cc", "#include \"kernels/cuda/b.h\"",
+             "kernels/cuda/gemm may not include kernels/cuda/b.h"},
+        Case{"client_to_server", "client/cli/a.cc", "#include \"server/net/b.h\"",
+             "client may not include server/net/b.h"},
+        Case{"server_to_client", "server/grpc/a.cc", "#include \"client/cli/b.h\"",
+             "server may not include client/cli/b.h"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(RoomTest, EveryRoomIsInTheTable) {
+  Write("engine/attic/a.h", "");
+  EXPECT_THAT(CheckTree(root_).violations,
+              ElementsAre("engine/attic: no room in tests/layers/layer_table.cc"));
+}
+
+TEST_F(RoomTest, AFullRoomIsToldAndACrowdedOneFails) {
+  for (int i = 0; i < 16; ++i) {
+    Write(absl::StrCat("engine/text/unit", i, ".h"), "");
+    Write(absl::StrCat("engine/text/unit", i, ".cc"), "");
+  }
+  EXPECT_THAT(CheckTree(root_).violations, IsEmpty());
+  EXPECT_THAT(CheckTree(root_).warnings, ElementsAre("engine/text: 16 units, more than 15"));
+  for (int i = 16; i < 21; ++i) Write(absl::StrCat("engine/text/unit", i, ".h"), "");
+  EXPECT_THAT(CheckTree(root_).violations, ElementsAre("engine/text: 21 units, more than 20"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    CudaAndHeaders, SyntheticTree,
+    ::testing::Values(Case{"cu_absl", "kernels/cuda/a.cu", "#include \"absl/status/status.h\"",
+                           "a .cu file may not include absl/status/status.h"},
+                      Case{"cu_legal", "kernels/cuda/a.cu",
+                           "#include <cuda_fp16.h>\n#include <cstdint>\n#include \"base/half.h\"",
+                           ""},
+                      Case{"cuda_in_engine", "engine/text/a.cc", "#include <cuda_runtime.h>",
+                           "engine may not know cuda_runtime.h"},
+                      Case{"ifdef", "kernels/a.h", "#ifdef TESSERA_CUDA",
+                           "header depends on the macro TESSERA_CUDA"},
+                      Case{"if_defined", "kernels/a.h",
+                           "#if defined(__CUDACC__) && !defined(NDEBUG)",
+                           "header depends on the macro NDEBUG"},
+                      Case{"compiler_macro", "kernels/a.h", "#if defined(__CUDACC__)  // NVCC", ""},
+                      Case{"ifdef_in_source", "kernels/a.cc", "#ifdef TESSERA_CUDA", ""}),
     [](const auto& info) { return info.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(
@@ -121,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Case{"wall_clock", "server/a.cc", "const absl::Time start = absl::Now();",
                            "absl::Now() is for dates, ToUnixSeconds(absl::Now())"},
                       Case{"date", "server/a.cc", "x = absl::ToUnixSeconds(absl::Now());", ""},
-                      Case{"clock_in_comment", "engine/a.cc", "// absl::Now() may jump", ""},
+                      Case{"clock_in_comment", "engine/text/a.cc", "// absl::Now() may jump", ""},
                       Case{"clock_in_tests", "tests/a.cc", "x = absl::Now();", ""}),
     [](const auto& info) { return info.param.name; });
 

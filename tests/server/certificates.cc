@@ -10,8 +10,8 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "gtest/gtest.h"
-#include "kernels/base.h"
 
 namespace tessera {
 namespace {

@@ -6,12 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/clock.h"
+#include "base/clock.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
 #include "server/load_model.h"
+#include "tests/support/paths.h"
 
 namespace tessera {
 
@@ -108,7 +109,7 @@ Event LastEvent(absl::Status status) {
 
 TestServer::TestServer(const std::function<void(ServerConfig*)>& change) {
   ServerConfig config;
-  config.model = TESSERA_SOURCE_DIR "/models/demo";
+  config.model = ::tessera::testing::SourcePath("models/demo");
   config.model_name = "demo";
   config.listen = config.admin_listen = "127.0.0.1:0";
   config.metrics_listen = config.http_listen = "off";
@@ -191,7 +192,7 @@ v1::GenerateRequest TextRequest(const std::string& text) {
 }
 
 std::string ReadTestFile(const std::string& relative_path) {
-  return ReadAnyFile(std::string(TESSERA_SOURCE_DIR) + "/" + relative_path);
+  return ReadAnyFile(::tessera::testing::SourcePath(relative_path));
 }
 
 std::string ReadAnyFile(const std::string& path) {

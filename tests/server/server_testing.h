@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "engine/clock.h"
+#include "base/base.h"
+#include "base/clock.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/status.h"
-#include "kernels/base.h"
 #include "server/daemon.h"
-#include "server/engine_api.h"
+#include "server/request/engine_api.h"
 #include "tessera/v1/control.grpc.pb.h"
 #include "tessera/v1/inference.grpc.pb.h"
 #include "tessera/v1/tokenizer.grpc.pb.h"

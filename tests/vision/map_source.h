@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/half.h"
+#include "base/half.h"
 #include "kernels/tensor.h"
 
 namespace tessera {

@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "absl/strings/str_split.h"
-#include "kernels/digest.h"
-#include "vision/image.h"
+#include "base/digest.h"
+#include "tests/support/paths.h"
+#include "vision/codecs/image.h"
 
 namespace tessera {
 
 inline std::string GoldenPath(const std::string& name) {
-  return std::string(TESSERA_SOURCE_DIR) + "/tests/golden/images/" + name;
+  return ::tessera::testing::SourcePath("tests/golden/images/" + std::string(name));
 }
 
 // Empty if the file cannot be read.

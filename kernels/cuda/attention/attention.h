@@ -5,8 +5,8 @@
 #include <map>
 #include <vector>
 
-#include "kernels/cuda/attention/paged_plan.cuh"
-#include "kernels/cuda/workspace.h"
+#include "kernels/cuda/attention/paged/paged_plan.cuh"
+#include "kernels/cuda/common/workspace.h"
 #include "kernels/ops.h"
 
 namespace tessera::cuda {

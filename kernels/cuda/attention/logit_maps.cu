@@ -1,9 +1,9 @@
 #include <climits>
 
-#include "kernels/cuda/attention/add_tokens.cuh"
 #include "kernels/cuda/attention/logit_maps.h"
-#include "kernels/cuda/attention/paged_units.cuh"
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/attention/paged/add_tokens.cuh"
+#include "kernels/cuda/attention/paged/paged_units.cuh"
+#include "kernels/cuda/common/check.h"
 
 namespace tessera::cuda {
 namespace {

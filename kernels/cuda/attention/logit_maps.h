@@ -3,7 +3,7 @@
 // and once more by the attention itself.
 #pragma once
 
-#include "kernels/cuda/attention/paged_plan.cuh"
+#include "kernels/cuda/attention/paged/paged_plan.cuh"
 
 namespace tessera::cuda {
 

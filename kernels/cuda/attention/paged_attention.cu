@@ -2,12 +2,12 @@
 #include <climits>
 #include <utility>
 
-#include "kernels/cuda/attention/add_tokens.cuh"
 #include "kernels/cuda/attention/attention.h"
-#include "kernels/cuda/attention/join_chunks.cuh"
 #include "kernels/cuda/attention/logit_maps.h"
-#include "kernels/cuda/check.h"
-#include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/attention/paged/add_tokens.cuh"
+#include "kernels/cuda/attention/paged/join_chunks.cuh"
+#include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/overlap.cuh"
 
 namespace tessera::cuda {
 namespace {
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
   }
 }
 
-// Maps of logits come with these alone (CheckRuns' callers, cache/storage.h).
+// Maps of logits come with these alone (CheckRuns' callers, cache/policy/storage.h).
 constexpr uint32_t FormatsWithHeaders() {
   uint32_t formats = 0;
   for (int f = 0; f < kNumFormats; ++f) formats |= HasHeader(static_cast<Format>(f)) ? 1u << f : 0;

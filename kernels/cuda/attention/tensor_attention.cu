@@ -2,13 +2,13 @@
 #include <climits>
 #include <type_traits>
 
-#include "kernels/cuda/attention/add_tokens.cuh"
-#include "kernels/cuda/attention/code_pages.cuh"
-#include "kernels/cuda/attention/join_chunks.cuh"
-#include "kernels/cuda/attention/tensor_pages.cuh"
-#include "kernels/cuda/attention/tensor_prefill.cuh"
-#include "kernels/cuda/check.h"
-#include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/attention/decode/code_pages.cuh"
+#include "kernels/cuda/attention/decode/tensor_pages.cuh"
+#include "kernels/cuda/attention/paged/add_tokens.cuh"
+#include "kernels/cuda/attention/paged/join_chunks.cuh"
+#include "kernels/cuda/attention/prefill/tensor_prefill.cuh"
+#include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/overlap.cuh"
 
 namespace tessera::cuda {
 namespace {

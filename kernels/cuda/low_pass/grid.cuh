@@ -14,7 +14,7 @@
 // is left loses less by rounding to half.
 #pragma once
 
-#include "kernels/cuda/carver.h"
+#include "kernels/cuda/common/carver.h"
 #include "kernels/cuda/low_pass/job.cuh"
 
 namespace tessera::cuda {

@@ -1,7 +1,7 @@
 // From points to tokens, and how far these are from their bases (grid.cuh).
 #include <algorithm>
 
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/low_pass/tiles.cuh"
 
 namespace tessera::cuda {

@@ -1,8 +1,8 @@
 // Low-pass residuals; here the base is a sum over all tokens (by way of a grid: grid.cu).
 #include <algorithm>
 
-#include "kernels/cuda/block_sum.cuh"
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/common/block_sum.cuh"
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/low_pass/job.cuh"
 
 namespace tessera::cuda {

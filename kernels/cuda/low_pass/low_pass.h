@@ -1,8 +1,8 @@
 // Ops::LowPassResiduals on the device.
 #pragma once
 
-#include "kernels/cuda/gemm.h"
-#include "kernels/cuda/workspace.h"
+#include "kernels/cuda/common/workspace.h"
+#include "kernels/cuda/gemm/gemm.h"
 #include "kernels/ops.h"
 
 namespace tessera::cuda {

@@ -1,5 +1,5 @@
 // From tokens to points (grid.cuh).
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/common/check.h"
 #include "kernels/cuda/low_pass/tiles.cuh"
 
 namespace tessera::cuda {

@@ -1,8 +1,8 @@
 // Tiles of tokens or points in shared memory, kTileColumns channels wide, as rows of halves.
 #pragma once
 
+#include "kernels/cuda/common/matrices.cuh"
 #include "kernels/cuda/low_pass/grid.cuh"
-#include "kernels/cuda/matrices.cuh"
 
 namespace tessera::cuda {
 

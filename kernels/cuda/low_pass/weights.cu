@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cuda/block_sum.cuh"
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/common/block_sum.cuh"
+#include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/matrices.cuh"
 #include "kernels/cuda/low_pass/grid.cuh"
-#include "kernels/cuda/matrices.cuh"
 
 namespace tessera::cuda {
 namespace {

@@ -1,0 +1,7 @@
+#include "base/version.h"
+
+namespace tessera {
+
+const char* Version() { return TESSERA_VERSION; }
+
+}  // namespace tessera

@@ -1,0 +1,76 @@
+#include "cache/policy/largest.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <utility>
+
+#include "base/base.h"
+#include "kernels/layout/score_order.h"
+
+namespace tessera {
+namespace {
+
+// The keys of the scores, and the smallest and the largest of them. A loop of its own, in which the
+// compiler finds vectors.
+std::pair<int32_t, int32_t> Keys(absl::Span<const float> scores, int32_t* keys) {
+  int32_t low = INT32_MAX, high = INT32_MIN;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    keys[i] = ScoreOrder(scores[i]);
+    low = std::min(low, keys[i]);
+    high = std::max(high, keys[i]);
+  }
+  return {low, high};
+}
+
+constexpr int kBinBits = 11;
+
+}  // namespace
+
+// One pass finds the range of the keys, one counts them in equal parts of it: scores are apt to lie
+// close together, and the part in which rank `count` falls holds few all the same. One takes the
+// tokens of this part and of those above; then only those of this part are compared with one
+// another. No branch of a pass depends on a score.
+std::vector<int32_t> Largest(absl::Span<const float> scores, int64_t count) {
+  const auto n = static_cast<int64_t>(scores.size());
+  TESSERA_CHECK(0 <= count && count <= n);
+  if (count == 0) return {};
+  std::vector<int32_t> keys(n);
+  const auto [low, high] = Keys(scores, keys.data());
+  const auto below = [most = static_cast<uint32_t>(high)](int32_t key) {
+    return most - static_cast<uint32_t>(key);
+  };
+  const int shift = std::max(0, static_cast<int>(std::bit_width(below(low))) - kBinBits);
+  std::vector<uint16_t> bin_of(n);
+  for (int64_t i = 0; i < n; ++i) bin_of[i] = static_cast<uint16_t>(below(keys[i]) >> shift);
+  std::array<int32_t, size_t{1} << kBinBits> bins = {};  // the largest keys first
+  for (const uint16_t bin : bin_of) ++bins[bin];
+  uint16_t bin = 0;
+  int64_t rank = count - 1;  // in its bin, from the largest
+  while (rank >= bins[bin]) rank -= bins[bin++];
+
+  const int64_t found = count - 1 - rank + bins[bin];
+  std::vector<int32_t> taken(found + 1);  // one more, which is written in vain
+  for (int64_t i = 0, at = 0; i < n; ++i) {
+    taken[at] = static_cast<int32_t>(i);
+    at += int64_t{bin_of[i] <= bin};
+  }
+  // Ascends from the largest score, of equal ones from the earlier.
+  const auto order = [&](int32_t i) { return uint64_t{below(keys[i])} << 32 | uint32_t(i); };
+  std::vector<uint64_t> near(bins[bin] + 1);
+  for (int64_t i = 0, at = 0; i < found; ++i) {
+    near[at] = order(taken[i]);
+    at += int64_t{bin_of[taken[i]] == bin};
+  }
+  std::nth_element(near.begin(), near.begin() + rank, near.end() - 1);
+  const uint64_t last = near[rank];
+  for (int64_t i = 0, at = 0; i < found; ++i) {
+    const int32_t token = taken[i];
+    taken[at] = token;
+    at += int64_t{order(token) <= last};
+  }
+  taken.resize(count);
+  return taken;
+}
+
+}  // namespace tessera

@@ -1,0 +1,28 @@
+// The commands of `tessera` and the table that finds them.
+//
+// Each takes the arguments after its name, prints results on io.out and everything else on io.err,
+// and returns an ExitCode.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "client/cli/io.h"
+
+namespace tessera::client {
+
+int RunChat(const Args& args, const Io& io);
+int RunGenerate(const Args& args, const Io& io);
+int RunEval(const Args& args, const Io& io);
+int RunBench(const Args& args, const Io& io);
+int RunInfo(const Args& args, const Io& io);
+int RunHealth(const Args& args, const Io& io);
+int RunTokenize(const Args& args, const Io& io);
+int RunExplain(const Args& args, const Io& io);
+int RunStress(const Args& args, const Io& io);
+
+// `args` without the program's name: `--help`, `--version`, or a command and its arguments.
+int RunTessera(const Args& args, const Io& io);
+
+}  // namespace tessera::client

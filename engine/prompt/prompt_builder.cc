@@ -1,0 +1,167 @@
+#include "engine/prompt/prompt_builder.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/base.h"
+#include "vision/codecs/decode.h"
+#include "vision/processor/processor.h"
+
+namespace tessera {
+
+using Kind = PromptPiece::Kind;
+
+namespace {
+
+absl::Status AtPath(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
+}  // namespace
+
+struct PromptBuilder::Layout {
+  std::vector<int32_t> ids;
+  std::vector<size_t> image_at;  // ascending indices into ids: one image token each
+  const char* path = "";         // the field that the placeholders come from
+};
+
+PromptBuilder::PromptBuilder(const ModelConfig* config, const Tokenizer* tokenizer,
+                             const PromptLimits& limits)
+    : config_(config), tokenizer_(tokenizer), limits_(limits) {}
+
+absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOutPieces(
+    const std::vector<PromptPiece>& pieces, absl::string_view path) const {
+  int64_t text_bytes = 0;
+  for (const PromptPiece& piece : pieces) text_bytes += static_cast<int64_t>(piece.text.size());
+  if (text_bytes > limits_.max_text_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": ", text_bytes, " bytes of text, more than ", limits_.max_text_bytes));
+  }
+  Layout layout;
+  std::string text;   // of the pieces since the last special token or image
+  bool first = true;  // nothing but BOS stands before `text`
+  bool empty = true;
+  if (tokenizer_->add_bos()) layout.ids.push_back(tokenizer_->bos());
+  const auto flush = [&] {
+    if (text.empty()) return;
+    const std::vector<int32_t> ids = tokenizer_->Encode(text, first);
+    layout.ids.insert(layout.ids.end(), ids.begin(), ids.end());
+    text.clear();
+    first = false;
+    empty = false;
+  };
+  for (const PromptPiece& piece : pieces) {
+    if (piece.kind == Kind::kText) {
+      text += piece.text;
+      continue;
+    }
+    flush();
+    first = empty = false;
+    if (piece.kind == Kind::kImage) {
+      layout.image_at.push_back(layout.ids.size());
+      layout.ids.push_back(config_->image_token);
+      continue;
+    }
+    const int32_t id = tokenizer_->IdOf(piece.text);
+    if (id < 0) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": the chat template needs the token ",
+                                                     piece.text, ", which the tokenizer lacks"));
+    }
+    layout.ids.push_back(id);
+  }
+  flush();
+  if (empty) return absl::InvalidArgumentError(absl::StrCat(path, ": empty prompt"));
+  return layout;
+}
+
+absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOutIds(
+    const std::vector<int32_t>& ids) const {
+  Layout layout;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= config_->text.vocab) {
+      return absl::InvalidArgumentError(absl::StrCat("tokenized.ids[", i, "]: ", ids[i],
+                                                     " is outside the vocabulary of ",
+                                                     config_->text.vocab));
+    }
+    if (ids[i] == config_->image_token) layout.image_at.push_back(i);
+  }
+  layout.ids = ids;
+  return layout;
+}
+
+absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOut(const PromptInput& input) const {
+  const int given = !input.messages.empty() + !input.raw.empty() + !input.ids.empty();
+  if (given == 0) return absl::InvalidArgumentError("content: empty prompt");
+  if (given > 1) {
+    return absl::InvalidArgumentError("content: give one of content, messages and tokenized");
+  }
+  Layout layout;
+  if (!input.ids.empty()) {
+    ASSIGN_OR_RETURN(layout, LayOutIds(input.ids));
+    layout.path = "tokenized.ids";
+  } else if (!input.raw.empty()) {
+    ASSIGN_OR_RETURN(layout, LayOutPieces(input.raw, "content"));
+    layout.path = "content";
+  } else {
+    ASSIGN_OR_RETURN(const std::vector<PromptPiece> pieces,
+                     ApplyChatTemplate(config_->chat_template, input.messages));
+    ASSIGN_OR_RETURN(layout, LayOutPieces(pieces, "messages"));
+    layout.path = "messages";
+  }
+  const int64_t places = static_cast<int64_t>(layout.image_at.size());
+  if (places > limits_.max_images) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(layout.path, ": ", places, " images, more than ", limits_.max_images));
+  }
+  if (layout.image_at.size() != input.images.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(layout.path, ": ", places, " image places for ",
+                                                   input.images.size(), " images"));
+  }
+  const int64_t tokens =
+      static_cast<int64_t>(layout.ids.size()) + places * (config_->tokens_per_image() - 1);
+  if (tokens > config_->text.max_positions) {
+    return absl::InvalidArgumentError(absl::StrCat(layout.path, ": ", tokens,
+                                                   " tokens, more than the context of ",
+                                                   config_->text.max_positions));
+  }
+  return layout;
+}
+
+absl::StatusOr<std::pair<int, int>> PromptBuilder::Count(const PromptInput& input) const {
+  ASSIGN_OR_RETURN(const Layout layout, LayOut(input));
+  for (const ImageBytes& source : input.images) {
+    const absl::Status header = ReadImageSize(source.data, source.mime, limits_.image).status();
+    if (!header.ok()) return AtPath(source.path, header);
+  }
+  const int images = static_cast<int>(layout.image_at.size());
+  const int image_tokens = images * config_->tokens_per_image();
+  return std::make_pair(static_cast<int>(layout.ids.size()) - images + image_tokens, image_tokens);
+}
+
+absl::StatusOr<Prompt> PromptBuilder::Build(const PromptInput& input) const {
+  ASSIGN_OR_RETURN(const Layout layout, LayOut(input));
+  Prompt prompt;
+  size_t next_image = 0;
+  for (size_t i = 0; i < layout.ids.size(); ++i) {
+    if (next_image == layout.image_at.size() || layout.image_at[next_image] != i) {
+      prompt.ids.push_back(layout.ids[i]);
+      continue;
+    }
+    const ImageBytes& source = input.images[next_image++];
+    absl::StatusOr<Image> image = DecodeImage(source.data, source.mime, limits_.image);
+    if (!image.ok()) return AtPath(source.path, image.status());
+    absl::StatusOr<PreparedImage> prepared =
+        PrepareImage(*image, config_->processor, limits_.image);
+    if (!prepared.ok()) return AtPath(source.path, prepared.status());
+    TESSERA_CHECK(prepared->side == config_->vision.image_size);
+    prompt.images.push_back({static_cast<int32_t>(prompt.ids.size()),
+                             std::make_shared<const PreparedImage>(*std::move(prepared))});
+    prompt.ids.insert(prompt.ids.end(), static_cast<size_t>(config_->tokens_per_image()),
+                      config_->image_token);
+  }
+  prompt.image_tokens = static_cast<int32_t>(layout.image_at.size()) * config_->tokens_per_image();
+  return prompt;
+}
+
+}  // namespace tessera

@@ -1,0 +1,287 @@
+// Prefill on Hopper's warpgroups: as tensor_prefill.cuh, by wgmma.
+#include <cstring>
+
+#include "kernels/cuda/attention/prefill/warpgroup_rows.cuh"
+#include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/overlap.cuh"
+
+namespace tessera::cuda {
+namespace {
+
+// A block takes kQueries queries of one KV head, 64 a warpgroup. Another warpgroup brings tiles
+// into a ring of stages, across the borders of units, so that nobody waits for memory: whole
+// tiles of 16-bit pages by the tensor memory unit, others unpacked by its threads.
+constexpr int kGroups = 2, kGroupRows = 64, kQueries = kGroups * kGroupRows;
+constexpr int kBlock = kThreads + kGroups * 128;
+constexpr int kStages = 6;
+// Of a thread: what kBlock threads are launched with is shared out anew.
+constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+
+// What a stage holds, for those who take it.
+struct Seen {
+  int first;
+  uint8_t tokens;
+  bool mapped, last;  // last: of the unit
+  uint8_t unused;
+};
+struct Stage {
+  PrefillUnit unit;  // without queries: there are no more
+  Seen tile;
+};
+
+template <int kDim>
+struct alignas(1024) Shared {
+  __half keys[kStages][kTile * kDim], values[kStages][kTile * kDim];
+  uint64_t keys_there[kStages], values_there[kStages], empty[kStages];
+  Stage stages[kStages];
+  int next_unit;
+
+  // A place in the ring; `phase` is the parity of its next use.
+  struct Turn {
+    int stage = 0;
+    uint32_t phase = 0;
+    __device__ void Next() {
+      if (++stage < kStages) return;
+      stage = 0;
+      phase ^= 1;
+    }
+  };
+};
+
+// `from` as the warp's first lane reads it, which is the one that hands stages back: what it read
+// nobody else reads later.
+template <class T>
+__device__ T FromFirstLane(const T& from) {
+  static_assert(sizeof(T) % sizeof(int) == 0, "");
+  int words[sizeof(T) / sizeof(int)] = {};
+  if (threadIdx.x % 32 == 0) memcpy(words, &from, sizeof(T));
+#pragma unroll
+  for (int& word : words) word = __shfl_sync(~0u, word, 0);
+  T made;
+  memcpy(&made, words, sizeof(T));
+  return made;
+}
+
+constexpr int kRaw16Page = PageTokens(Format::kRaw16);
+static_assert(kThreads / 32 * kRaw16Page == kTile, "a producing warp has a page of a tile");
+
+// Begins to copy one KV head of a RAW16 page, the tile's page number `at`: by one thread.
+template <int kDim>
+__device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, int stage,
+                         Shared<kDim>& shared) {
+#pragma unroll
+  for (int value = 0; value < 2; ++value) {
+    uint64_t* there = value != 0 ? &shared.values_there[stage] : &shared.keys_there[stage];
+    __half* to = (value != 0 ? shared.values : shared.keys)[stage] + at * kRaw16Page * 64;
+    ExpectBytes(there, kRaw16Page * kDim * 2);
+#pragma unroll
+    for (int part = 0; part < kDim / 64; ++part) {
+      const auto in_page = static_cast<PageId>(
+          (Raw16Offset(kDim, head, value != 0, 0) + part * 128) / kPageUnitBytes);
+      CopyBox(to + part * kTile * 64, &args.raw16_map, static_cast<int>(page + in_page), there);
+    }
+  }
+}
+
+// The unit's queries on their way to the L2 cache, before anybody waits for them.
+template <int kDim>
+__device__ void PrefetchQueries(const PagedArgs& args, const PrefillUnit& unit) {
+  constexpr int kLine = 32, kLines = kDim / kLine;  // floats
+  const int64_t row_floats = int64_t{args.heads + 2 * args.kv.geometry.kv_heads} * kDim;
+  for (int i = threadIdx.x; i < kQueries * kLines; i += kThreads) {
+    const int query = unit.first + i / kLines;
+    if (query >= unit.queries) break;
+    PrefetchToL2(args.qkv + unit.Row(query) * row_floats + unit.Head(query) * kDim +
+                 i % kLines * kLine);
+  }
+}
+
+template <int kDim>
+__device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
+  constexpr int kUnitBarrier = 1;
+  typename Shared<kDim>::Turn turn;
+  const int units = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
+  const auto begin = [&] { AwaitBarrier(&shared.empty[turn.stage], turn.phase ^ 1); };
+  const auto end = [&] {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+      Arrive(&shared.keys_there[turn.stage]);
+      Arrive(&shared.values_there[turn.stage]);
+    }
+    turn.Next();
+  };
+  while (true) {
+    SyncGroup(kUnitBarrier, kThreads);
+    if (threadIdx.x == 0) shared.next_unit = atomicAdd(&args.plan.next[1], 1);
+    SyncGroup(kUnitBarrier, kThreads);
+    if (shared.next_unit >= units) break;
+    const PrefillUnit unit(args, units - 1 - shared.next_unit);  // the last rows see most: first
+    PrefetchQueries<kDim>(args, unit);
+    Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kQueries, unit.queries) - 1));
+    Tile tile;
+    while (tiles.Next(&tile)) {
+      const bool whole = tile.run->format == Format::kRaw16 && tile.tokens == kTile;
+      PageId page = 0;  // of the warp; asked for before the wait
+      if (whole) page = tile.Pages(args, kRaw16Page)[threadIdx.x / 32];
+      begin();
+      if (threadIdx.x == 0) {
+        shared.stages[turn.stage] = {
+            unit, {tile.first, static_cast<uint8_t>(tile.tokens), tile.mapped, !tiles.more(), 0}};
+      }
+      if (!whole) {
+        // Asked for here, or all its places would be found, and kept, outside the loop.
+        int thread;
+        asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+        FetchTile<kDim>(args, unit.kv_head, tile, shared.keys[turn.stage],
+                        shared.values[turn.stage], thread);
+        WaitCopies();
+        ShowToAsyncUnits();
+      } else if (threadIdx.x % 32 == 0) {
+        CopyPage(args, unit.kv_head, page, threadIdx.x / 32, turn.stage, shared);
+      }
+      end();
+    }
+  }
+  begin();
+  if (threadIdx.x == 0) shared.stages[turn.stage].unit.queries = 0;
+  end();
+}
+
+template <int kDim>
+__device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
+  const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
+  const auto release = [&](int stage) {
+    __syncwarp();
+    if (stage >= 0 && lane == 0) Arrive(&shared.empty[stage]);
+  };
+  WarpgroupRows<kDim> rows;
+  float logits[2][kTile / 8][4] = {};
+  typename Shared<kDim>::Turn turn;
+  while (true) {
+    AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
+    const PrefillUnit unit = FromFirstLane(shared.stages[turn.stage].unit);
+    if (unit.queries == 0) return;
+    const int group_first = unit.first + group * kGroupRows;
+    const int first = group_first + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    // Nobody in the group sees tokens behind this.
+    const int sees = group_first < unit.queries
+                         ? unit.Limit(min(group_first + kGroupRows, unit.queries) - 1)
+                         : 0;
+    const RowMaps maps{args, unit, first};
+    // The tile in hand, and the one whose values are being added.
+    int at = turn.stage, before = -1;
+    uint32_t phase = turn.phase;  // of `at`
+    Seen seen = FromFirstLane(shared.stages[at].tile), following = seen;
+    // Whether the group sees the next tile of the unit.
+    const auto next = [&] {
+      if (following.last) return false;
+      turn.Next();
+      AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
+      following = FromFirstLane(shared.stages[turn.stage].tile);
+      return following.first < sees;
+    };
+    const auto tile = [&] { return Tile{nullptr, 0, seen.first, seen.tokens, seen.mapped}; };
+    const auto ready = [&] { AwaitBarrier(&shared.values_there[at], phase); };
+    const auto added = [&] { release(before); };
+    const auto step = [&](int b) {
+      rows.Step(tile(), logits[b], shared.values[at], shared.keys[turn.stage], logits[b ^ 1], maps,
+                ready, added);
+      before = at;
+      at = turn.stage;
+      phase = turn.phase;
+      seen = following;
+    };
+    const auto end = [&](int b) {
+      rows.End(tile(), logits[b], shared.values[at], maps, ready, added);
+      release(at);
+    };
+    bool taken = sees > 0;  // the tile in turn
+    if (taken) {
+      rows.Init(args, unit, first);
+      rows.Begin(logits[0], shared.keys[at]);
+      while (true) {
+        if (!next()) {
+          end(0);
+          break;
+        }
+        step(0);
+        if (!next()) {
+          end(1);
+          break;
+        }
+        step(1);
+      }
+      rows.Finish(args.Transformed(unit.s));
+      rows.Store(args, unit, first);
+      taken = at == turn.stage;
+    }
+    for (;; taken = false) {  // the unit's other tiles
+      if (!taken) release(turn.stage);
+      turn.Next();
+      if (following.last) break;
+      AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
+      following = FromFirstLane(shared.stages[turn.stage].tile);
+    }
+  }
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(BlockBound(kBlock), 1)
+    WarpgroupPrefillKernel(const __grid_constant__ PagedArgs args) {
+  if constexpr (kHasWarpgroups) {
+    extern __shared__ __align__(1024) uint8_t shared_bytes[];
+    auto& shared = *reinterpret_cast<Shared<kDim>*>(shared_bytes);
+    LetNextKernelComeUp();
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < kStages; ++i) {
+        InitBarrier(&shared.keys_there[i], kThreads / 32);
+        InitBarrier(&shared.values_there[i], kThreads / 32);
+        InitBarrier(&shared.empty[i], kGroups * 4);
+      }
+      ShowBarriers();
+    }
+    __syncthreads();
+    WaitForEarlierKernels();
+    if (threadIdx.x < kThreads) {
+      GiveRegisters<kProducerRegisters>();
+      BringTiles<kDim>(args, shared);
+    } else {
+      TakeRegisters<kConsumerRegisters>();
+      TakeTiles<kDim>(args, shared);
+    }
+  }
+}
+
+}  // namespace
+
+TensorKernel WarpgroupPrefillFor(int64_t dim) {
+  TESSERA_CHECK(HasTensorAttention(dim));
+  TensorKernel made{dim == 64 ? WarpgroupPrefillKernel<64> : WarpgroupPrefillKernel<128>, kQueries,
+                    kBlock, static_cast<int>(dim == 64 ? sizeof(Shared<64>) : sizeof(Shared<128>))};
+  if (!HasKernel(made.kernel, kBlock)) return {};
+  made.reads_map = true;
+  TESSERA_CUDA_CHECK(cudaFuncSetAttribute(made.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          made.shared_bytes));
+  return made;
+}
+
+CUtensorMap MapRaw16(const uint8_t* arena, int64_t dim) {
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult found;
+  TESSERA_CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                      cudaEnableDefault, &found));
+  TESSERA_CHECK(found == cudaDriverEntryPointSuccess);
+  constexpr int kPage = PageTokens(Format::kRaw16);
+  const cuuint64_t sizes[] = {64, uint64_t{1} << 31, kPage};
+  const cuuint64_t strides[] = {kPageUnitBytes, static_cast<cuuint64_t>(dim) * 2};
+  const cuuint32_t box[] = {64, 1, kPage}, every[] = {1, 1, 1};
+  CUtensorMap map;
+  const auto encode = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry);
+  TESSERA_CHECK(encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3, const_cast<uint8_t*>(arena), sizes,
+                       strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                       CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS);
+  return map;
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,130 @@
+#include "kernels/host/draw.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+
+#include "kernels/host/logits.h"
+#include "kernels/host/softmax_weights.h"
+
+namespace tessera {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+constexpr float kLargest = std::numeric_limits<float>::max();
+
+// Of the ids that are not banned, the first of the largest logit; 0 where all are.
+int32_t FirstLargest(const float* logits, int64_t cols, const uint8_t* banned) {
+  int64_t best = -1;
+  float most = 0;
+  for (int64_t c = 0; c < cols; ++c) {
+    if (banned[c] != 0) continue;
+    const float x = logits[c] == logits[c] ? std::min(logits[c], kLargest) : kMinusInfinity;
+    if (best >= 0 && !(x > most)) continue;
+    best = c;
+    most = x;
+  }
+  return static_cast<int32_t>(std::max<int64_t>(best, 0));
+}
+
+// The last candidate, in Before's order, of the shortest beginning whose weights reach `target`.
+// Halves the pool by nth_element towards the border instead of sorting it: linear on average.
+LogitAt LastOfMass(std::vector<LogitAt>& pool, const double* weights, double target) {
+  auto begin = pool.begin(), end = pool.end();
+  double mass = 0;  // before `begin`
+  while (end - begin > 64) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, Before);
+    double half = 0;
+    for (auto c = begin; c != middle; ++c) half += weights[c->id];
+    if (mass + half >= target) {
+      end = middle;
+    } else {
+      mass += half;
+      begin = middle;
+    }
+  }
+  std::sort(begin, end, Before);
+  for (auto c = begin; c != end; ++c) {
+    mass += weights[c->id];
+    if (mass >= target) return *c;
+  }
+  return *(end - 1);  // rounding only
+}
+
+// The id in whose share of `weights` [n] the fraction `u` of their sum falls; never one of weight
+// 0.
+int32_t IdAtFraction(const double* weights, size_t n, double u) {
+  constexpr size_t kBlock = 256;  // sums of blocks first, then inside one
+  std::vector<double> sums;
+  double total = 0;
+  for (size_t begin = 0; begin < n; begin += kBlock) {
+    sums.push_back(SumOf(weights + begin, std::min(kBlock, n - begin)));
+    total += sums.back();
+  }
+  const double target = u * total;
+  double mass = 0;
+  size_t block = 0;
+  while (block + 1 < sums.size() && mass + sums[block] <= target) mass += sums[block++];
+  size_t drawn = n;  // rounding may leave mass below target: then the last one with weight
+  for (size_t i = block * kBlock; i < n; ++i) {
+    if (weights[i] == 0) continue;
+    drawn = i;
+    mass += weights[i];
+    if (mass > target) return static_cast<int32_t>(i);
+  }
+  while (drawn == n || weights[drawn] == 0) --drawn;
+  return static_cast<int32_t>(drawn);
+}
+
+// The token that `rule`, of a temperature above 0, draws from clean logits, of which the largest is
+// finite. Probabilities are computed in double.
+int32_t DrawToken(absl::Span<const float> logits, float largest, const DrawRule& rule) {
+  const size_t vocab = logits.size();
+  const auto weights = std::make_unique_for_overwrite<double[]>(vocab);  // 0: not kept
+  std::vector<LogitAt> pool;
+  const bool top_k = rule.top_k > 0 && static_cast<size_t>(rule.top_k) < vocab;
+  if (top_k) {
+    pool = TopLogits(logits, rule.top_k);
+    std::fill_n(weights.get(), vocab, 0.0);
+    for (const LogitAt& c : pool) {
+      SoftmaxWeights({&c.logit, 1}, largest, rule.temperature, &weights[c.id]);
+    }
+  } else {
+    SoftmaxWeights(logits, largest, rule.temperature, weights.get());
+  }
+  if (rule.top_p < 1.0f) {
+    const double total = SumOf(weights.get(), vocab), share = rule.top_p;
+    if (!top_k) {
+      // All tokens at or below this weight together hold no more than what top-p may drop.
+      const double negligible = (1 - share) * total / static_cast<double>(vocab);
+      for (size_t i = 0; i < vocab; ++i) {
+        if (weights[i] > negligible) pool.push_back({logits[i], static_cast<int32_t>(i)});
+      }
+    }
+    const LogitAt last = LastOfMass(pool, weights.get(), share * total);
+    for (size_t i = 0; i < vocab; ++i) {
+      if (Before(last, {logits[i], static_cast<int32_t>(i)})) weights[i] = 0;
+    }
+  }
+  const double least = rule.min_p;
+  if (least > 0) {
+    for (size_t i = 0; i < vocab; ++i) weights[i] = weights[i] < least ? 0 : weights[i];
+  }
+  return IdAtFraction(weights.get(), vocab, rule.uniform);
+}
+
+}  // namespace
+
+int32_t DrawRow(const float* logits, int64_t cols, const uint8_t* banned, const DrawRule* rule) {
+  const int32_t first = FirstLargest(logits, cols, banned);
+  if (rule == nullptr || rule->temperature == 0) return first;
+  std::vector<float> allowed(logits, logits + cols);
+  for (int64_t c = 0; c < cols; ++c) {
+    if (banned[c] != 0) allowed[c] = kMinusInfinity;
+  }
+  const float largest = CleanLogits(absl::MakeSpan(allowed));
+  return largest == kMinusInfinity ? first : DrawToken(allowed, largest, *rule);
+}
+
+}  // namespace tessera

@@ -1,0 +1,211 @@
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/api/convert.h"
+#include "server/api/error_details.h"
+#include "server/net/https_url.h"
+
+namespace tessera {
+namespace {
+
+using Parts = google::protobuf::RepeatedPtrField<v1::ContentPart>;
+
+// Collects the parts of a prompt, in order, and holds them to the limits on images and text.
+class PromptCollector {
+ public:
+  // `fetches`: the method takes pictures that are named by URL, if the server does.
+  PromptCollector(const ConvertOptions& options, bool fetches)
+      : options_(options), fetches_(fetches) {}
+
+  absl::Status CheckUrl(const std::string& url, const std::string& path) const {
+    if (options_.image_urls == nullptr) {
+      return FieldError(path,
+                        "this server does not fetch pictures: send the picture itself (over HTTP "
+                        "as data:image/png;base64,...)");
+    }
+    if (!fetches_)
+      return FieldError(path, "only Generate fetches pictures: send the picture itself");
+    const absl::StatusOr<HttpsUrl> parsed = ParseHttpsUrl(url);
+    const absl::Status status = parsed.ok() ? options_.image_urls->Check(*parsed) : parsed.status();
+    return status.ok() ? status : FieldError(path, status.message());
+  }
+
+  absl::Status AddImage(const v1::Image& image, std::string path) {
+    if (!image.url().empty()) {
+      if (!image.data().empty()) return FieldError(path, "both data and url");
+      RETURN_IF_ERROR(CheckUrl(image.url(), absl::StrCat(path, ".url")));
+    } else if (image.data().empty()) {
+      return FieldError(path, "an image without data");
+    }
+    if (static_cast<int>(input_.images.size()) >= options_.max_images) {
+      return FieldError(path, absl::StrCat("more than ", options_.max_images, " images"),
+                        reason::kLimitExceeded);
+    }
+    input_.images.push_back({image.data(), image.mime(), std::move(path)});
+    return absl::OkStatus();
+  }
+
+  absl::Status AddText(absl::string_view text, absl::string_view path) {
+    text_bytes_ += static_cast<int64_t>(text.size());
+    if (text_bytes_ > options_.max_text_bytes) {
+      return FieldError(path,
+                        absl::StrCat("the text is longer than ", options_.max_text_bytes, " bytes"),
+                        reason::kLimitExceeded);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<ChatMessage::Part>> AddParts(const Parts& parts,
+                                                          const std::string& prefix) {
+    std::vector<ChatMessage::Part> out;
+    for (int i = 0; i < parts.size(); ++i) {
+      const std::string path = absl::StrCat(prefix, "content[", i, "]");
+      switch (parts[i].part_case()) {
+        case v1::ContentPart::kText:
+          RETURN_IF_ERROR(AddText(parts[i].text(), absl::StrCat(path, ".text")));
+          out.push_back({false, parts[i].text()});
+          break;
+        case v1::ContentPart::kImage:
+          RETURN_IF_ERROR(AddImage(parts[i].image(), absl::StrCat(path, ".image")));
+          out.push_back({true, ""});
+          break;
+        case v1::ContentPart::PART_NOT_SET:
+          return FieldError(path, "neither text nor image");
+      }
+    }
+    return out;
+  }
+
+  absl::Status AddMessages(const google::protobuf::RepeatedPtrField<v1::Message>& messages) {
+    for (int i = 0; i < messages.size(); ++i) {
+      const std::string path = absl::StrCat("messages[", i, "]");
+      ChatMessage message;
+      switch (messages[i].role()) {
+        case v1::Message::ROLE_SYSTEM:
+          message.role = ChatMessage::Role::kSystem;
+          break;
+        case v1::Message::ROLE_USER:
+          message.role = ChatMessage::Role::kUser;
+          break;
+        case v1::Message::ROLE_ASSISTANT:
+          message.role = ChatMessage::Role::kAssistant;
+          break;
+        default:
+          return FieldError(absl::StrCat(path, ".role"), "want system, user or assistant");
+      }
+      ASSIGN_OR_RETURN(message.parts, AddParts(messages[i].content(), absl::StrCat(path, ".")));
+      input_.messages.push_back(std::move(message));
+    }
+    return absl::OkStatus();
+  }
+
+  // One user turn, or the raw prompt with adjacent texts joined before tokenising.
+  absl::Status AddContent(const Parts& content, bool apply_template) {
+    ASSIGN_OR_RETURN(std::vector<ChatMessage::Part> parts, AddParts(content, ""));
+    if (apply_template) {
+      input_.messages.push_back({ChatMessage::Role::kUser, std::move(parts)});
+      return absl::OkStatus();
+    }
+    for (ChatMessage::Part& part : parts) {
+      const auto kind = part.is_image ? PromptPiece::Kind::kImage : PromptPiece::Kind::kText;
+      if (kind == PromptPiece::Kind::kText && !input_.raw.empty() &&
+          input_.raw.back().kind == kind) {
+        input_.raw.back().text += part.text;
+      } else {
+        input_.raw.push_back({kind, std::move(part.text)});
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddTokenized(const v1::TokenizedPrompt& prompt) {
+    if (prompt.ids().empty()) return FieldError("tokenized.ids", "no tokens");
+    if (prompt.ids_size() > options_.context_tokens) {
+      return FieldError("tokenized.ids",
+                        absl::StrCat(prompt.ids_size(), " tokens exceed the context of ",
+                                     options_.context_tokens),
+                        reason::kLimitExceeded);
+    }
+    input_.ids.assign(prompt.ids().begin(), prompt.ids().end());
+    for (size_t i = 0; i < input_.ids.size(); ++i) {
+      if (input_.ids[i] < 0 || input_.ids[i] >= options_.model->text.vocab) {
+        return FieldError(absl::StrCat("tokenized.ids[", i, "]"),
+                          absl::StrCat(input_.ids[i], " is outside the vocabulary of ",
+                                       options_.model->text.vocab));
+      }
+    }
+    for (int i = 0; i < prompt.images_size(); ++i) {
+      RETURN_IF_ERROR(AddImage(prompt.images(i), absl::StrCat("tokenized.images[", i, "]")));
+    }
+    return absl::OkStatus();
+  }
+
+  PromptInput Take() { return std::move(input_); }
+
+ private:
+  const ConvertOptions& options_;
+  const bool fetches_;
+  PromptInput input_;
+  int64_t text_bytes_ = 0;
+};
+
+template <class Message>
+absl::Status AddContentOrMessages(const Message& in, PromptCollector* collector) {
+  const bool apply = !in.has_apply_template() || in.apply_template();
+  if (!in.content().empty()) return collector->AddContent(in.content(), apply);
+  if (!apply) {
+    return FieldError("apply_template", "false needs `content`: messages exist for the template");
+  }
+  return collector->AddMessages(in.messages());
+}
+
+}  // namespace
+
+absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
+                                          const ConvertOptions& options) {
+  const int given = (in.content().empty() ? 0 : 1) + (in.messages().empty() ? 0 : 1) +
+                    (in.has_tokenized() ? 1 : 0);
+  if (given != 1) {
+    return FieldError("content", given == 0
+                                     ? "a request needs one of content, messages and tokenized"
+                                     : "only one of content, messages and tokenized may be given");
+  }
+  PromptCollector collector(options, /*fetches=*/true);
+  if (!in.has_tokenized()) {
+    RETURN_IF_ERROR(AddContentOrMessages(in, &collector));
+  } else if (in.has_apply_template()) {
+    return FieldError("apply_template", "has no meaning for a tokenized prompt");
+  } else {
+    RETURN_IF_ERROR(collector.AddTokenized(in.tokenized()));
+  }
+  return collector.Take();
+}
+
+absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,
+                                          const ConvertOptions& options) {
+  RETURN_IF_ERROR(CheckNoUnknownFields(in));
+  if (in.content().empty() == in.messages().empty()) {
+    return FieldError("content", "want either content or messages");
+  }
+  PromptCollector collector(options, /*fetches=*/false);
+  RETURN_IF_ERROR(AddContentOrMessages(in, &collector));
+  return collector.Take();
+}
+
+absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
+                                          const ConvertOptions& options) {
+  RETURN_IF_ERROR(CheckNoUnknownFields(in));
+  if (in.messages().empty()) return FieldError("messages", "no messages");
+  PromptCollector collector(options, /*fetches=*/false);
+  RETURN_IF_ERROR(collector.AddMessages(in.messages()));
+  return collector.Take();
+}
+
+absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status) {
+  const std::string path = LeadingFieldPath(status.message());
+  if (status.ok() || in.content().empty() || !absl::StartsWith(path, "messages")) return status;
+  return absl::Status(status.code(), absl::StrCat("content", status.message().substr(path.size())));
+}
+
+}  // namespace tessera

@@ -1,0 +1,47 @@
+// tessera.v1.Control: what the operator asks and orders. Served on the admin listener only.
+//
+// Every method answers at once, on gRPC's callback threads.
+#pragma once
+
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "server/request/service_context.h"
+#include "server/request/stream_registry.h"
+#include "tessera/v1/control.grpc.pb.h"
+
+namespace tessera {
+
+class ControlService final : public v1::Control::CallbackService {
+ public:
+  ControlService(const ServiceContext* services, StreamRegistry* streams)
+      : services_(services), streams_(streams), started_(SteadyNow()) {}
+
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
+                                          const v1::GetServerInfoRequest* request,
+                                          v1::GetServerInfoResponse* response) override;
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest* request,
+                                         v1::GetModelInfoResponse* response) override;
+  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context,
+                                    const v1::GetLoadRequest* request,
+                                    v1::GetLoadResponse* response) override;
+  grpc::ServerUnaryReactor* GetCacheStats(grpc::CallbackServerContext* context,
+                                          const v1::GetCacheStatsRequest* request,
+                                          v1::GetCacheStatsResponse* response) override;
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
+                                  const v1::AbortRequest* request,
+                                  v1::AbortResponse* response) override;
+  grpc::ServerUnaryReactor* FlushCache(grpc::CallbackServerContext* context,
+                                       const v1::FlushCacheRequest* request,
+                                       v1::FlushCacheResponse* response) override;
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context,
+                                  const v1::DrainRequest* request,
+                                  v1::DrainResponse* response) override;
+
+ private:
+  const ServiceContext* const services_;
+  StreamRegistry* const streams_;
+  const absl::Time started_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,47 @@
+// The engine as the gRPC services see it. Two implementations: the real engine, and a scripted one
+// in tests, by which every failure (a full queue, a hung step, a stalled reader) can be made to
+// happen in milliseconds. See engine/runtime/engine.h for what each call promises.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/runtime/engine.h"
+
+namespace tessera {
+
+class EngineApi {
+ public:
+  virtual ~EngineApi() = default;
+  virtual absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox,
+                              int* queue_position) = 0;
+  virtual bool Abort(const std::string& request_id) = 0;
+  virtual void FlushCaches() = 0;
+  virtual void Stop() = 0;
+  virtual EngineLoad Load() const = 0;
+  virtual absl::Duration HeartbeatAge() const = 0;
+};
+
+class RealEngine final : public EngineApi {
+ public:
+  RealEngine(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
+             const EngineOptions& options, Observer* observer)
+      : engine_(std::move(model), std::move(tokenizer), options, observer) {}
+
+  absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox,
+                      int* queue_position) override {
+    return engine_.Submit(std::move(request), std::move(outbox), queue_position);
+  }
+  bool Abort(const std::string& request_id) override { return engine_.Abort(request_id); }
+  void FlushCaches() override { engine_.FlushCaches(); }
+  void Stop() override { engine_.Stop(); }
+  EngineLoad Load() const override { return engine_.Load(); }
+  absl::Duration HeartbeatAge() const override { return engine_.HeartbeatAge(); }
+
+ private:
+  Engine engine_;
+};
+
+}  // namespace tessera

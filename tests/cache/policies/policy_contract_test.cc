@@ -1,0 +1,481 @@
+// What every policy promises, over every entry of the table, every legal composition of two, and
+// prompts of many shapes: run from the first token to the last on a memory that only tracks tokens.
+#include <algorithm>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/base.h"
+#include "cache/audit.h"
+#include "cache/policies/registry.h"
+#include "cache/policy/policy.h"
+#include "cache/sequence_cache.h"
+#include "gtest/gtest.h"
+#include "kernels/host/reference_statistics.h"
+#include "tests/cache/fake_moves.h"
+
+namespace tessera {
+namespace {
+
+const std::map<std::string, std::vector<std::string>>& Variants() {
+  static const auto* variants = new std::map<std::string, std::vector<std::string>>{
+      {"none", {"none"}},
+      {"window", {"window", "window(sinks=4, recent=64)", "window(sinks=0, recent=1)"}},
+      {"random", {"random", "random(tokens=40, seed=3, scope=visual)", "random(keep=0)"}},
+      {"flashcache",
+       {"flashcache", "flashcache(keep=1)", "flashcache(keep=0, budget=uniform)",
+        "flashcache(tokens=40, gamma=0.1, scope=visual, segment=image, sinks=4, recent=20)"}},
+      {"snapkv",
+       {"snapkv", "snapkv(tokens=48, window=64)", "snapkv(keep=0.5, pool=max, kernel=7)"}},
+      {"h2o",
+       {"h2o", "h2o(keep=0)", "h2o(tokens=70, recent=0.1)", "h2o(bytes=200000, recent=1)",
+        "h2o(keep=1, recent=0)", "h2o(tokens=1)"}},
+      {"rtn",
+       {"rtn", "rtn(bits=2, window=32)", "rtn(bits=8, window=17)", "rtn(bits=1)",
+        "rtn(bits=4, group=64)"}},
+      {"hadamard", {"hadamard", "hadamard(bits=1, window=64)", "hadamard(group=32)"}},
+      {"kivi",
+       {"kivi", "kivi(bits=4, residual=0)", "kivi(bits=1, residual=33)", "kivi(group=head)"}},
+      {"akvq",
+       {"akvq", "akvq(window=32, low=1, text=8, tsa=1, pivots=40, pivot_rule=topk_entries)",
+        "akvq(window=0, pivot_rule=threshold)", "akvq(group=32, pivots=0)",
+        "akvq(window=16, clip=0.6, offset=integer)"}},
+      {"calibquant", {"calibquant", "calibquant(bits=2, quantile=0.02)", "calibquant(bits=4)"}},
+  };
+  return *variants;
+}
+
+std::shared_ptr<const Policy> Parse(absl::string_view text) {
+  auto policy = ParsePolicy(text);
+  EXPECT_TRUE(policy.ok()) << policy.status();
+  return *policy;
+}
+
+// All of the table, with a few values each, and all selectors with all stores.
+std::vector<std::string> AllPolicies() {
+  std::vector<std::string> all, selectors, stores;
+  for (const PolicyInfo& info : PolicyTable()) {
+    EXPECT_TRUE(Variants().contains(info.name)) << info.name << " is not under contract";
+    for (const std::string& text : Variants().at(info.name)) {
+      all.push_back(text);
+      if (info.role == PolicyRole::kSelector) selectors.push_back(text);
+      if (info.role == PolicyRole::kStore) stores.push_back(text);
+    }
+  }
+  for (const std::string& selector : selectors) {
+    for (const std::string& store : stores) all.push_back(selector + "+" + store);
+  }
+  return all;
+}
+
+// "t5 v64 t3": 5 text tokens, 64 of an image, 3 text tokens.
+std::vector<uint8_t> Prompt(std::initializer_list<std::pair<char, int>> parts) {
+  std::vector<uint8_t> vision;
+  uint8_t image = 0;
+  for (const auto& [kind, tokens] : parts) {
+    vision.insert(vision.end(), tokens, kind == 'v' ? ++image : 0);
+  }
+  return vision;
+}
+std::vector<std::vector<uint8_t>> Prompts() {
+  return {
+      {},
+      Prompt({{'t', 1}}),
+      Prompt({{'t', 5}}),
+      Prompt({{'v', 64}}),
+      Prompt({{'t', 128}}),
+      Prompt({{'t', 301}}),
+      Prompt({{'v', 577}}),
+      Prompt({{'t', 35}, {'v', 576}, {'t', 20}}),
+      Prompt({{'t', 7}, {'v', 64}, {'t', 3}, {'v', 64}, {'t', 1}, {'v', 64}, {'t', 30}}),
+      Prompt({{'t', 70}, {'v', 577}, {'t', 11}, {'v', 577}, {'t', 65}}),
+      Prompt({{'v', 64}, {'v', 33}, {'v', 1}, {'t', 9}, {'v', 40}}),
+  };
+}
+
+constexpr KvGeometry kGeometries[] = {{3, 2, 64}, {4, 1, 128}, {3, 4, 32}};
+
+// What a policy needs to know of a prompt, made up: noise, with massive tokens where there are
+// peaks; the same for the same prompt.
+class Statistics {
+ public:
+  Statistics(const PolicyNeeds& needs, const PromptView& prompt, const KvGeometry& geometry) {
+    std::mt19937 rng(static_cast<unsigned>(prompt.tokens()));
+    std::uniform_real_distribution<float> noise(0, 1);
+    const int width = needs.residual_peaks;
+    const size_t n = prompt.tokens();
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      Layer& l = layers_.emplace_back();
+      for (size_t t = 0; t < n; ++t) {
+        const float scale = rng() % 9 == 0 ? 2000.0f : 1.0f;
+        float peak = scale * (1 + noise(rng));
+        for (int i = 0; i < width; ++i, peak *= noise(rng)) l.peaks.push_back(peak);
+        if (needs.residual_medians) l.medians.push_back(noise(rng));
+        if (needs.attention_rows > 0) l.columns.push_back(noise(rng));
+        if (!needs.low_pass) continue;
+        for (int part = 0; part < 2; ++part) l.residuals.push_back(noise(rng) * scale);
+        for (int part = 0; part < 2; ++part) l.residuals.push_back(scale * 2);
+      }
+      if (!needs.low_pass) continue;
+      l.ranks.resize(n);
+      l.sums.resize(8);
+      ReferenceRankTokens(l.residuals.data(), prompt.vision.data(), 1, prompt.tokens(),
+                          l.ranks.data(), l.sums.data());
+    }
+    if (needs.any()) {
+      for (const Layer& l : layers_) {
+        views_.push_back({width, l.peaks, l.medians, {l.residuals, l.ranks, l.sums}, l.columns});
+      }
+    }
+  }
+  const std::vector<LayerStats>& layers() const { return views_; }
+
+ private:
+  struct Layer {
+    std::vector<float> peaks, medians, residuals, columns;
+    std::vector<int32_t> ranks;
+    std::vector<double> sums;
+  };
+  std::vector<Layer> layers_;
+  std::vector<LayerStats> views_;
+};
+
+// The attention that a row pays to a token, made up.
+float Attention(int layer, int row, int token) {
+  const auto seed = static_cast<uint32_t>((layer * 5003 + row) * 4001 + token);
+  return static_cast<float>((seed * 2654435761u ^ seed >> 7) * 2246822519u >> 8) * 0x1p-24f;
+}
+
+// One sequence from its first token to its release.
+class Life {
+ public:
+  Life(const Policy& policy, const std::vector<uint8_t>& vision, const KvGeometry& geometry)
+      : policy_(policy),
+        vision_(vision),
+        prompt_{vision_},
+        geometry_(geometry),
+        arena_(64 * kSlabBytes, geometry),
+        cache_(&arena_) {}
+
+  void Prefill() {
+    for (int first = 0; first < prompt_.tokens(); first += 200) Add(std::min(200, left(first)));
+  }
+
+  void Commit() {
+    const Statistics statistics(policy_.needs(), prompt_, geometry_);
+    selection_ = policy_.Select(prompt_, statistics.layers(), geometry_);
+    pivots_ = policy_.Pivots(selection_, statistics.layers());
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      std::vector<MoveBatch> moves;
+      ASSERT_TRUE(cache_.Commit(layer, selection_[layer], vision_, policy_.Layer(layer), &moves,
+                                pivots_[layer]));
+      Finish(moves);
+      std::vector<float>& sums = sums_.emplace_back();
+      if (!policy_.needs().attention_steps) continue;
+      for (const int32_t t : selection_[layer])
+        sums.push_back(statistics.layers()[layer].columns[t]);
+    }
+    held_ = selection_;
+  }
+
+  int64_t limit() const { return policy_.TokenLimit(prompt_, geometry_); }
+
+  void Decode(int tokens) {
+    const int first = cache_.length();
+    Add(tokens);
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      for (int t = first; t < first + tokens; ++t) held_[layer].push_back(t);
+      if (limit() == 0) continue;
+      sums_[layer].resize(held_[layer].size());
+      for (int row = first; row < first + tokens; ++row) {
+        for (size_t i = 0; i < held_[layer].size() && held_[layer][i] <= row; ++i) {
+          sums_[layer][i] += Attention(layer, row, held_[layer][i]);
+        }
+      }
+      if (cache_.stored(layer) >= limit() + kEvictTokens) Evict(layer);
+    }
+    std::vector<MoveBatch> moves;
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      ASSERT_TRUE(cache_.ExitWindow(layer, vision_, policy_.Layer(layer), &moves));
+    }
+    Finish(moves);
+  }
+
+  // Everything that must hold after the commit and after every step.
+  void Check() {
+    memory_.Verify(cache_, 1);
+    const absl::Status audit = AuditCache(arena_, nullptr, {&cache_});
+    ASSERT_TRUE(audit.ok()) << audit;
+    const int outputs = cache_.length() - prompt_.tokens();
+    ASSERT_EQ(cache_.bytes(), arena_.used_bytes());
+    CheckBytes(policy_.SteadyBytes(prompt_, outputs, geometry_));
+    EvictedTokens evicted;
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      CheckLayer(layer);
+      std::vector<bool> kept(cache_.length());
+      for (const int32_t t : held_[layer]) kept[t] = true;
+      for (int t = 0; t < cache_.length(); ++t) {
+        if (kept[t]) continue;
+        ++(t < prompt_.tokens() && vision_[t] != 0 ? evicted.vision : evicted.text);
+      }
+    }
+    ASSERT_EQ(cache_.evicted().text, evicted.text);
+    ASSERT_EQ(cache_.evicted().vision, evicted.vision);
+  }
+
+  void CheckPeak() const {
+    const int outputs = cache_.length() - prompt_.tokens();
+    const int64_t peak =
+        policy_.PeakBytes(prompt_, outputs, geometry_) - policy_.SlabHeadroom(geometry_);
+    if (policy_.needs().any()) {
+      EXPECT_LE(peak_, peak);
+    } else {
+      EXPECT_EQ(peak_, peak);
+    }
+  }
+
+  SequenceCache& cache() { return cache_; }
+  const Arena& arena() const { return arena_; }
+
+ private:
+  int left(int first) const { return prompt_.tokens() - first; }
+  void Add(int tokens) {
+    const int first = cache_.length();
+    ASSERT_TRUE(cache_.Extend(tokens));
+    memory_.Write(cache_, 1, first, tokens);
+    peak_ = std::max(peak_, arena_.used_bytes());
+  }
+  void Finish(const std::vector<MoveBatch>& moves) {
+    peak_ = std::max(peak_, arena_.used_bytes());
+    memory_.Run(moves, arena_);
+    cache_.FinishMoves();
+  }
+
+  void Evict(int layer) {
+    const std::vector<int32_t> kept = policy_.Keep(sums_[layer], limit());
+    ASSERT_EQ(std::ssize(kept), limit());
+    ASSERT_TRUE(std::is_sorted(kept.begin(), kept.end(), std::less_equal<>()));
+    ASSERT_TRUE(kept.front() >= 0 && kept.back() < std::ssize(held_[layer]));
+    std::vector<MoveBatch> moves;
+    ASSERT_TRUE(cache_.Evict(layer, kept, vision_, &moves));
+    Finish(moves);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      held_[layer][i] = held_[layer][kept[i]];
+      sums_[layer][i] = sums_[layer][kept[i]];
+    }
+    held_[layer].resize(kept.size());
+    sums_[layer].resize(kept.size());
+  }
+
+  void CheckBytes(int64_t steady) {
+    if (!policy_.needs().any()) {
+      ASSERT_EQ(cache_.bytes(), steady);
+      return;
+    }
+    ASSERT_LE(cache_.bytes(), steady);
+    int64_t slack = 0;
+    for (int layer = 0; layer < geometry_.layers; ++layer) {
+      const LayerStorage storage = policy_.Layer(layer);
+      // Where layers differ in tokens and formats, all may be counted where they are dearest.
+      if ((policy_.needs().low_pass || policy_.needs().attention_rows > 0) && !storage.raw())
+        return;
+      slack += PageBytes(Format::kRaw16, geometry_) * CeilDiv(policy_.MaxPivots(layer), 16);
+      slack += PageBytes(storage.text, geometry_);
+    }
+    ASSERT_LE(steady - cache_.bytes(), slack);
+  }
+
+  // The window's invariant, and every kept token exactly once, where its class belongs; a run with
+  // a header holds all that was kept of one image, and nothing else.
+  void CheckLayer(int layer) {
+    const std::vector<int32_t>& expected = held_[layer];
+    std::vector<int32_t> stored;
+    const LayerStorage storage = policy_.Layer(layer);
+    int open = 0;
+    for (const Run& run : cache_.runs(layer)) {
+      const std::vector<int32_t> positions = run.Positions();
+      stored.insert(stored.end(), positions.begin(), positions.end());
+      if (run.open) {
+        open = run.tokens;
+        if (!storage.exits()) {  // all text, and nothing else unless vision is at 16 bit as well
+          for (const int32_t t : positions) {
+            ASSERT_EQ(storage.FormatOf(ClassAt(vision_, t)), Format::kRaw16);
+          }
+          continue;
+        }
+        // The newest tokens, so the others are all older.
+        ASSERT_TRUE(std::equal(positions.rbegin(), positions.rend(), expected.rbegin()));
+        continue;
+      }
+      if (HasHeader(run.format)) {
+        const std::vector<int32_t> segments = SegmentsOf(vision_);
+        const int32_t segment = segments[run.Position(0)];
+        std::vector<int32_t> image;
+        for (const int32_t t : selection_[layer]) {
+          if (segments[t] == segment && vision_[t] != 0) image.push_back(t);
+        }
+        ASSERT_EQ(positions, image);
+        ASSERT_EQ(run.map.lower, storage.vision_map.lower);
+      }
+      for (const int32_t t : positions) {
+        const bool pivot = std::binary_search(pivots_[layer].begin(), pivots_[layer].end(), t);
+        ASSERT_EQ(run.format, pivot ? Format::kRaw16 : storage.FormatOf(ClassAt(vision_, t)));
+      }
+    }
+    std::sort(stored.begin(), stored.end());
+    ASSERT_EQ(stored, expected);
+    ASSERT_LE(static_cast<int>(pivots_[layer].size()), policy_.MaxPivots(layer));
+    const int total = static_cast<int>(expected.size());
+    ASSERT_EQ(cache_.stored(layer), total);
+    if (limit() > 0) {
+      ASSERT_LT(total, limit() + kEvictTokens);
+    }
+    if (storage.raw()) {
+      ASSERT_EQ(open, total);
+    } else if (storage.exits()) {
+      ASSERT_GE(open, std::min(total, storage.window));
+      ASSERT_LT(open, storage.window + kExitTokens);
+    }
+  }
+
+  const Policy& policy_;
+  std::vector<uint8_t> vision_;
+  PromptView prompt_;
+  KvGeometry geometry_;
+  Arena arena_;
+  SequenceCache cache_;
+  FakeMemory memory_;
+  Selection selection_, pivots_;
+  Selection held_;                        // [layer] the tokens that should be stored
+  std::vector<std::vector<float>> sums_;  // [layer] their sums of attention, where they are needed
+  int64_t peak_ = 0;
+};
+
+class PolicyContract : public testing::TestWithParam<std::string> {};
+
+TEST_P(PolicyContract, TextIsCanonical) {
+  const auto policy = Parse(GetParam());
+  EXPECT_EQ(Parse(policy->Text())->Text(), policy->Text());
+}
+
+TEST_P(PolicyContract, SelectionsAreInOrderAndRepeatable) {
+  const auto policy = Parse(GetParam()), again = Parse(policy->Text());
+  for (const std::vector<uint8_t>& vision : Prompts()) {
+    const PromptView prompt = {vision};
+    for (const KvGeometry& geometry : kGeometries) {
+      const Statistics statistics(policy->needs(), prompt, geometry);
+      const Selection selection = policy->Select(prompt, statistics.layers(), geometry);
+      ASSERT_EQ(selection, again->Select(prompt, statistics.layers(), geometry));
+      ASSERT_EQ(selection.size(), static_cast<size_t>(geometry.layers));
+      for (const std::vector<int32_t>& kept : selection) {
+        ASSERT_TRUE(std::is_sorted(kept.begin(), kept.end()));
+        ASSERT_EQ(std::adjacent_find(kept.begin(), kept.end()), kept.end());
+        ASSERT_EQ(kept.empty(), vision.empty());  // nobody drops everything
+        ASSERT_TRUE(kept.empty() || (kept.front() >= 0 && kept.back() < prompt.tokens()));
+        ASSERT_TRUE(policy->selects() || kept.size() == vision.size());
+      }
+    }
+  }
+}
+
+TEST_P(PolicyContract, StorageIsValid) {
+  const auto policy = Parse(GetParam());
+  for (const KvGeometry& geometry : kGeometries) {
+    EXPECT_TRUE(policy->CheckGeometry(geometry).ok());
+    uint32_t seen = 1;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      const LayerStorage storage = policy->Layer(layer);
+      EXPECT_TRUE(storage.Valid());
+      seen |= 1u << static_cast<int>(storage.text) | 1u << static_cast<int>(storage.vision);
+      if (HasHeader(storage.vision)) seen |= 1u << static_cast<int>(Format::kHeader);
+    }
+    EXPECT_EQ(policy->FormatMask(geometry), seen);
+  }
+}
+
+TEST_P(PolicyContract, EveryTokenLivesWhereItShouldFromPrefillToTheEnd) {
+  const auto policy = Parse(GetParam());
+  size_t which = 0;
+  for (const std::vector<uint8_t>& vision : Prompts()) {
+    const KvGeometry& geometry = kGeometries[which++ % std::size(kGeometries)];
+    SCOPED_TRACE(testing::Message() << vision.size() << " tokens, head size " << geometry.head_dim);
+    Life life(*policy, vision, geometry);
+    life.Prefill();
+    life.Commit();
+    life.Check();
+    life.CheckPeak();
+    for (int step = 1; step <= 110; ++step) {
+      life.Decode(1);
+      if (HasFatalFailure()) return;
+      if (step % 11 == 0) {
+        life.Check();
+        life.CheckPeak();
+      }
+    }
+    if (HasFailure()) return;
+    life.cache().Release();
+    ASSERT_EQ(life.arena().slab_used_bytes(), 0);
+  }
+}
+
+// A preempted sequence computes its prompt, commits at the same boundary and forces its answer
+// through in steps as long as TokensToExit allows: every token then sees the runs it saw before.
+TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
+  const auto policy = Parse(GetParam());
+  const std::vector<uint8_t> vision = Prompt({{'t', 20}, {'v', 130}, {'t', 41}});
+  const KvGeometry& geometry = kGeometries[0];
+  Life first(*policy, vision, geometry), second(*policy, vision, geometry);
+  for (Life* life : {&first, &second}) {
+    life->Prefill();
+    life->Commit();
+  }
+  const auto closed = [&](Life& life) {
+    std::vector<std::tuple<int, Format, std::vector<int32_t>>> runs;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      for (const tessera::Run& run : life.cache().runs(layer)) {
+        if (!run.open) runs.emplace_back(layer, run.format, run.Positions());
+      }
+    }
+    return runs;
+  };
+  constexpr int kAnswer = 150;
+  for (int done = 0; done < kAnswer;) {
+    int step = kAnswer - done;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      step = std::min(step, second.cache().TokensToExit(layer, policy->Layer(layer)));
+    }
+    if (const int64_t limit = second.limit(); limit > 0) {
+      step = std::min(step, static_cast<int>(limit) + kEvictTokens - second.cache().stored(0));
+    }
+    ASSERT_GE(step, 1);
+    for (int i = 0; i < step; ++i) {
+      ASSERT_EQ(closed(first), closed(second));  // what token done + i reads
+      first.Decode(1);
+    }
+    second.Decode(step);
+    done += step;
+    for (int layer = 0; layer < geometry.layers; ++layer) {
+      ASSERT_EQ(first.cache().runs(layer).back().Positions(),
+                second.cache().runs(layer).back().Positions());
+    }
+  }
+  EXPECT_EQ(closed(first), closed(second));
+  second.Check();
+}
+
+std::string NameOf(const testing::TestParamInfo<std::string>& info) {
+  std::string name;
+  for (const char c : info.param) {
+    if (std::isalnum(static_cast<unsigned char>(c))) {
+      name += c;
+    } else if (!name.empty() && name.back() != '_') {
+      name += '_';
+    }
+  }
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(All, PolicyContract, testing::ValuesIn(AllPolicies()), NameOf);
+
+}  // namespace
+}  // namespace tessera
