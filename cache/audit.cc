@@ -7,7 +7,7 @@
 
 namespace tessera {
 
-absl::Status AuditCache(const Arena& arena, const PrefixIndex* index,
+absl::Status AuditCache(const Arena& arena, const PrefixCache* index,
                         absl::Span<const SequenceCache* const> sequences) {
   RETURN_IF_ERROR(arena.CheckIntegrity());
   std::unordered_map<PageId, int> holders;

@@ -46,7 +46,7 @@ struct KvLayerView {
 };
 
 // Calls of PagedAttention that are to come: one for each of `layers`, in any order.
-struct AttentionOutline {
+struct AttentionMetadata {
   const int32_t* query_begin;  // as in the calls
   int64_t num_sequences;
   int64_t heads;

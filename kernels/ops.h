@@ -4,7 +4,7 @@
 // the CPU backends. Shapes are row-major with the innermost axis last; `rows` counts tokens.
 // Aliasing: an output may alias an input only where the comment says so.
 // Threads: one thread at a time calls into one Ops. Calls are ordered; only CopyToHost and
-// AwaitMark wait. Errors: a wrong shape is our bug (TESSERA_CHECK); a device that fails ends the
+// WaitEvent wait. Errors: a wrong shape is our bug (TESSERA_CHECK); a device that fails ends the
 // process. Batch invariance: on the CPU backends every output row is bit-identical whatever other
 // rows are in the same call; answers therefore do not depend on batching, chunking or preemption.
 #pragma once
@@ -39,12 +39,13 @@ class Ops : public StatisticsOps, public SamplingOps {
   virtual void BeginCopyToHost(void* dst, const void* src, int64_t bytes) = 0;
   // Whether calls return before they are done.
   virtual bool asynchronous() const { return false; }
-  // Places in the order of calls: all that was called before SetMark(m) is done when AwaitMark(m),
-  // of the last such place, returns; what was called later goes on. m in [0, kMarks).
-  static constexpr int kMarks = 13;
-  virtual void SetMark(int mark) = 0;
-  virtual void AwaitMark(int) {}
-  // What the calls between two marks took. REQUIRES: both set, and AwaitMark of `to` or of a later
+  // Places in the order of calls: all that was called before RecordEvent(m) is done when
+  // WaitEvent(m), of the last such place, returns; what was called later goes on. m in [0,
+  // kEvents).
+  static constexpr int kEvents = 13;
+  virtual void RecordEvent(int event) = 0;
+  virtual void WaitEvent(int) {}
+  // What the calls between two marks took. REQUIRES: both set, and WaitEvent of `to` or of a later
   // place has returned.
   virtual double SecondsBetween(int from, int to) const = 0;
   // What is called from BeginGraph to EndGraph may reach the device as a whole (a CUDA graph), in
@@ -120,10 +121,10 @@ class Ops : public StatisticsOps, public SamplingOps {
                               const KvLayerView& kv, float* out) = 0;
   // Lets a backend plan these calls at once and choose kernels by what they need. Nobody has to:
   // PagedAttention gives the same without. query_begin, runs and run_begin must be there already
-  // and stay as they are until the calls; what is not called before the next outline is forgotten.
-  virtual void OutlineAttention(const AttentionOutline&) {}
+  // and stay as they are until the calls; what is not called before the next plan is forgotten.
+  virtual void PlanAttention(const AttentionMetadata&) {}
   // Rows x heads, since the start, whose LogitMap had its slope held at 0.
-  virtual int64_t held_slopes() const = 0;
+  virtual int64_t clamped_slopes() const = 0;
   // Copies n tokens, K and V of all KV heads, from RAW16 pages into slots of pages of format `to`,
   // quantized by `rule` (quantize.h); RAW16 to RAW16 copies. Codes depend on the token alone, or,
   // where FillsWholePages(to), on the page's tokens: moves then come in groups that fill one page's

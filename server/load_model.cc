@@ -119,8 +119,8 @@ absl::Status LoadModel(const ServerConfig& config, std::unique_ptr<Ops> ops, Obs
   runtime->parameters = model->parameters();
   EngineOptions options = MakeEngineOptions(config);
   // Where steps are computed on the CPU they take long, and little is done only once.
-  options.rehearse = model->ops().asynchronous();
-  options.rehearse_low_pass = MayMeasureLowPass(config);
+  options.warm_up = model->ops().asynchronous();
+  options.warm_up_low_pass = MayMeasureLowPass(config);
   ASSIGN_OR_RETURN(
       options.kv_cache_bytes,
       ArenaBytes(config.kv_cache_bytes, model->ops().FreeBytes(), config.image_cache_bytes));

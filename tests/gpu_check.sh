@@ -58,7 +58,7 @@ check "policies" policies.log tests 'Policies/DevicePolicyTest.*'
 grep -h "answers equal the CPU's" "$logs/policies.log"
 if $sanitizer; then
   own='Cuda/RowsTest.*/cuda:Cuda/AttentionTest.*/cuda:Cuda/MixedAttentionTest.*/cuda'
-  own+=':Cuda/CalibQuant*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/DrawTest.*/cuda:Cuda/StatisticsTest.*/cuda'
+  own+=':Cuda/CalibQuant*/cuda:Cuda/MoveTokensTest.*/cuda:Cuda/TransformTest.*/cuda:Cuda/SampleTest.*/cuda:Cuda/StatisticsTest.*/cuda'
   products='Cuda/GraphTest.*:Cuda/LowPassTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do

@@ -21,7 +21,7 @@ int64_t SlabBytesFor(const std::vector<int64_t>& page_bytes) {
   return RoundUp(*std::max_element(page_bytes.begin(), page_bytes.end()), kSlabBytes);
 }
 
-// Of all shelves, by Arena::ShelfOf. A slab on one has a used page, so at most all but one are
+// Of all lists, by Arena::ListOf. A slab on one has a used page, so at most all but one are
 // free.
 std::vector<int32_t> MaxFree(const std::vector<int64_t>& page_bytes) {
   std::vector<int32_t> max_free;
@@ -43,7 +43,7 @@ Arena::Arena(int64_t bytes, const KvGeometry& geometry, const std::vector<int64_
       slab_bytes_(SlabBytesFor(page_bytes)),
       classes_(page_bytes.size()),
       slabs_(bytes / slab_bytes_),
-      shelves_(bytes / slab_bytes_, MaxFree(page_bytes)) {
+      lists_(bytes / slab_bytes_, MaxFree(page_bytes)) {
   TESSERA_CHECK(bytes >= 0 && bytes <= kMaxArenaBytes && slab_bytes_ <= kMaxArenaBytes);
   slab_units_ = static_cast<uint32_t>(slab_bytes_ / kPageUnitBytes);
   for (size_t f = 0; f < page_bytes.size(); ++f) {
@@ -61,19 +61,19 @@ int64_t Arena::SlabBytes(const KvGeometry& geometry) {
   return SlabBytesFor(PageBytesByFormat(geometry));
 }
 
-PageId Arena::Allocate(Format format, bool brief) {
+PageId Arena::Allocate(Format format, bool short_lived) {
   PageClass& page_class = ClassOf(format);
-  int32_t s = shelves_.Fullest(ShelfOf(format, brief));
-  if (s < 0 && free_slabs_.empty()) s = shelves_.Fullest(ShelfOf(format, !brief));
+  int32_t s = lists_.Fullest(ListOf(format, short_lived));
+  if (s < 0 && free_slabs_.empty()) s = lists_.Fullest(ListOf(format, !short_lived));
   if (s >= 0) {
-    shelves_.Remove(s);
+    lists_.Remove(s);
   } else {
     if (free_slabs_.empty()) return kNoPage;
     s = free_slabs_.back();
     free_slabs_.pop_back();
     ++page_class.slabs;
     slabs_[s].format = format;
-    slabs_[s].brief = brief;
+    slabs_[s].short_lived = short_lived;
     if (slabs_[s].ref_counts.size() < static_cast<size_t>(page_class.pages_per_slab)) {
       slabs_[s].ref_counts.resize(page_class.pages_per_slab, 0);
     }
@@ -90,7 +90,7 @@ PageId Arena::Allocate(Format format, bool brief) {
   ++slab.in_use;
   ++page_class.used_pages;
   if (slab.in_use < page_class.pages_per_slab) {
-    shelves_.Add(ShelfOf(format, slab.brief), s, page_class.pages_per_slab - slab.in_use);
+    lists_.Add(ListOf(format, slab.short_lived), s, page_class.pages_per_slab - slab.in_use);
   }
   return static_cast<PageId>(int64_t{s} * slab_units_ + index * page_class.page_units);
 }
@@ -133,11 +133,11 @@ void Arena::Unref(absl::Span<const PageId> pages) {
 void Arena::Shelve(int64_t s, int32_t in_use) {
   Slab& slab = slabs_[s];
   PageClass& page_class = ClassOf(slab.format);
-  if (in_use < page_class.pages_per_slab) shelves_.Remove(static_cast<int32_t>(s));
+  if (in_use < page_class.pages_per_slab) lists_.Remove(static_cast<int32_t>(s));
   page_class.used_pages -= in_use - slab.in_use;
   if (slab.in_use > 0) {
-    shelves_.Add(ShelfOf(slab.format, slab.brief), static_cast<int32_t>(s),
-                 page_class.pages_per_slab - slab.in_use);
+    lists_.Add(ListOf(slab.format, slab.short_lived), static_cast<int32_t>(s),
+               page_class.pages_per_slab - slab.in_use);
     return;
   }
   slab.free_list.clear();
@@ -221,8 +221,8 @@ absl::Status Arena::CheckSlab(int64_t s) const {
     if (slab.tags[i] != kNoTag && slab.ref_counts[i] == 0) return error("a free page is watched");
   }
   const bool part_filled = slab.in_use > 0 && slab.in_use < c.pages_per_slab;
-  if (shelves_.FreePages(s) != (part_filled ? c.pages_per_slab - slab.in_use : 0)) {
-    return error("stands on the wrong shelf");
+  if (lists_.FreePages(s) != (part_filled ? c.pages_per_slab - slab.in_use : 0)) {
+    return error("stands on the wrong list");
   }
   if (slab.in_use == 0) {
     return slab.fresh == 0 && slab.free_list.empty() ? absl::OkStatus()
@@ -243,7 +243,7 @@ absl::Status Arena::CheckSlab(int64_t s) const {
 }
 
 absl::Status Arena::CheckIntegrity() const {
-  RETURN_IF_ERROR(shelves_.CheckIntegrity());
+  RETURN_IF_ERROR(lists_.CheckIntegrity());
   std::vector<std::pair<int64_t, int64_t>> found(classes_.size());  // slabs, used pages
   std::vector<bool> in_use(slabs_.size());
   for (size_t s = 0; s < slabs_.size(); ++s) {

@@ -17,7 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "base/base.h"
-#include "cache/pages/slab_shelves.h"
+#include "cache/pages/slab_lists.h"
 #include "kernels/layout/page_layout.h"
 
 namespace tessera {
@@ -46,9 +46,9 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Reference count 1, or kNoPage. `brief`: soon to be freed; a preference, which gives way before
-  // the arena is full.
-  PageId Allocate(Format format, bool brief = false);
+  // Reference count 1, or kNoPage. `short_lived`: soon to be freed; a preference, which gives way
+  // before the arena is full.
+  PageId Allocate(Format format, bool short_lived = false);
   void Ref(PageId page);
   // Frees at zero, the last of `pages` first. Neighbours of one slab cost little more than one.
   void Unref(absl::Span<const PageId> pages);
@@ -90,7 +90,7 @@ class Arena {
   };
   struct Slab {
     Format format = Format::kRaw16;
-    bool brief = false;
+    bool short_lived = false;
     int32_t in_use = 0;                // pages; 0: the slab is free
     int32_t fresh = 0;                 // pages from here on were not used since the slab was given
     std::vector<uint16_t> ref_counts;  // by page index; grows to what was needed, never shrinks
@@ -114,8 +114,8 @@ class Arena {
   static uint32_t TagOf(const Slab& slab, int64_t index) {
     return index < static_cast<int64_t>(slab.tags.size()) ? slab.tags[index] : kNoTag;
   }
-  int ShelfOf(Format format, bool brief) const {
-    return static_cast<int>(format) + (brief ? static_cast<int>(classes_.size()) : 0);
+  int ListOf(Format format, bool short_lived) const {
+    return static_cast<int>(format) + (short_lived ? static_cast<int>(classes_.size()) : 0);
   }
   // Puts a slab of which pages were freed, `in_use` before, where it belongs now.
   void Shelve(int64_t slab, int32_t in_use);
@@ -127,7 +127,7 @@ class Arena {
   std::vector<PageClass> classes_;
   std::vector<Slab> slabs_;
   std::vector<int32_t> free_slabs_;
-  SlabShelves shelves_;  // slabs with both used and free pages
+  SlabLists lists_;  // slabs with both used and free pages
   PageWatcher* watcher_ = nullptr;
 };
 

@@ -48,7 +48,7 @@ std::string RenderProgress(const Progress& progress, int columns) {
   return absl::StrCat("[", std::string(filled, '='), std::string(bar - filled, ' '), "] ", right);
 }
 
-ProgressBar::ProgressBar(const Io& io) : io_(io), start_(Clock::now()), drawn_(start_) {}
+ProgressBar::ProgressBar(const Io& io) : io_(io), start_(Clock::now()), sampled_(start_) {}
 
 ProgressBar::~ProgressBar() {
   if (shown_) *io_.err << "\r\033[K" << std::flush;
@@ -57,8 +57,8 @@ ProgressBar::~ProgressBar() {
 void ProgressBar::Update(int64_t done, int64_t total, int64_t failed) {
   if (!io_.err_terminal) return;
   const auto now = Clock::now();
-  if (now - drawn_ < std::chrono::milliseconds(100)) return;
-  drawn_ = now;
+  if (now - sampled_ < std::chrono::milliseconds(100)) return;
+  sampled_ = now;
   shown_ = true;
   const double elapsed = std::chrono::duration<double>(now - start_).count();
   *io_.err << "\r" << RenderProgress({done, total, failed, elapsed}, io_.columns - 1) << "\033[K"

@@ -51,7 +51,7 @@ class ProgressBar {
  private:
   using Clock = std::chrono::steady_clock;
   const Io& io_;
-  Clock::time_point start_, drawn_;
+  Clock::time_point start_, sampled_;
   bool shown_ = false;
 };
 

@@ -9,10 +9,10 @@
 #include "client/commands/commands.h"
 #include "client/load/bench_config.h"
 #include "client/load/bench_report.h"
-#include "client/load/door_comparison.h"
 #include "client/load/load_run.h"
 #include "client/load/soak.h"
 #include "client/load/synthetic.h"
+#include "client/load/transport_comparison.h"
 #include "client/rpc/connection.h"
 #include "grpcpp/client_context.h"
 #include "tessera/v1/tokenizer.grpc.pb.h"
@@ -117,7 +117,7 @@ int SoakAndReport(const std::shared_ptr<grpc::Channel>& channel,
 
 int CompareAndReport(const std::shared_ptr<grpc::Channel>& channel, const BenchConfig& config,
                      const Workload& workload, const Io& io) {
-  const auto comparison = CompareDoors(channel, config, workload, io);
+  const auto comparison = CompareTransports(channel, config, workload, io);
   if (!comparison.ok()) {
     *io.err << Style(io.err_terminal).Red("error") << ": "
             << Printable(comparison.status().message()) << "\n";

@@ -41,7 +41,7 @@ struct BenchConfig {
   absl::Duration timeout;
   std::string kv_policy;
   bool bypass_prefix = false;
-  std::string compare_http;  // HOST:PORT; not empty: door_comparison.h
+  std::string compare_http;  // HOST:PORT; not empty: transport_comparison.h
   int rounds = 20;
   bool json = false;
 

@@ -38,10 +38,10 @@ struct Batch {
   // 1: q, k and v are Walsh-Hadamard transformed (the sequence's policy asks for it).
   std::vector<uint8_t> transform_rows;       // [rows], or empty: none
   std::vector<uint8_t> transform_sequences;  // [sequences], or empty: none
-  std::vector<int32_t> drawn_rows;           // rows of which a token is drawn, ascending
-  std::vector<DrawRule> draw_rules;          // [drawn_rows], or empty: the most likely of each
-  LogitEdits edits;                          // of drawn rows' logits; edit.row counts those
-  // Of drawn rows' logits without edits; `drawn` ascends. Places: as for Ops::Logprobs.
+  std::vector<int32_t> sampled_rows;         // rows of which a token is sampled, ascending
+  std::vector<SampleRule> sample_rules;      // [sampled_rows], or empty: the most likely of each
+  LogitEdits edits;                          // of sampled rows' logits; edit.row counts those
+  // Of sampled rows' logits without edits; `sampled` ascends. Places: as for Ops::Logprobs.
   std::vector<LogprobJob> logprobs;
   int logprob_places = 0;
   std::vector<int32_t> logit_rows;  // others whose logits are wanted, ascending

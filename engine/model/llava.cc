@@ -20,8 +20,8 @@ namespace {
 // begins and ends, where a step begins and where its answers are there. And three for the end of
 // all that belongs to a step, its moves too: until the next step has begun, and that step's answers
 // tell how long the device had nothing to do before it, one more is under way.
-constexpr int kStagingMarks = 0, kVisionMarks = 2, kVisionEndMarks = 4, kBeginMarks = 6,
-              kAnswerMarks = 8, kEndMarks = 10, kEnds = 3;
+constexpr int kStagingEvents = 0, kVisionEvents = 2, kVisionEndEvents = 4, kBeginEvents = 6,
+              kAnswerEvents = 8, kEndEvents = 10, kEnds = 3;
 
 // Images that run through the tower together: bounds its activations.
 constexpr int64_t kImagesPerPass = 8;
@@ -49,7 +49,7 @@ class Llava final : public LlavaModel {
   Llava(const ModelConfig& config, std::unique_ptr<Ops> ops)
       : config_(config),
         ops_(std::move(ops)),
-        staging_(ops_.get(), kStagingMarks),
+        staging_(ops_.get(), kStagingEvents),
         sampler_(ops_.get(), &staging_),
         residuals_(ops_.get(), &staging_) {}
 
@@ -70,7 +70,7 @@ class Llava final : public LlavaModel {
   std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) override {
     std::vector<std::shared_ptr<const ImageFeatures>> out;
-    ops_->SetMark(kVisionMarks + Turn(forwards_));
+    ops_->RecordEvent(kVisionEvents + Turn(forwards_));
     encoded_ = true;
     const int64_t side = config_.vision.image_size, image_bytes = side * side * 3;
     const int64_t rows = config_.tokens_per_image(), width = config_.text.hidden;
@@ -98,7 +98,7 @@ class Llava final : public LlavaModel {
         out.push_back(std::move(image));
       }
     }
-    ops_->SetMark(kVisionEndMarks + Turn(forwards_));
+    ops_->RecordEvent(kVisionEndEvents + Turn(forwards_));
     return out;
   }
 
@@ -110,9 +110,9 @@ class Llava final : public LlavaModel {
     asked.encoded = std::exchange(encoded_, false);
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
-    ops_->SetMark(kBeginMarks + Turn(forwards_));
+    ops_->RecordEvent(kBeginEvents + Turn(forwards_));
     if (std::any_of(batch.ids.begin(), batch.ids.end(), [](int32_t id) { return id < 0; })) {
-      ops_->TakeDrawn(sampler_.drawn(Turn(forwards_ + 1)), ids_, batch.rows());
+      ops_->TakeSampled(sampler_.sampled(Turn(forwards_ + 1)), ids_, batch.rows());
     }
     device.prepare = [&](int64_t end) {
       if (end > std::ssize(device.kv)) StageLayers(batch, arena, end, &device);
@@ -130,19 +130,19 @@ class Llava final : public LlavaModel {
     asked.peaks.Begin(*ops_, decoder_->peaks(), peak_rows * device.peaks);
     asked.medians.Begin(*ops_, decoder_->medians(), device.medians ? peak_rows : 0);
     asked.columns.Begin(*ops_, device.columns, static_cast<int64_t>(batch.columns.size()));
-    ops_->SetMark(kAnswerMarks + Turn(forwards_));
-    ops_->SetMark(EndMark(forwards_));
+    ops_->RecordEvent(kAnswerEvents + Turn(forwards_));
+    ops_->RecordEvent(EndEvent(forwards_));
     ++forwards_;
   }
 
   Answers Finish() override {
     const int turn = Turn(finished_);
     const Asked& asked = asked_[turn];
-    ops_->AwaitMark(kAnswerMarks + turn);
+    ops_->WaitEvent(kAnswerEvents + turn);
     const double vision =
-        asked.encoded ? ops_->SecondsBetween(kVisionMarks + turn, kVisionEndMarks + turn) : 0;
-    const int begin = (asked.encoded ? kVisionMarks : kBeginMarks) + turn;
-    const double gap = finished_ > 0 ? ops_->SecondsBetween(EndMark(finished_ - 1), begin) : 0;
+        asked.encoded ? ops_->SecondsBetween(kVisionEvents + turn, kVisionEndEvents + turn) : 0;
+    const int begin = (asked.encoded ? kVisionEvents : kBeginEvents) + turn;
+    const double gap = finished_ > 0 ? ops_->SecondsBetween(EndEvent(finished_ - 1), begin) : 0;
     ++finished_;
     return {sampler_.tokens(turn),
             sampler_.logprobs(turn),
@@ -159,13 +159,13 @@ class Llava final : public LlavaModel {
                     const std::vector<LowPassSegment>& segments) override {
     TESSERA_CHECK(forwards_ > 0);
     if (!residuals_.Begin(arena, config_.text.kv_geometry(), pages, prompt, segments)) return false;
-    low_pass_mark_ = EndMark(forwards_ - 1);
-    ops_->SetMark(low_pass_mark_);
+    low_pass_mark_ = EndEvent(forwards_ - 1);
+    ops_->RecordEvent(low_pass_mark_);
     return true;
   }
 
   std::vector<LowPassStats> FinishLowPass() override {
-    ops_->AwaitMark(low_pass_mark_);
+    ops_->WaitEvent(low_pass_mark_);
     return residuals_.Take();
   }
 
@@ -176,7 +176,7 @@ class Llava final : public LlavaModel {
       ops_->MoveTokens(arena, config_.text.kv_geometry(), batch.to, batch.rule, moves,
                        static_cast<int64_t>(batch.moves.size()));
     }
-    if (forwards_ > 0) ops_->SetMark(EndMark(forwards_ - 1));
+    if (forwards_ > 0) ops_->RecordEvent(EndEvent(forwards_ - 1));
   }
 
   Ops& ops() override { return *ops_; }
@@ -186,7 +186,7 @@ class Llava final : public LlavaModel {
 
  private:
   static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
-  static int EndMark(int64_t forward) { return kEndMarks + static_cast<int>(forward % kEnds); }
+  static int EndEvent(int64_t forward) { return kEndEvents + static_cast<int>(forward % kEnds); }
 
   // What one Forward was asked for beside tokens, until its Finish.
   struct Asked {
@@ -202,7 +202,7 @@ class Llava final : public LlavaModel {
     device.ids = ids_ = staging_.Add(batch.ids);
     device.positions = staging_.Add(batch.positions);
     device.query_begin = staging_.Add(batch.query_begin);
-    std::vector<int32_t> rows = batch.drawn_rows;
+    std::vector<int32_t> rows = batch.sampled_rows;
     rows.insert(rows.end(), batch.logit_rows.begin(), batch.logit_rows.end());
     device.logit_rows = static_cast<int64_t>(rows.size());
     device.logit_row = staging_.Add(rows);
@@ -250,9 +250,8 @@ class Llava final : public LlavaModel {
     for (size_t s = 1; s < batch.query_begin.size(); ++s) {
       most_rows = std::max<int64_t>(most_rows, batch.query_begin[s] - batch.query_begin[s - 1]);
     }
-    ops_->OutlineAttention({device->query_begin, device->sequences, config_.text.heads,
-                            device->kv.data() + first, end - first, formats, device->rows,
-                            most_rows});
+    ops_->PlanAttention({device->query_begin, device->sequences, config_.text.heads,
+                         device->kv.data() + first, end - first, formats, device->rows, most_rows});
   }
 
   ModelConfig config_;

@@ -35,14 +35,14 @@ class LlavaModel {
   virtual std::vector<std::shared_ptr<const ImageFeatures>> EncodeImages(
       const std::vector<const PreparedImage*>& images) = 0;
 
-  // Ids that no drawn row gives, from now on.
+  // Ids that no sampled row gives, from now on.
   virtual void Ban(const std::vector<int32_t>& ids) = 0;
   // Runs the decoder over the batch; new K/V go into the arena. Forward may return while the device
   // still works; Finish waits for what the oldest Forward without one was asked. Between them
   // MoveTokens and BeginLowPass may be called, and one more Forward.
   virtual void Forward(const Batch& batch, uint8_t* arena) = 0;
   struct Answers {              // host memory, valid until the next Forward
-    const int32_t* tokens;      // [batch.drawn_rows.size()]
+    const int32_t* tokens;      // [batch.sampled_rows.size()]
     const LogprobAt* logprobs;  // [batch.logprobs.size(), batch.logprob_places]
     const float* logits;        // [batch.logit_rows.size(), vocab]
     // What policies asked for.

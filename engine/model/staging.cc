@@ -11,9 +11,9 @@ constexpr int64_t kBlockBytes = int64_t{1} << 20;
 }  // namespace
 
 void Staging::Begin() {
-  ops_->SetMark(first_mark_ + turn_);
+  ops_->RecordEvent(first_mark_ + turn_);
   turn_ = 1 - turn_;
-  ops_->AwaitMark(first_mark_ + turn_);
+  ops_->WaitEvent(first_mark_ + turn_);
   for (Block& block : blocks_[turn_]) block.used = block.sent = 0;
 }
 

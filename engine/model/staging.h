@@ -16,8 +16,8 @@ namespace tessera {
 
 class Staging {
  public:
-  // Uses the marks `first_mark` and first_mark + 1.
-  Staging(Ops* ops, int first_mark) : ops_(ops), first_mark_(first_mark) {}
+  // Uses the marks `first_event` and first_event + 1.
+  Staging(Ops* ops, int first_event) : ops_(ops), first_mark_(first_event) {}
 
   // Begins a step: what the step before the last has staged is gone, once the device has come to
   // the end of that step, for which this waits.

@@ -15,32 +15,32 @@ void StepSampler::Ban(const std::vector<int32_t>& ids, int64_t vocab) {
 }
 
 void StepSampler::Stage(const Batch& batch) {
-  staged_.rules = batch.draw_rules.empty() ? nullptr : staging_->Add(batch.draw_rules);
+  staged_.rules = batch.sample_rules.empty() ? nullptr : staging_->Add(batch.sample_rules);
   staged_.edits = staging_->Add(batch.edits.rows);
   staged_.biases = staging_->Add(batch.edits.biases);
   staged_.counts = staging_->Add(batch.edits.counts);
   staged_.logprobs = staging_->Add(batch.logprobs);
   std::vector<int32_t> rows;
-  for (const LogprobJob& job : batch.logprobs) rows.push_back(job.drawn);
+  for (const LogprobJob& job : batch.logprobs) rows.push_back(job.sampled);
   staged_.logprob_rows = staging_->Add(rows);
 }
 
 void StepSampler::Sample(const Batch& batch, float* logits, int turn) {
-  const int64_t rows = std::ssize(batch.drawn_rows), jobs = std::ssize(batch.logprobs);
+  const int64_t rows = std::ssize(batch.sampled_rows), jobs = std::ssize(batch.logprobs);
   const int64_t places = batch.logprob_places;
   Turn& out = turns_[turn];
   out.logits.Begin(*ops_, logits + rows * vocab_, std::ssize(batch.logit_rows) * vocab_);
   if (rows == 0) return;
 
-  int32_t* drawn = out.drawn.Reserve(*ops_, rows);
+  int32_t* sampled = out.sampled.Reserve(*ops_, rows);
   float* raw = raw_.Reserve(*ops_, jobs * vocab_);
   if (jobs > 0) ops_->GatherRows(logits, staged_.logprob_rows, jobs, vocab_, raw);
   ops_->EditLogits(logits, vocab_, staged_.edits, std::ssize(batch.edits.rows), staged_.biases,
-                   staged_.counts, turns_[1 - turn].drawn.get());
-  ops_->DrawTokens(logits, rows, vocab_, banned_.get(), staged_.rules, drawn);
-  out.tokens.Begin(*ops_, drawn, rows);
+                   staged_.counts, turns_[1 - turn].sampled.get());
+  ops_->SampleTokens(logits, rows, vocab_, banned_.get(), staged_.rules, sampled);
+  out.tokens.Begin(*ops_, sampled, rows);
   LogprobAt* found = out.found.Reserve(*ops_, jobs * places);
-  ops_->Logprobs(raw, vocab_, staged_.logprobs, jobs, places, drawn, found);
+  ops_->Logprobs(raw, vocab_, staged_.logprobs, jobs, places, sampled, found);
   out.logprobs.Begin(*ops_, found, jobs * places);
 }
 

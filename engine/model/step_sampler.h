@@ -23,31 +23,31 @@ class StepSampler {
   void Ban(const std::vector<int32_t>& ids, int64_t vocab);
   // Stages what the batch asks of its logits.
   void Stage(const Batch& batch);
-  // logits [drawn_rows + logit_rows, vocab] of the staged batch, on the device; they are changed.
+  // logits [sampled_rows + logit_rows, vocab] of the staged batch, on the device; they are changed.
   void Sample(const Batch& batch, float* logits, int turn);
 
-  // The turn's last results: drawn tokens on the device, and on the host, once a mark set after
+  // The turn's last results: sampled tokens on the device, and on the host, once a mark set after
   // Sample has been awaited, what Answers has of them (llava.h).
-  const int32_t* drawn(int turn) const { return turns_[turn].drawn.get(); }
+  const int32_t* sampled(int turn) const { return turns_[turn].sampled.get(); }
   const int32_t* tokens(int turn) const { return turns_[turn].tokens.get(); }
   const LogprobAt* logprobs(int turn) const { return turns_[turn].logprobs.get(); }
   const float* logits(int turn) const { return turns_[turn].logits.get(); }
 
  private:
   struct Turn {
-    Grown<int32_t> drawn;
+    Grown<int32_t> sampled;
     Fetched<int32_t> tokens;
     Grown<LogprobAt> found;
     Fetched<LogprobAt> logprobs;
     Fetched<float> logits;
   };
   struct Staged {
-    const DrawRule* rules = nullptr;  // null: none
+    const SampleRule* rules = nullptr;  // null: none
     const LogitEdit* edits = nullptr;
     const LogitBias* biases = nullptr;
     const TokenCount* counts = nullptr;
     const LogprobJob* logprobs = nullptr;
-    const int32_t* logprob_rows = nullptr;  // of the drawn ones
+    const int32_t* logprob_rows = nullptr;  // of the sampled ones
   };
 
   Ops* ops_;

@@ -34,7 +34,7 @@ struct StepReport {
   int prefill_tokens = 0;
   int decode_tokens = 0;
   int sequences = 0;
-  int64_t held_slopes = 0;  // rows x heads x layers: Ops::held_slopes
+  int64_t clamped_slopes = 0;  // rows x heads x layers: Ops::clamped_slopes
   double plan_seconds = 0;
   double vision_seconds = 0;    // handing pictures to the device
   double batch_seconds = 0;     // the step's arrays

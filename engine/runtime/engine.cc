@@ -10,8 +10,9 @@ Engine::Engine(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenize
 
 Engine::~Engine() { Stop(); }
 
-absl::Status Engine::Submit(Request request, std::shared_ptr<Outbox> outbox, int* queue_position) {
-  return loop_->Submit(std::move(request), std::move(outbox), queue_position);
+absl::Status Engine::Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
+                            int* queue_position) {
+  return loop_->Submit(std::move(request), std::move(output_queue), queue_position);
 }
 bool Engine::Abort(const std::string& request_id) { return loop_->Abort(request_id); }
 void Engine::FlushCaches() { loop_->FlushCaches(); }

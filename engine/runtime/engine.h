@@ -1,14 +1,14 @@
 // The engine: one thread that owns the device, the model and the KV cache, and turns requests into
 // token events.
 //
-// Requests come in by a queue (Submit) and leave by their Outbox. Each step the loop takes new
+// Requests come in by a queue (Submit) and leave by their OutputQueue. Each step the loop takes new
 // requests, drops cancelled, expired and stalled ones, plans with the Scheduler, encodes images
 // that the plan needs, runs the model once over prefill chunks and decodes together, samples,
 // emits. Where the device works by itself, two steps are under way: while one runs, the next is
-// planned and queued behind it. Ownership: the engine owns model, cache and scheduler; the Outbox
-// is shared with the reader. Threads: Submit, Abort, Drain, Load, HeartbeatAge, FlushCaches are
-// safe from any thread. Errors: a prompt that can never fit is refused by Submit, everything later
-// arrives as an Event.
+// planned and queued behind it. Ownership: the engine owns model, cache and scheduler; the
+// OutputQueue is shared with the reader. Threads: Submit, Abort, Drain, Load, HeartbeatAge,
+// FlushCaches are safe from any thread. Errors: a prompt that can never fit is refused by Submit,
+// everything later arrives as an Event.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@
 #include "absl/time/time.h"
 #include "engine/model/llava.h"
 #include "engine/request/observer.h"
-#include "engine/request/outbox.h"
+#include "engine/request/output_queue.h"
 #include "engine/request/request.h"
 #include "engine/text/tokenizer.h"
 
@@ -37,10 +37,10 @@ struct EngineOptions {
   // Whether a step may be planned and handed to the device while the one before it still runs; its
   // tokens then need not come to the host first. Unset: where the backend is asynchronous.
   std::optional<bool> run_ahead;
-  // Before there are requests, the largest steps are run once (rehearsal.h).
-  bool rehearse = false;
-  bool rehearse_low_pass = false;  // also what a policy with needs().low_pass asks for
-  bool check_integrity = false;    // after every step; debug builds and tests
+  // Before there are requests, the largest steps are run once (warm_up.h).
+  bool warm_up = false;
+  bool warm_up_low_pass = false;  // also what a policy with needs().low_pass asks for
+  bool check_integrity = false;   // after every step; debug builds and tests
 };
 
 class Engine {
@@ -56,7 +56,8 @@ class Engine {
   // Takes the request or says why not: INVALID_ARGUMENT (prompt and max_tokens over the context or
   // over the arena), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining, stopped),
   // ALREADY_EXISTS (request id live). On success `*queue_position` is the number waiting ahead.
-  absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox, int* queue_position);
+  absl::Status Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
+                      int* queue_position);
 
   bool Abort(const std::string& request_id);  // false: no such live request
   void FlushCaches();                         // done before the next step

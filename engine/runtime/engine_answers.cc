@@ -13,7 +13,7 @@ void Engine::Loop::Emit(const Flight& flight, LlavaModel::Answers answers) {
     if (!item.sample) continue;
     const int32_t token = answers.tokens[place];
     const LogprobAt* logprobs = nullptr;
-    if (job != flight.batch.logprobs.end() && job->drawn == place) {
+    if (job != flight.batch.logprobs.end() && job->sampled == place) {
       ++job;
       logprobs = answers.logprobs;
       answers.logprobs += flight.batch.logprob_places;
@@ -53,7 +53,7 @@ void Engine::Loop::Await(const Flight& flight) {
 }
 
 void Engine::Loop::Deliver() {
-  for (Delivery& d : deliveries_) d.to->outbox().Put(std::move(d.event), d.drawn);
+  for (Delivery& d : deliveries_) d.to->output_queue().Put(std::move(d.event), d.sampled);
   deliveries_.clear();
 }
 
@@ -84,7 +84,7 @@ void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
     ids_.erase(request.id);
     if (ids_.empty()) idle_.notify_all();
   }
-  generation.outbox().Put(std::move(event), now);
+  generation.output_queue().Put(std::move(event), now);
   by_sequence_.erase(&generation.sequence());
   const auto it = live_.find(arrival);
   if (!flights_.empty()) flights_.back().ended.push_back(std::move(it->second));

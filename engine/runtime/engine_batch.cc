@@ -68,9 +68,9 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     batch.query_begin.push_back(batch.rows());
     Generation& g = Of(&s);
     if (item.sample) {
-      const int place = static_cast<int>(batch.drawn_rows.size());
-      batch.drawn_rows.push_back(batch.rows() - 1);
-      batch.draw_rules.push_back(g.Rule());
+      const int place = static_cast<int>(batch.sampled_rows.size());
+      batch.sampled_rows.push_back(batch.rows() - 1);
+      batch.sample_rules.push_back(g.Rule());
       g.AddEdit(place, &batch.edits);
       if (const int top = g.request().top_logprobs; top >= 0) {
         batch.logprobs.push_back({place, top});
@@ -95,9 +95,9 @@ Batch Engine::Loop::MakeBatch(const StepPlan& plan) {
     }
   }
   FillColumns(plan, &batch);
-  const auto greedy = [](const DrawRule& rule) { return rule.temperature == 0; };
-  if (std::all_of(batch.draw_rules.begin(), batch.draw_rules.end(), greedy)) {
-    batch.draw_rules.clear();
+  const auto greedy = [](const SampleRule& rule) { return rule.temperature == 0; };
+  if (std::all_of(batch.sample_rules.begin(), batch.sample_rules.end(), greedy)) {
+    batch.sample_rules.clear();
   }
   if (!any_rotated) {
     batch.transform_rows.clear();

@@ -6,7 +6,7 @@
 
 namespace tessera {
 
-absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbox,
+absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                                   int* queue_position) {
   const auto prompt = static_cast<int64_t>(request.prompt.ids.size());
   const int64_t total = prompt + request.stop.max_tokens;
@@ -45,11 +45,11 @@ absl::Status Engine::Loop::Submit(Request request, std::shared_ptr<Outbox> outbo
   if (waiting >= options_.max_queue)
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full (", options_.max_queue, " requests wait)"));
-  if (!ids_.emplace(request.id, outbox).second)
+  if (!ids_.emplace(request.id, output_queue).second)
     return absl::AlreadyExistsError(
         absl::StrCat("request_id: '", request.id, "' is the id of a live request"));
   if (queue_position != nullptr) *queue_position = waiting;
-  inbox_.push_back({std::move(request), std::move(outbox), SteadyNow()});
+  inbox_.push_back({std::move(request), std::move(output_queue), SteadyNow()});
   wake_.notify_one();
   return absl::OkStatus();
 }
@@ -83,7 +83,7 @@ bool Engine::Loop::DrainUntil(absl::Time deadline) {
     return true;
   }
   if (idle_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()), done)) return true;
-  for (auto& [id, outbox] : ids_) outbox->Cancel();
+  for (auto& [id, output_queue] : ids_) output_queue->Cancel();
   wake_.notify_one();
   idle_.wait(lock, done);
   return false;

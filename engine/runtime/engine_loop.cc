@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cache/audit.h"
-#include "engine/runtime/rehearsal.h"
+#include "engine/runtime/warm_up.h"
 
 namespace tessera {
 namespace {
@@ -50,11 +50,11 @@ Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Toke
   TESSERA_CHECK(options_.max_sequences <= options_.max_batch_tokens);
   arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
   model_->Ban(rules_.banned);
-  if (options_.rehearse) {
-    Rehearse(*model_,
-             {options_.max_batch_tokens, options_.max_sequences, rules_.context_tokens,
-              options_.rehearse_low_pass},
-             arena_memory_.get(), arena_.total_bytes());
+  if (options_.warm_up) {
+    WarmUp(*model_,
+           {options_.max_batch_tokens, options_.max_sequences, rules_.context_tokens,
+            options_.warm_up_low_pass},
+           arena_memory_.get(), arena_.total_bytes());
   }
   heartbeat_nanos_ = absl::ToUnixNanos(SteadyNow());
   PublishLoad();
@@ -100,8 +100,8 @@ bool Engine::Loop::TakeInbox() {
   }
   for (Incoming& in : fresh) {
     const int64_t arrival = arrivals_++;
-    auto generation = std::make_unique<Generation>(std::move(in.request), std::move(in.outbox),
-                                                   &rules_, &arena_, arrival);
+    auto generation = std::make_unique<Generation>(
+        std::move(in.request), std::move(in.output_queue), &rules_, &arena_, arrival);
     generation->submitted = in.submitted;
     Sequence& sequence = generation->sequence();
     const Request& request = generation->request();
@@ -123,11 +123,11 @@ bool Engine::Loop::TakeInbox() {
 void Engine::Loop::Sweep(absl::Time now) {
   std::vector<std::pair<Generation*, absl::Status>> ended;
   for (auto& [arrival, g] : live_) {
-    if (g->outbox().cancelled()) {
+    if (g->output_queue().cancelled()) {
       ended.emplace_back(g.get(), absl::CancelledError("the request was cancelled"));
     } else if (now >= g->request().deadline) {
       ended.emplace_back(g.get(), absl::DeadlineExceededError("the request's deadline has passed"));
-    } else if (g->outbox().WaitingFor(now) > options_.stall_timeout) {
+    } else if (g->output_queue().WaitingFor(now) > options_.stall_timeout) {
       ended.emplace_back(g.get(), absl::CancelledError(
                                       absl::StrCat("the reader took nothing for ",
                                                    absl::FormatDuration(options_.stall_timeout))));
@@ -189,8 +189,8 @@ bool Engine::Loop::Step() {
   } else {
     Settle(&report);
   }
-  const int64_t held_slopes = model_->ops().held_slopes();
-  report.held_slopes = held_slopes - std::exchange(held_slopes_, held_slopes);
+  const int64_t clamped_slopes = model_->ops().clamped_slopes();
+  report.clamped_slopes = clamped_slopes - std::exchange(held_slopes_, clamped_slopes);
   PublishLoad();
   observer_->OnStep(report, Load());
   if (options_.check_integrity) CheckIntegrity();

@@ -30,7 +30,8 @@ class Engine::Loop : private TokenMover {
   ~Loop() override;
 
   // --- any thread
-  absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox, int* queue_position);
+  absl::Status Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
+                      int* queue_position);
   bool Abort(const std::string& request_id);
   void FlushCaches();
   void BeginDrain();
@@ -46,7 +47,7 @@ class Engine::Loop : private TokenMover {
  private:
   struct Incoming {
     Request request;
-    std::shared_ptr<Outbox> outbox;
+    std::shared_ptr<OutputQueue> output_queue;
     absl::Time submitted;
   };
   // A step that the model was asked for and whose answers are not here yet.
@@ -64,7 +65,7 @@ class Engine::Loop : private TokenMover {
   struct Delivery {
     Generation* to;
     Event event;
-    absl::Time drawn;
+    absl::Time sampled;
   };
 
   // --- the loop's thread
@@ -111,7 +112,7 @@ class Engine::Loop : private TokenMover {
   // Loop's thread only.
   Buffer arena_memory_;
   Arena arena_;
-  PrefixIndex prefix_;
+  PrefixCache prefix_;
   FeatureCache features_;
   Scheduler scheduler_;
   std::map<int64_t, std::unique_ptr<Generation>> live_;  // by arrival
@@ -127,7 +128,7 @@ class Engine::Loop : private TokenMover {
   mutable Mutex mutex_;
   std::condition_variable_any wake_, idle_;
   std::vector<Incoming> inbox_ TESSERA_GUARDED_BY(mutex_);
-  std::unordered_map<std::string, std::shared_ptr<Outbox>> ids_ TESSERA_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, std::shared_ptr<OutputQueue>> ids_ TESSERA_GUARDED_BY(mutex_);
   bool flush_ TESSERA_GUARDED_BY(mutex_) = false;
   bool draining_ TESSERA_GUARDED_BY(mutex_) = false;
   bool stopping_ TESSERA_GUARDED_BY(mutex_) = false;

@@ -17,7 +17,7 @@ uint64_t SeedOf(const Request& request) {
   return seed;
 }
 
-// What is not drawn before min_tokens.
+// What is not sampled before min_tokens.
 std::vector<int32_t> EndsOf(const Request& request, const GenerationRules& rules) {
   std::vector<int32_t> ends = request.stop.token_ids;
   ends.insert(ends.end(), rules.eos.begin(), rules.eos.end());
@@ -26,10 +26,10 @@ std::vector<int32_t> EndsOf(const Request& request, const GenerationRules& rules
 
 }  // namespace
 
-Generation::Generation(Request request, std::shared_ptr<Outbox> outbox,
+Generation::Generation(Request request, std::shared_ptr<OutputQueue> output_queue,
                        const GenerationRules* rules, Arena* arena, int64_t arrival)
     : request_(std::move(request)),
-      outbox_(std::move(outbox)),
+      output_queue_(std::move(output_queue)),
       rules_(rules),
       sequence_(arena, request_.prompt, *request_.policy, request_.priority, arrival),
       sampler_(request_.sampling, SeedOf(request_), EndsOf(request_, *rules)),
@@ -47,11 +47,11 @@ bool Generation::IsStopId(int32_t id) const {
 }
 
 void Generation::AddEdit(int row, LogitEdits* out) const {
-  sampler_.AddEdit(row, drawn_tokens() < request_.stop.min_tokens, sequence_.awaited, out);
+  sampler_.AddEdit(row, sampled_tokens() < request_.stop.min_tokens, sequence_.awaited, out);
 }
 
 bool Generation::next_is_last() const {
-  return drawn_tokens() + 1 >= request_.stop.max_tokens ||
+  return sampled_tokens() + 1 >= request_.stop.max_tokens ||
          sequence_.known_tokens() + 1 >= rules_->context_tokens;
 }
 

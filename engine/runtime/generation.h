@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "engine/request/outbox.h"
+#include "engine/request/output_queue.h"
 #include "engine/request/request.h"
 #include "engine/runtime/sequence.h"
 #include "engine/sampling/sampler.h"
@@ -22,31 +22,31 @@ namespace tessera {
 struct GenerationRules {
   const Tokenizer* tokenizer = nullptr;
   std::vector<int32_t> eos;     // end-of-sequence ids
-  std::vector<int32_t> banned;  // never drawn: ids without text, image and padding tokens
+  std::vector<int32_t> banned;  // never sampled: ids without text, image and padding tokens
   int context_tokens = 0;
 };
 
 class Generation {
  public:
-  Generation(Request request, std::shared_ptr<Outbox> outbox, const GenerationRules* rules,
-             Arena* arena, int64_t arrival);
+  Generation(Request request, std::shared_ptr<OutputQueue> output_queue,
+             const GenerationRules* rules, Arena* arena, int64_t arrival);
 
-  // How the next token is drawn, as row `row` of those that the step draws.
-  DrawRule Rule() const { return sampler_.RuleAt(drawn_tokens()); }
+  // How the next token is sampled, as row `row` of those that the step draws.
+  SampleRule Rule() const { return sampler_.RuleAt(sampled_tokens()); }
   void AddEdit(int row, LogitEdits* out) const;
   // Whether the next token ends the generation, whichever it is.
   bool next_is_last() const;
-  // Appends the drawn token to the sequence. `logprobs` [1 + request().top_logprobs] as
+  // Appends the sampled token to the sequence. `logprobs` [1 + request().top_logprobs] as
   // Ops::Logprobs gives them, if the request wants any. Returns the event for the reader; done=true
   // when the generation ended with this token.
   Event Append(int32_t id, const LogprobAt* logprobs);
 
   const Request& request() const { return request_; }
-  Outbox& outbox() { return *outbox_; }
+  OutputQueue& output_queue() { return *output_queue_; }
   Sequence& sequence() { return sequence_; }
   int output_tokens() const { return output_tokens_; }
   // The same and the awaited one.
-  int drawn_tokens() const { return output_tokens_ + (sequence_.awaited >= 0 ? 1 : 0); }
+  int sampled_tokens() const { return output_tokens_ + (sequence_.awaited >= 0 ? 1 : 0); }
 
   // Usage as of now; the engine fills in the times it alone knows.
   Usage MakeUsage() const;
@@ -64,7 +64,7 @@ class Generation {
   bool AddText(absl::string_view text, Event* event);
 
   Request request_;
-  std::shared_ptr<Outbox> outbox_;
+  std::shared_ptr<OutputQueue> output_queue_;
   const GenerationRules* rules_;
   Sequence sequence_;
   Sampler sampler_;

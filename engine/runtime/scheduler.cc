@@ -92,7 +92,7 @@ bool Scheduler::TryAdmit(Sequence* sequence) {
     // the layers, so it ends where the policy's statistics begin.
     const int first_to_run = sequence->needs.FirstToRun(sequence->view());
     const int max_blocks = (sequence->plain_tokens() - 1) / kBlockTokens;
-    const PrefixIndex::Match match =
+    const PrefixCache::Match match =
         prefix_->Find(sequence->BlockKeys(), std::min(max_blocks, first_to_run / kBlockTokens));
     hit_blocks = match.blocks;
     unused_blocks = prefix_->Peek(sequence->BlockKeys(), max_blocks) - hit_blocks;

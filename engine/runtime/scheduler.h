@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "cache/pages/arena.h"
-#include "cache/prefix_index.h"
+#include "cache/prefix_cache.h"
 #include "engine/runtime/sequence.h"
 
 namespace tessera {
@@ -57,7 +57,7 @@ class TokenMover {
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerLimits& limits, Arena* arena, PrefixIndex* prefix)
+  Scheduler(const SchedulerLimits& limits, Arena* arena, PrefixCache* prefix)
       : limits_(limits), arena_(arena), prefix_(prefix) {}
 
   void Add(Sequence* sequence);     // to the queue
@@ -89,7 +89,7 @@ class Scheduler {
 
   SchedulerLimits limits_;
   Arena* arena_;
-  PrefixIndex* prefix_;
+  PrefixCache* prefix_;
   std::vector<Sequence*> waiting_;  // by rank, best first
   std::vector<Sequence*> running_;  // by rank, best first
   std::vector<MoveBatch> moves_;    // not issued yet

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "cache/policy/policy.h"
-#include "cache/prefix_index.h"
+#include "cache/prefix_cache.h"
 #include "cache/sequence_cache.h"
 #include "engine/request/request.h"
 #include "engine/runtime/prompt_stats.h"

@@ -20,7 +20,7 @@ std::vector<LogitBias> Listed(const std::map<int32_t, float>& biases) {
 
 }  // namespace
 
-double UniformDraw(uint64_t seed, uint64_t index) {
+double UniformSample(uint64_t seed, uint64_t index) {
   // The seed is mixed first, so that related seeds do not give shifted copies of one stream.
   constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
   const uint64_t bits = Mix(Mix(seed + kStep) + (index + 1) * kStep);
@@ -65,9 +65,9 @@ void Sampler::AddEdit(int row, bool ban_ends, int awaited, LogitEdits* out) cons
   out->counts.insert(out->counts.end(), counts_.begin(), counts_.end());
 }
 
-DrawRule Sampler::RuleAt(int index) const {
+SampleRule Sampler::RuleAt(int index) const {
   return {params_.temperature, params_.top_k, params_.top_p, params_.min_p,
-          UniformDraw(seed_, static_cast<uint64_t>(index))};
+          UniformSample(seed_, static_cast<uint64_t>(index))};
 }
 
 }  // namespace tessera

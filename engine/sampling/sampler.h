@@ -3,12 +3,12 @@
 //
 // Order, as transformers has it: logprobs are of the raw distribution; then the logit biases,
 // repetition, presence and frequency penalties (LogitEdit), temperature, top-k, top-p, min-p, draw
-// (DrawRule). Greedy (temperature 0) takes the largest logit after penalties.
+// (SampleRule). Greedy (temperature 0) takes the largest logit after penalties.
 //
 // Reproducible: the draw depends only on the logits and on (seed, index of the output token), never
-// on batching or on what was drawn before. Without a seed one is made from the request id at
-// submission. Never out of range, whatever the logits are: DrawTokens says what is drawn where none
-// is finite. Threads: one thread (the engine's).
+// on batching or on what was sampled before. Without a seed one is made from the request id at
+// submission. Never out of range, whatever the logits are: SampleTokens says what is sampled where
+// none is finite. Threads: one thread (the engine's).
 #pragma once
 
 #include <cstdint>
@@ -36,11 +36,11 @@ class Sampler {
   void AddPromptToken(int32_t id);
   void AddOutputToken(int32_t id);
 
-  // What is done to row `row` before a token is drawn from it, added to `out` if it is anything.
+  // What is done to row `row` before a token is sampled from it, added to `out` if it is anything.
   // `awaited`: where the token before that one is in what the last step draws, or -1 if it was
   // added.
   void AddEdit(int row, bool ban_ends, int awaited, LogitEdits* out) const;
-  DrawRule RuleAt(int index) const;
+  SampleRule RuleAt(int index) const;
 
  private:
   SamplingParams params_;
@@ -52,7 +52,7 @@ class Sampler {
   std::unordered_map<int32_t, int> place_;  // in counts_
 };
 
-// The number in [0, 1) that output token `index` is drawn by: a counter-based generator.
-double UniformDraw(uint64_t seed, uint64_t index);
+// The number in [0, 1) that output token `index` is sampled by: a counter-based generator.
+double UniformSample(uint64_t seed, uint64_t index);
 
 }  // namespace tessera

@@ -25,7 +25,7 @@ class AttentionRunner {
              int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
   void Vit(const float* qkv, int64_t images, int64_t tokens, int64_t heads, int64_t dim,
            float* out);
-  int64_t held_slopes() const { return held_slopes_; }
+  int64_t clamped_slopes() const { return held_slopes_; }
 
  private:
   struct Scratch;  // one worker's query block and converted page

@@ -9,8 +9,8 @@
 #include "kernels/cpu/statistics.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_mover.h"
-#include "kernels/host/draw.h"
 #include "kernels/host/host_ops.h"
+#include "kernels/host/sample.h"
 
 namespace tessera {
 namespace {
@@ -91,10 +91,10 @@ class CpuOps final : public HostOps {
     });
   }
 
-  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                  const DrawRule* rules, int32_t* ids) override {
+  void SampleTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                    const SampleRule* rules, int32_t* ids) override {
     ForRows(rows, cols, [&](int64_t r) {
-      ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
+      ids[r] = SampleRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     });
   }
 
@@ -160,7 +160,7 @@ class CpuOps final : public HostOps {
     attention_.Paged(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
 
-  int64_t held_slopes() const override { return attention_.held_slopes(); }
+  int64_t clamped_slopes() const override { return attention_.clamped_slopes(); }
 
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {

@@ -16,7 +16,7 @@
 namespace tessera {
 namespace {
 
-// Owns the stream, its marks and its memory pool; a base, so that it outlives the members that use
+// Owns the stream, its events and its memory pool; a base, so that it outlives the members that use
 // it.
 struct Stream {
   Stream() {
@@ -28,13 +28,13 @@ struct Stream {
     TESSERA_CUDA_CHECK(cudaMemPoolCreate(&pool, &properties));
     uint64_t keep = UINT64_MAX;
     TESSERA_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
-    for (cudaEvent_t& mark : marks) {
-      TESSERA_CUDA_CHECK(cudaEventCreate(&mark));
+    for (cudaEvent_t& event : events) {
+      TESSERA_CUDA_CHECK(cudaEventCreate(&event));
     }
   }
   ~Stream() {
     TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream));
-    for (const cudaEvent_t mark : marks) TESSERA_CUDA_CHECK(cudaEventDestroy(mark));
+    for (const cudaEvent_t event : events) TESSERA_CUDA_CHECK(cudaEventDestroy(event));
     TESSERA_CUDA_CHECK(cudaMemPoolDestroy(pool));
     TESSERA_CUDA_CHECK(cudaStreamDestroy(stream));
   }
@@ -42,7 +42,7 @@ struct Stream {
   Stream& operator=(const Stream&) = delete;
   cudaStream_t stream = nullptr;
   cudaMemPool_t pool = nullptr;
-  cudaEvent_t marks[Ops::kMarks] = {};
+  cudaEvent_t events[Ops::kEvents] = {};
 };
 
 // Buffers up to this size come from the pool: a picture's features are made and freed at every
@@ -102,11 +102,13 @@ class CudaOps final : private Stream, public Ops {
     TESSERA_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream));
   }
   bool asynchronous() const override { return true; }
-  void SetMark(int mark) override { TESSERA_CUDA_CHECK(cudaEventRecord(marks[mark], stream)); }
-  void AwaitMark(int mark) override { TESSERA_CUDA_CHECK(cudaEventSynchronize(marks[mark])); }
+  void RecordEvent(int event) override {
+    TESSERA_CUDA_CHECK(cudaEventRecord(events[event], stream));
+  }
+  void WaitEvent(int event) override { TESSERA_CUDA_CHECK(cudaEventSynchronize(events[event])); }
   double SecondsBetween(int from, int to) const override {
     float milliseconds = 0;
-    TESSERA_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, marks[from], marks[to]));
+    TESSERA_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, events[from], events[to]));
     return double{milliseconds} * 1e-3;
   }
   void BeginGraph() override { graphs_.Begin(); }
@@ -146,15 +148,15 @@ class CudaOps final : private Stream, public Ops {
 
   void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
                   const LogitBias* biases, const TokenCount* counts,
-                  const int32_t* drawn) override {
-    cuda::EditLogits(stream, logits, cols, edits, n, biases, counts, drawn);
+                  const int32_t* sampled) override {
+    cuda::EditLogits(stream, logits, cols, edits, n, biases, counts, sampled);
   }
-  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                  const DrawRule* rules, int32_t* ids) override {
-    cuda::DrawTokens(stream, logits, rows, cols, banned, rules, ids);
+  void SampleTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                    const SampleRule* rules, int32_t* ids) override {
+    cuda::SampleTokens(stream, logits, rows, cols, banned, rules, ids);
   }
-  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
-    cuda::TakeDrawn(stream, drawn, ids, rows);
+  void TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) override {
+    cuda::TakeSampled(stream, sampled, ids, rows);
   }
   void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
                 int64_t places, const int32_t* ids, LogprobAt* out) override {
@@ -185,8 +187,10 @@ class CudaOps final : private Stream, public Ops {
                       float* out) override {
     attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
-  void OutlineAttention(const AttentionOutline& outline) override { attention_.Outline(outline); }
-  int64_t held_slopes() const override { return attention_.held_slopes(); }
+  void PlanAttention(const AttentionMetadata& metadata) override {
+    attention_.PlanLayers(metadata);
+  }
+  int64_t clamped_slopes() const override { return attention_.clamped_slopes(); }
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
     cuda::MoveTokens(stream, arena, geometry, to, rule, moves, n);

@@ -27,15 +27,16 @@ double HostOps::SecondsBetween(int from, int to) const {
 }
 
 void HostOps::EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
-                         const LogitBias* biases, const TokenCount* counts, const int32_t* drawn) {
+                         const LogitBias* biases, const TokenCount* counts,
+                         const int32_t* sampled) {
   for (const LogitEdit& edit : absl::MakeConstSpan(edits, n)) {
-    EditRow(edit, biases, counts, drawn, logits + edit.row * cols, cols);
+    EditRow(edit, biases, counts, sampled, logits + edit.row * cols, cols);
   }
 }
 
-void HostOps::TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) {
+void HostOps::TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) {
   for (int64_t r = 0; r < rows; ++r) {
-    if (ids[r] < 0) ids[r] = drawn[-1 - ids[r]];
+    if (ids[r] < 0) ids[r] = sampled[-1 - ids[r]];
   }
 }
 
@@ -43,7 +44,7 @@ void HostOps::Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs
                        int64_t places, const int32_t* ids, LogprobAt* out) {
   for (int64_t i = 0; i < n; ++i, logits += cols, out += places) {
     TESSERA_CHECK(jobs[i].top < places);
-    LogprobsOfRow(logits, cols, ids[jobs[i].drawn], jobs[i].top, out);
+    LogprobsOfRow(logits, cols, ids[jobs[i].sampled], jobs[i].top, out);
   }
 }
 

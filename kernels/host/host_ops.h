@@ -15,11 +15,12 @@ class HostOps : public Ops {
   void CopyToHost(void* dst, const void* src, int64_t bytes) override;
   Buffer AllocateStaging(int64_t bytes) override;
   void BeginCopyToHost(void* dst, const void* src, int64_t bytes) override;
-  void SetMark(int mark) override { marks_[mark] = Clock::now(); }
+  void RecordEvent(int event) override { events_[event] = Clock::now(); }
   double SecondsBetween(int from, int to) const override;
   void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
-                  const LogitBias* biases, const TokenCount* counts, const int32_t* drawn) override;
-  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override;
+                  const LogitBias* biases, const TokenCount* counts,
+                  const int32_t* sampled) override;
+  void TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) override;
   void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
                 int64_t places, const int32_t* ids, LogprobAt* out) override;
   void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers, int64_t tokens,
@@ -34,7 +35,7 @@ class HostOps : public Ops {
 
  private:
   using Clock = std::chrono::steady_clock;
-  Clock::time_point marks_[kMarks];
+  Clock::time_point events_[kEvents];
 };
 
 }  // namespace tessera

@@ -70,7 +70,7 @@ std::vector<LogitAt> TopLogits(absl::Span<const float> logits, size_t k) {
 }
 
 void EditRow(const LogitEdit& edit, const LogitBias* biases, const TokenCount* counts,
-             const int32_t* drawn, float* row, int64_t cols) {
+             const int32_t* sampled, float* row, int64_t cols) {
   for (const LogitBias& b : absl::MakeConstSpan(biases + edit.first_bias, edit.biases)) {
     if (b.id >= 0 && b.id < cols) row[b.id] += b.bias;
   }
@@ -82,7 +82,7 @@ void EditRow(const LogitEdit& edit, const LogitBias* biases, const TokenCount* c
     logit -= edit.presence;
     logit -= edit.frequency * static_cast<float>(times);
   };
-  int32_t awaited = edit.awaited >= 0 ? drawn[edit.awaited] : -1;
+  int32_t awaited = edit.awaited >= 0 ? sampled[edit.awaited] : -1;
   for (const TokenCount& c : absl::MakeConstSpan(counts + edit.first_count, edit.counts)) {
     const bool again = c.id == awaited;
     penalise(c.id, c.times + (again ? 1 : 0));

@@ -12,7 +12,7 @@ namespace tessera {
 
 // As Ops::EditLogits, of the row [cols] that `edit` names.
 void EditRow(const LogitEdit& edit, const LogitBias* biases, const TokenCount* counts,
-             const int32_t* drawn, float* row, int64_t cols);
+             const int32_t* sampled, float* row, int64_t cols);
 
 // As Ops::Logprobs: out [1 + top].
 void LogprobsOfRow(const float* row, int64_t cols, int32_t id, int top, LogprobAt* out);

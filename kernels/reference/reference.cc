@@ -5,10 +5,10 @@
 #include <cstring>
 
 #include "base/half.h"
-#include "kernels/host/draw.h"
 #include "kernels/host/host_ops.h"
 #include "kernels/host/reference_statistics.h"
 #include "kernels/host/runs.h"
+#include "kernels/host/sample.h"
 #include "kernels/layout/quantize.h"
 #include "kernels/reference/reference_cache.h"
 #include "kernels/tensor.h"
@@ -136,10 +136,10 @@ class ReferenceOps final : public HostOps {
     }
   }
 
-  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                  const DrawRule* rules, int32_t* ids) override {
+  void SampleTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                    const SampleRule* rules, int32_t* ids) override {
     for (int64_t r = 0; r < rows; ++r) {
-      ids[r] = DrawRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
+      ids[r] = SampleRow(logits + r * cols, cols, banned, rules == nullptr ? nullptr : rules + r);
     }
   }
 
@@ -288,7 +288,7 @@ class ReferenceOps final : public HostOps {
     }
   }
 
-  int64_t held_slopes() const override { return held_slopes_; }
+  int64_t clamped_slopes() const override { return held_slopes_; }
 
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {

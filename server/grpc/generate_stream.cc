@@ -48,19 +48,20 @@ std::string GenerateStream::id() const {
 void GenerateStream::Start() {
   // A sender takes the wake-up over: starting a write costs tens of microseconds, which the
   // engine's thread must not spend.
-  outbox_ = std::make_shared<Outbox>([weak = weak_from_this(), senders = services_->senders] {
-    senders->TrySubmit([weak] {
-      if (auto self = weak.lock()) self->Pump();
-    });
-  });
+  output_queue_ =
+      std::make_shared<OutputQueue>([weak = weak_from_this(), senders = services_->senders] {
+        senders->TrySubmit([weak] {
+          if (auto self = weak.lock()) self->Pump();
+        });
+      });
   absl::Status status = Admit();
   if (status.ok() && NamesImageUrls(request_)) {
-    return FetchImages(
-        *services_, {&request_},
-        {request_.request_id(), deadline_, [outbox = outbox_] { return outbox->cancelled(); }},
-        [self = shared_from_this()](const absl::Status& fetched) {
-          fetched.ok() ? self->Prepare() : self->End(fetched);
-        });
+    return FetchImages(*services_, {&request_},
+                       {request_.request_id(), deadline_,
+                        [output_queue = output_queue_] { return output_queue->cancelled(); }},
+                       [self = shared_from_this()](const absl::Status& fetched) {
+                         fetched.ok() ? self->Prepare() : self->End(fetched);
+                       });
   }
   if (status.ok() &&
       !services_->workers->TrySubmit([self = shared_from_this()] { self->Prepare(); })) {
@@ -96,12 +97,13 @@ absl::Status GenerateStream::Admit() {
 
 void GenerateStream::Prepare() {
   v1::Accepted accepted;
-  const absl::Status status = outbox_->cancelled() ? CancelReason() : BuildAndSubmit(&accepted);
+  const absl::Status status =
+      output_queue_->cancelled() ? CancelReason() : BuildAndSubmit(&accepted);
   Action action = Action::kNone;
   {
     MutexLock lock(mutex_);
     if (phase_ == Phase::kFinished) {
-      outbox_->Cancel();  // it ended while the worker was busy
+      output_queue_->Cancel();  // it ended while the worker was busy
     } else if (!status.ok()) {
       action = FinishLocked(status);
     } else {
@@ -129,7 +131,7 @@ absl::Status GenerateStream::BuildAndSubmit(v1::Accepted* accepted) {
   request_.Clear();  // compressed pictures are not needed any more
 
   int position = 0;
-  RETURN_IF_ERROR(FromEngine(runtime.engine->Submit(std::move(request), outbox_, &position)));
+  RETURN_IF_ERROR(FromEngine(runtime.engine->Submit(std::move(request), output_queue_, &position)));
   accepted->set_queue_position(position);
   return absl::OkStatus();
 }
@@ -147,7 +149,7 @@ GenerateStream::Action GenerateStream::NextLocked() {
   if (phase_ != Phase::kStreaming || writing_) return Action::kNone;
   if (forced_.has_value()) return FinishLocked(*forced_);
   while (!last_.has_value()) {
-    std::optional<Event> event = outbox_->Take(SteadyNow());
+    std::optional<Event> event = output_queue_->Take(SteadyNow());
     if (!event.has_value()) return Action::kNone;
     const bool has_delta = ConvertDelta(*event, reply_, *services_->runtime->tokenizer,
                                         (response_.Clear(), response_.mutable_delta()));
@@ -212,7 +214,7 @@ void GenerateStream::OnWriteDone(bool ok) {
     if (ok) {
       action = NextLocked();
     } else if (phase_ != Phase::kFinished) {
-      outbox_->Cancel();
+      output_queue_->Cancel();
       action = FinishLocked(forced_.value_or(CancelReason()));
     }
   }
@@ -222,7 +224,7 @@ void GenerateStream::OnWriteDone(bool ok) {
 void GenerateStream::OnCancel() { End(CancelReason()); }
 
 void GenerateStream::End(const absl::Status& status) {
-  if (outbox_ != nullptr) outbox_->Cancel();
+  if (output_queue_ != nullptr) output_queue_->Cancel();
   Action action = Action::kNone;
   {
     MutexLock lock(mutex_);
@@ -239,7 +241,7 @@ bool GenerateStream::CancelIfStalled(absl::Time now, absl::Duration limit) {
   if (done_ || given_up_ || !pending || now - op_started_ <= limit) return false;
   given_up_ = true;
   forced_ = final_ = absl::CancelledError("the client has stopped reading");
-  outbox_->Cancel();
+  output_queue_->Cancel();
   context_->TryCancel();  // the pending operation fails, and with it the call ends
   return true;
 }

@@ -2,14 +2,14 @@
 //
 //   reaction:  validate -> fetcher: pictures named by URL, if any
 //              -> worker: decode pictures, build the prompt, submit -> write `accepted`
-//   engine:    outbox notifies -> sender thread: take an event, start a write
+//   engine:    output_queue notifies -> sender thread: take an event, start a write
 //   reaction:  write done -> take the next event ... -> last event: finish
 //
 // Rules that gRPC sets (1.51): one write in flight, exactly one Finish, OnCancel may run beside
 // OnWriteDone, nothing may block a reaction, `this` lives until OnDone. So: every decision is taken
 // under mutex_, by whoever sees the chance first; the gRPC call that follows is made outside it,
 // and nothing else can end the object before that call. Lifetime: the registry holds the stream
-// until OnDone; the engine's outbox knows it weakly.
+// until OnDone; the engine's output_queue knows it weakly.
 #pragma once
 
 #include <memory>
@@ -20,7 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/base.h"
-#include "engine/request/outbox.h"
+#include "engine/request/output_queue.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/request/service_context.h"
 #include "server/request/stream_registry.h"
@@ -68,7 +68,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   const std::string peer_, trace_;
   std::shared_ptr<Grant> grant_;  // null: not let in; set under mutex_, once
   ReplyOptions reply_;
-  std::shared_ptr<Outbox> outbox_;
+  std::shared_ptr<OutputQueue> output_queue_;
 
   // The fetcher's, then the worker's alone, once Start has returned.
   v1::GenerateRequest request_;

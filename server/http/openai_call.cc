@@ -113,8 +113,8 @@ absl::Status OpenAiCall::BuildAndSubmit() {
     choices_.resize(answers_.size());
     for (size_t i = 0; i < answers_.size(); ++i) {
       Answer& answer = answers_[i];
-      answer.outbox =
-          std::make_shared<Outbox>([weak = weak_from_this(), senders = services_->senders] {
+      answer.output_queue =
+          std::make_shared<OutputQueue>([weak = weak_from_this(), senders = services_->senders] {
             senders->TrySubmit([weak] {
               if (auto self = weak.lock()) self->Pump();
             });
@@ -133,15 +133,16 @@ absl::Status OpenAiCall::BuildAndSubmit() {
 }
 
 absl::Status OpenAiCall::Submit(int index, Request request) {
-  std::shared_ptr<Outbox> outbox;
+  std::shared_ptr<OutputQueue> output_queue;
   {
     MutexLock lock(mutex_);
     if (forced_.has_value()) return *forced_;
-    outbox = answers_[index].outbox;
+    output_queue = answers_[index].output_queue;
   }
   request.id = index == 0 ? id_ : absl::StrCat(id_, "-", index);
   int position = 0;
-  return FromEngine(services_->runtime->engine->Submit(std::move(request), outbox, &position));
+  return FromEngine(
+      services_->runtime->engine->Submit(std::move(request), output_queue, &position));
 }
 
 absl::Status OpenAiCall::TakeLocked(Step* step) {
@@ -149,7 +150,7 @@ absl::Status OpenAiCall::TakeLocked(Step* step) {
     Answer& answer = answers_[i];
     OpenAiChoice& choice = choices_[i];
     while (!choice.done) {
-      std::optional<Event> event = answer.outbox->Take(SteadyNow());
+      std::optional<Event> event = answer.output_queue->Take(SteadyNow());
       if (!event.has_value()) break;
       if (event->done && !event->status.ok()) return FromEngine(event->status);
       if (stream_) {  // a piece holds what is new
@@ -184,7 +185,7 @@ OpenAiCall::Step OpenAiCall::NextLocked() {
                                                 [](const auto& c) { return c.done; });
   if (last) grant_->Release();
   if (last && !final_.ok()) {
-    for (const Answer& answer : answers_) answer.outbox->Cancel();
+    for (const Answer& answer : answers_) answer.output_queue->Cancel();
   }
   // An error before the first piece has a status of its own.
   if (!stream_ || (!began_ && !final_.ok())) {
@@ -276,7 +277,7 @@ void OpenAiCall::OnGone() {
     if (phase_ == Phase::kEnded) return;
     phase_ = Phase::kEnded;
     forced_ = final_ = absl::CancelledError("the client went away");
-    for (const Answer& answer : answers_) answer.outbox->Cancel();
+    for (const Answer& answer : answers_) answer.output_queue->Cancel();
   }
   Finish();
 }

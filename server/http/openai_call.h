@@ -3,13 +3,14 @@
 //
 //   handler:  worker: parse -> fetcher: pictures named by URL, if any
 //             -> worker: decode pictures, build the prompts, submit the first answer of each
-//   engine:   outbox notifies -> sender: take events, write a piece (or gather, if not streaming)
-//   written:  take the next events ... -> all answers done: usage, [DONE], end
+//   engine:   output_queue notifies -> sender: take events, write a piece (or gather, if not
+//   streaming) written:  take the next events ... -> all answers done: usage, [DONE], end
 //
 // Further answers of a prompt (n > 1) are submitted once its first has shown a token: the prompt's
 // pages are in the prefix index then, and are shared. A client that goes away, the deadline and
 // Abort end all of them. Every decision is taken under mutex_; what follows is done outside it.
-// Lifetime: the registry and the exchange hold the call until its end; outboxes know it weakly.
+// Lifetime: the registry and the exchange hold the call until its end; output_queuees know it
+// weakly.
 #pragma once
 
 #include <memory>
@@ -20,7 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/base.h"
-#include "engine/request/outbox.h"
+#include "engine/request/output_queue.h"
 #include "server/http/http_server.h"
 #include "server/http/openai_reply.h"
 #include "server/http/openai_request.h"
@@ -50,7 +51,7 @@ class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<
     kEnded,  // everything is with the exchange
   };
   struct Answer {  // beside the OpenAiChoice of the same index
-    std::shared_ptr<Outbox> outbox;
+    std::shared_ptr<OutputQueue> output_queue;
     Request waiting;  // of an answer that is not submitted yet
     bool submitted = false;
     bool shown = false;  // some piece of it was sent
@@ -65,11 +66,11 @@ class OpenAiCall final : public ActiveCall, public std::enable_shared_from_this<
   void Prepare();                     // on a worker
   absl::Status Parse();               // fills in_ and requests_
   absl::Status BuildAndSubmit();      // from them
-  void Begin(absl::Status prepared);  // the first look at the outboxes
+  void Begin(absl::Status prepared);  // the first look at the output_queuees
   absl::Status Submit(int index, Request request);
   void Pump();
   Step NextLocked() TESSERA_REQUIRES(mutex_);
-  // Takes what the outboxes hold; adds pieces to `step` when streaming.
+  // Takes what the output_queuees hold; adds pieces to `step` when streaming.
   absl::Status TakeLocked(Step* step) TESSERA_REQUIRES(mutex_);
   void SubmitWaiting(const std::vector<int>& indices);
   void OnWritten();

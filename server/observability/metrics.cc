@@ -245,7 +245,7 @@ void Metrics::OnStep(const StepReport& step, const EngineLoad&) {
   impl_->At(Metric::kStepTokens, {"prefill"}).counter->Increment(step.prefill_tokens);
   impl_->At(Metric::kStepTokens, {"decode"}).counter->Increment(step.decode_tokens);
   impl_->At(Metric::kDeviceGapSeconds).counter->Increment(step.gap_seconds);
-  impl_->At(Metric::kKvHeldSlopes).counter->Increment(static_cast<double>(step.held_slopes));
+  impl_->At(Metric::kKvHeldSlopes).counter->Increment(static_cast<double>(step.clamped_slopes));
 }
 
 void Metrics::OnFirstToken(const Request& request, double seconds) {

@@ -15,7 +15,7 @@ namespace tessera {
 class EngineApi {
  public:
   virtual ~EngineApi() = default;
-  virtual absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox,
+  virtual absl::Status Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                               int* queue_position) = 0;
   virtual bool Abort(const std::string& request_id) = 0;
   virtual void FlushCaches() = 0;
@@ -30,9 +30,9 @@ class RealEngine final : public EngineApi {
              const EngineOptions& options, Observer* observer)
       : engine_(std::move(model), std::move(tokenizer), options, observer) {}
 
-  absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox,
+  absl::Status Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                       int* queue_position) override {
-    return engine_.Submit(std::move(request), std::move(outbox), queue_position);
+    return engine_.Submit(std::move(request), std::move(output_queue), queue_position);
   }
   bool Abort(const std::string& request_id) override { return engine_.Abort(request_id); }
   void FlushCaches() override { engine_.FlushCaches(); }

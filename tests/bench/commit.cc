@@ -70,7 +70,7 @@ class Commits final : private TokenMover {
         memory_(ops_.Allocate(arena_.total_bytes())),
         stream_(ops_.Allocate(int64_t{tokens} * hidden_ * 4)),
         sums_(ops_.Allocate(int64_t{geometry.layers} * tokens * 4 * 4)),
-        staging_(&ops_, /*first_mark=*/0),
+        staging_(&ops_, /*first_event=*/0),
         residuals_(&ops_, &staging_) {
     device.Fill(memory_.get(), DType::kF16, arena_.total_bytes() / 2, 1);
     device.Fill(stream_.get(), DType::kF32, int64_t{tokens} * hidden_, 2);
@@ -180,7 +180,7 @@ class Commits final : private TokenMover {
   Ops& ops_;
   int hidden_;
   Arena arena_;
-  PrefixIndex prefix_;
+  PrefixCache prefix_;
   Scheduler scheduler_;
   Buffer memory_, stream_, sums_;
   Staging staging_;

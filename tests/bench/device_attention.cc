@@ -45,9 +45,9 @@ struct Candidate {
 
   // All calls, told ahead as a step of the engine does.
   void Run(Ops& ops, int64_t heads, const Buffer& qkv, const Buffer& out) const {
-    ops.OutlineAttention({cache.query_begin(), shape.batch, heads, layers.data(),
-                          static_cast<int64_t>(layers.size()), formats, shape.batch * shape.rows,
-                          shape.rows});
+    ops.PlanAttention({cache.query_begin(), shape.batch, heads, layers.data(),
+                       static_cast<int64_t>(layers.size()), formats, shape.batch * shape.rows,
+                       shape.rows});
     for (const KvLayerView& layer : layers) {
       ops.PagedAttention(Floats(qkv), cache.query_begin(), nullptr, shape.batch, heads, layer,
                          Floats(out));

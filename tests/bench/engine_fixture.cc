@@ -63,10 +63,10 @@ std::vector<Event> RunAll(Engine& engine, std::vector<Prompt> prompts, int outpu
   Mutex mutex;
   std::condition_variable_any ready;
   bool raised = false;
-  std::vector<std::shared_ptr<Outbox>> boxes;
+  std::vector<std::shared_ptr<OutputQueue>> boxes;
   const auto policy = ParsePolicy("none");
   for (size_t i = 0; i < prompts.size(); ++i) {
-    boxes.push_back(std::make_shared<Outbox>([&] {
+    boxes.push_back(std::make_shared<OutputQueue>([&] {
       MutexLock lock(mutex);
       raised = true;
       ready.notify_all();

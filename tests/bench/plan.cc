@@ -14,7 +14,7 @@ absl::Status Run(const Flags& flags, Report& report) {
     const KvGeometry geometry{32, 32, 128};
     const auto n = static_cast<int>(running);
     Arena arena(int64_t{200} << 30, geometry);
-    PrefixIndex prefix(&arena);
+    PrefixCache prefix(&arena);
     Scheduler scheduler({2 * n + 512, n}, &arena, &prefix);
     ASSIGN_OR_RETURN(const auto policy, ParsePolicy("none"));
     std::vector<Prompt> prompts(n);

@@ -93,11 +93,12 @@ absl::Status RunPrefill(const Flags& flags, Report& report) {
     step.logit_row = reinterpret_cast<const int32_t*>(last_d.get());
     step.slots.assign(config.layers, cache.last_slots(0));
     step.kv.assign(config.layers, cache.Layer(0));
-    const AttentionOutline outline{step.query_begin, prompts,          config.heads, step.kv.data(),
-                                   config.layers,    layout.formats(), rows,         tokens};
+    const AttentionMetadata metadata{
+        step.query_begin, prompts,          config.heads, step.kv.data(),
+        config.layers,    layout.formats(), rows,         tokens};
     const std::vector<double> seconds =
         device->MedianSeconds(flags, {[&](int64_t) {
-                                        ops.OutlineAttention(outline);
+                                        ops.PlanAttention(metadata);
                                         decoder->Embed(step);
                                         decoder->Forward(step);
                                       },

@@ -34,7 +34,7 @@ class Clients {
   void Ask(int done) {
     const Shape& shape = case_.shape;
     const size_t index = boxes_.size();
-    boxes_.push_back(std::make_shared<Outbox>([this, index] {
+    boxes_.push_back(std::make_shared<OutputQueue>([this, index] {
       MutexLock lock(mutex_);
       ready_.push_back(index);
       raised_.notify_all();
@@ -96,7 +96,7 @@ class Clients {
   Engine& engine_;
   const Case& case_;
   uint64_t seed_;
-  std::vector<std::shared_ptr<Outbox>> boxes_;
+  std::vector<std::shared_ptr<OutputQueue>> boxes_;
   std::vector<bool> started_;
   int live_ = 0;
   bool stopping_ = false;

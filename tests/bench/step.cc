@@ -114,14 +114,14 @@ absl::Status Run(const Flags& flags, Report& report) {
         step.slots.push_back(cache.last_slots(i % layers));
         step.kv.push_back(cache.Layer(i % layers));
       }
-      const AttentionOutline outline{step.query_begin,
-                                     batch,
-                                     config.heads,
-                                     step.kv.data(),
-                                     config.layers,
-                                     layout.formats(),
-                                     batch,
-                                     1};
+      const AttentionMetadata metadata{step.query_begin,
+                                       batch,
+                                       config.heads,
+                                       step.kv.data(),
+                                       config.layers,
+                                       layout.formats(),
+                                       batch,
+                                       1};
       const Buffer qkv = ops.Allocate(batch * qkv_cols * 4);
       device->Fill(qkv.get(), DType::kF32, batch * qkv_cols, 5);
       double host_seconds = 0;
@@ -129,14 +129,14 @@ absl::Status Run(const Flags& flags, Report& report) {
           flags,
           {[&](int64_t) {
              const auto begin = std::chrono::steady_clock::now();
-             ops.OutlineAttention(outline);
+             ops.PlanAttention(metadata);
              decoder->Embed(step);
              decoder->Forward(step);
              host_seconds =
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
            },
            [&](int64_t) {
-             ops.OutlineAttention(outline);
+             ops.PlanAttention(metadata);
              for (int64_t i = 0; i < config.layers; ++i) {
                ops.PagedAttention(Floats(qkv), step.query_begin, step.transform_sequences, batch,
                                   config.heads, step.kv[i], Floats(out));

@@ -81,11 +81,11 @@ INSTANTIATE_TEST_SUITE_P(Operations, FailingDeviceTest,
                          testing::Values(Case{"Patchify", 1}, Case{"CopyToDevice", 3},
                                          Case{"Allocate", 2}, Case{"MatMul", 300},
                                          Case{"PagedAttention", 100}, Case{"MoveTokens", 1},
-                                         Case{"DrawTokens", 10}, Case{"CopyToHost", 20}),
+                                         Case{"SampleTokens", 10}, Case{"CopyToHost", 20}),
                          [](const auto& info) { return std::string(info.param.op); });
 
 TEST(FaultyDeviceTest, AnHttpStreamEndsWithAnError) {
-  ChildServer server({}, {"faulty_tesserad", "DrawTokens:30:end"});
+  ChildServer server({}, {"faulty_tesserad", "SampleTokens:30:end"});
   HttpClient client(server.http());
   const std::string body =
       R"({"prompt":"a","stream":true,"temperature":0,"max_tokens":200,"ignore_eos":true})";
@@ -98,7 +98,7 @@ TEST(FaultyDeviceTest, AnHttpStreamEndsWithAnError) {
   EXPECT_THAT(last, HasSubstr("the server has failed"));
   EXPECT_GT(pieces, 1);
   EXPECT_LE(pieces, 30);
-  ExpectEnd(server, "device error: DrawTokens");
+  ExpectEnd(server, "device error: SampleTokens");
 }
 
 TEST(FaultyDeviceTest, AFailureWhileTheModelLoadsEndsTheStart) {
@@ -125,7 +125,7 @@ TEST(FaultyDeviceTest, AnAbortIsToldToo) {
 // What hangs cannot be told from what is slow but by time.
 TEST(FaultyDeviceTest, AHungDeviceIsNotLiveAndDoesNotHoldTheProcess) {
   ChildServer server({"--liveness_timeout=1s", "--drain_timeout=100ms"},
-                     {"faulty_tesserad", "DrawTokens:5:hang"});
+                     {"faulty_tesserad", "SampleTokens:5:hang"});
   auto call =
       std::async(std::launch::async, [&] { return Generate(server.inference(), Story(100)); });
   HttpClient client(server.http());

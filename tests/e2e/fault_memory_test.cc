@@ -127,7 +127,7 @@ TEST_F(LimitedMemoryTest, WhereNothingIsLeftNobodyHangs) {
   std::vector<std::future<grpc::Status>> calls;
   for (int i = 0; i < 8; ++i) {
     calls.push_back(std::async(std::launch::async, [&, i] {
-      // New caches, logits and outboxes need memory at different moments.
+      // New caches, logits and output_queuees need memory at different moments.
       v1::GenerateRequest request = i % 2 == 0
                                         ? Picture(ReadTestFile("models/demo/pictures/shapes.png"))
                                         : TextRequest(std::string(100'000, 'a'));

@@ -23,10 +23,10 @@ class FaultyOps final : public Ops {
   const char* name() const override { return inner_->name(); }
   int64_t FreeBytes() const override { return inner_->FreeBytes(); }
   bool Supports(Format format) const override { return inner_->Supports(format); }
-  int64_t held_slopes() const override { return inner_->held_slopes(); }
+  int64_t clamped_slopes() const override { return inner_->clamped_slopes(); }
   void BeginGraph() override { inner_->BeginGraph(); }
   void EndGraph() override { inner_->EndGraph(); }
-  void OutlineAttention(const AttentionOutline& o) override { inner_->OutlineAttention(o); }
+  void PlanAttention(const AttentionMetadata& o) override { inner_->PlanAttention(o); }
 
   Buffer Allocate(int64_t bytes) override {
     Meet("Allocate");
@@ -46,8 +46,8 @@ class FaultyOps final : public Ops {
     inner_->BeginCopyToHost(dst, src, bytes);
   }
   bool asynchronous() const override { return inner_->asynchronous(); }
-  void SetMark(int mark) override { inner_->SetMark(mark); }
-  void AwaitMark(int mark) override { inner_->AwaitMark(mark); }
+  void RecordEvent(int event) override { inner_->RecordEvent(event); }
+  void WaitEvent(int event) override { inner_->WaitEvent(event); }
   double SecondsBetween(int from, int to) const override {
     return inner_->SecondsBetween(from, to);
   }
@@ -87,16 +87,16 @@ class FaultyOps final : public Ops {
   }
   void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
                   const LogitBias* biases, const TokenCount* counts,
-                  const int32_t* drawn) override {
-    inner_->EditLogits(logits, cols, edits, n, biases, counts, drawn);
+                  const int32_t* sampled) override {
+    inner_->EditLogits(logits, cols, edits, n, biases, counts, sampled);
   }
-  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                  const DrawRule* rules, int32_t* ids) override {
-    Meet("DrawTokens");
-    inner_->DrawTokens(logits, rows, cols, banned, rules, ids);
+  void SampleTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                    const SampleRule* rules, int32_t* ids) override {
+    Meet("SampleTokens");
+    inner_->SampleTokens(logits, rows, cols, banned, rules, ids);
   }
-  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
-    inner_->TakeDrawn(drawn, ids, rows);
+  void TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) override {
+    inner_->TakeSampled(sampled, ids, rows);
   }
   void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
                 int64_t places, const int32_t* ids, LogprobAt* out) override {

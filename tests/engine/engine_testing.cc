@@ -62,7 +62,7 @@ struct Reader::Signal {
 };
 
 Reader::Reader() : signal_(std::make_shared<Signal>()) {
-  outbox_ = std::make_shared<Outbox>([signal = signal_] {
+  output_queue_ = std::make_shared<OutputQueue>([signal = signal_] {
     MutexLock lock(signal->mutex);
     signal->raised = true;
     signal->ready.notify_all();
@@ -72,7 +72,7 @@ Reader::Reader() : signal_(std::make_shared<Signal>()) {
 bool Reader::ReadOne(Answer* answer, absl::Duration limit) {
   const absl::Time deadline = SteadyNow() + limit;
   while (true) {
-    std::optional<Event> event = outbox_->Take(SteadyNow());
+    std::optional<Event> event = output_queue_->Take(SteadyNow());
     if (event.has_value()) {
       answer->ids.insert(answer->ids.end(), event->ids.begin(), event->ids.end());
       for (const TokenLogprob& l : event->logprobs) answer->logprobs.push_back(l.logprob);
@@ -132,7 +132,7 @@ Prompt PromptOfIds(const Checkpoint& c, const std::vector<int32_t>& ids,
 
 Answer Ask(Engine& engine, Request request) {
   Reader reader;
-  const absl::Status status = engine.Submit(std::move(request), reader.outbox(), nullptr);
+  const absl::Status status = engine.Submit(std::move(request), reader.output_queue(), nullptr);
   if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
   return reader.ReadAll();
 }

@@ -41,7 +41,7 @@ struct Answer {
 class Reader {
  public:
   Reader();
-  std::shared_ptr<Outbox> outbox() { return outbox_; }
+  std::shared_ptr<OutputQueue> output_queue() { return output_queue_; }
   // Takes events until the end; CHECK-fails after `limit`.
   Answer ReadAll(absl::Duration limit = absl::Minutes(2));
   // Waits for one more event; false when it was the last one or after `limit`.
@@ -50,7 +50,7 @@ class Reader {
  private:
   struct Signal;
   std::shared_ptr<Signal> signal_;
-  std::shared_ptr<Outbox> outbox_;
+  std::shared_ptr<OutputQueue> output_queue_;
 };
 
 Request MakeRequest(const std::string& id, Prompt prompt, int max_tokens);

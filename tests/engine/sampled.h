@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "engine/sampling/sampler.h"
-#include "kernels/host/draw.h"
 #include "kernels/host/logits.h"
+#include "kernels/host/sample.h"
 
 namespace tessera::testing {
 
@@ -25,8 +25,8 @@ inline int32_t Sampled(const Sampler& sampler, std::vector<float>* logits, int i
   for (const LogitEdit& edit : edits.rows) {
     EditRow(edit, edits.biases.data(), edits.counts.data(), &awaited, logits->data(), vocab);
   }
-  const DrawRule rule = sampler.RuleAt(index);
-  return DrawRow(logits->data(), vocab, mask.data(), &rule);
+  const SampleRule rule = sampler.RuleAt(index);
+  return SampleRow(logits->data(), vocab, mask.data(), &rule);
 }
 
 }  // namespace tessera::testing

@@ -198,7 +198,7 @@ TEST_P(CalibQuantAttentionTest, WithoutShiftsThereIsNoMap) {
     moved = std::max(moved, std::fabs(double{plain[i]} - mapped[i]));
   }
   EXPECT_GT(moved, 0.01);
-  EXPECT_EQ(ops_->held_slopes(), 0);
+  EXPECT_EQ(ops_->clamped_slopes(), 0);
 }
 
 // A range smaller than the shifts: all tokens become equal, none changes places with another, and
@@ -215,13 +215,13 @@ TEST_P(CalibQuantAttentionTest, TheSlopeIsHeldAtZeroAndCounted) {
   const std::vector<float> qkv = Random(5).Normals(kRows * (kHeads + 4) * kDim);
   const MixedCache wide = make({.raise = 1, .lower = 1000});
   const std::vector<float> out = Attend(*ops_, wide, qkv, kHeads, kRows);
-  EXPECT_EQ(ops_->held_slopes(), kRows * kHeads);
+  EXPECT_EQ(ops_->clamped_slopes(), kRows * kHeads);
   // However much wider the shifts are: the result depends on the smallest logit and `raise` alone.
   ExpectSameBits(Attend(*ops_, make({.raise = 1, .lower = 5000}), qkv, kHeads, kRows), out, "wide");
-  EXPECT_EQ(ops_->held_slopes(), 2 * kRows * kHeads);
+  EXPECT_EQ(ops_->clamped_slopes(), 2 * kRows * kHeads);
   std::vector<double> bounds = MixedBounds(GetParam(), wide, qkv, kHeads, {0, kRows});
   ExpectWithin(out, Attend(*reference_, wide, qkv, kHeads, kRows), bounds, "held");
-  EXPECT_EQ(reference_->held_slopes(), kRows * kHeads);
+  EXPECT_EQ(reference_->clamped_slopes(), kRows * kHeads);
 }
 
 TEST(CalibQuantDeathTest, RunsThatCannotBeRead) {

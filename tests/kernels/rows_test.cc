@@ -30,37 +30,37 @@ TEST_P(RowsTest, Embed) {
   }
 }
 
-TEST_P(RowsTest, TakeDrawn) {
-  const std::vector<int32_t> drawn = {100, 200, 300};
+TEST_P(RowsTest, TakeSampled) {
+  const std::vector<int32_t> sampled = {100, 200, 300};
   std::vector<int32_t> ids = {5, -3, 0, -1, -3, 7};
-  ops_->TakeDrawn(drawn.data(), ids.data(), 6);
+  ops_->TakeSampled(sampled.data(), ids.data(), 6);
   EXPECT_EQ(ids, (std::vector<int32_t>{5, 300, 0, 100, 300, 7}));
   std::vector<int32_t> many(1000), expected(1000);
   for (int i = 0; i < 1000; ++i)
-    many[i] = i % 3 == 0 ? -1 - i % 2 : i, expected[i] = i % 3 == 0 ? drawn[i % 2] : i;
-  ops_->TakeDrawn(drawn.data(), many.data(), 1000);
+    many[i] = i % 3 == 0 ? -1 - i % 2 : i, expected[i] = i % 3 == 0 ? sampled[i % 2] : i;
+  ops_->TakeSampled(sampled.data(), many.data(), 1000);
   EXPECT_EQ(many, expected);
 }
 
 TEST_P(RowsTest, WhatWasCopiedBeforeAMarkIsThere) {
   const int64_t bytes = 1 << 20;
   const Buffer device = ops_->Allocate(bytes);
-  Buffer host[Ops::kMarks];
+  Buffer host[Ops::kEvents];
   std::vector<uint8_t> value(bytes);
-  for (int mark = 0; mark < Ops::kMarks; ++mark) {
-    host[mark] = ops_->AllocateStaging(bytes);
-    value.assign(bytes, static_cast<uint8_t>(mark + 1));
+  for (int event = 0; event < Ops::kEvents; ++event) {
+    host[event] = ops_->AllocateStaging(bytes);
+    value.assign(bytes, static_cast<uint8_t>(event + 1));
     ops_->CopyToDevice(device.get(), value.data(), bytes);
-    ops_->BeginCopyToHost(host[mark].get(), device.get(), bytes);
-    ops_->SetMark(mark);
+    ops_->BeginCopyToHost(host[event].get(), device.get(), bytes);
+    ops_->RecordEvent(event);
   }
-  for (int mark = 0; mark < Ops::kMarks; ++mark) {
-    ops_->AwaitMark(mark);
-    value.assign(bytes, static_cast<uint8_t>(mark + 1));
-    EXPECT_EQ(std::memcmp(host[mark].get(), value.data(), bytes), 0);
-    if (mark == 0) continue;
-    EXPECT_GT(ops_->SecondsBetween(mark - 1, mark), 0);
-    EXPECT_LT(ops_->SecondsBetween(mark - 1, mark), 60);
+  for (int event = 0; event < Ops::kEvents; ++event) {
+    ops_->WaitEvent(event);
+    value.assign(bytes, static_cast<uint8_t>(event + 1));
+    EXPECT_EQ(std::memcmp(host[event].get(), value.data(), bytes), 0);
+    if (event == 0) continue;
+    EXPECT_GT(ops_->SecondsBetween(event - 1, event), 0);
+    EXPECT_LT(ops_->SecondsBetween(event - 1, event), 60);
   }
 }
 

@@ -27,8 +27,8 @@ class Copy {
 
 class StagedOps final : public Ops {
  public:
-  StagedOps(std::unique_ptr<Ops> device, bool outline)
-      : device_(std::move(device)), d_(*device_), outline_(outline) {}
+  StagedOps(std::unique_ptr<Ops> device, bool metadata)
+      : device_(std::move(device)), d_(*device_), plan_attention_(metadata) {}
 
   const char* name() const override { return d_.name(); }
   int64_t FreeBytes() const override { return d_.FreeBytes(); }
@@ -44,8 +44,8 @@ class StagedOps final : public Ops {
     d_.BeginCopyToHost(dst, src, bytes);
   }
   bool asynchronous() const override { return d_.asynchronous(); }
-  void SetMark(int mark) override { d_.SetMark(mark); }
-  void AwaitMark(int mark) override { d_.AwaitMark(mark); }
+  void RecordEvent(int mark) override { d_.RecordEvent(mark); }
+  void WaitEvent(int mark) override { d_.WaitEvent(mark); }
   double SecondsBetween(int from, int to) const override { return d_.SecondsBetween(from, to); }
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype) override {
     return d_.MakeLinear(parts, cols, dtype);
@@ -112,7 +112,7 @@ class StagedOps final : public Ops {
   }
   void EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
                   const LogitBias* biases, const TokenCount* counts,
-                  const int32_t* drawn) override {
+                  const int32_t* sampled) override {
     int64_t rows = 0, all_biases = 0, all_counts = 0, places = 0;
     for (const LogitEdit* e = edits; e != edits + n; ++e) {
       rows = std::max<int64_t>(rows, e->row + 1);
@@ -124,37 +124,37 @@ class StagedOps final : public Ops {
     const Copy by(d_, edits, n);
     const Copy bias(d_, biases, all_biases);
     const Copy count(d_, counts, all_counts);
-    const Copy from(d_, drawn, places);
+    const Copy from(d_, sampled, places);
     d_.EditLogits(to.get(), cols, by.get(), n, bias.get(), count.get(), from.get());
     to.Back(logits);
   }
-  void DrawTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
-                  const DrawRule* rules, int32_t* ids) override {
+  void SampleTokens(const float* logits, int64_t rows, int64_t cols, const uint8_t* banned,
+                    const SampleRule* rules, int32_t* ids) override {
     const Copy in(d_, logits, rows * cols);
     const Copy which(d_, banned, cols);
     const Copy<int32_t> to(d_, ids, rows);
     if (rules == nullptr) {
-      d_.DrawTokens(in.get(), rows, cols, which.get(), nullptr, to.get());
+      d_.SampleTokens(in.get(), rows, cols, which.get(), nullptr, to.get());
     } else {
       const Copy by(d_, rules, rows);
-      d_.DrawTokens(in.get(), rows, cols, which.get(), by.get(), to.get());
+      d_.SampleTokens(in.get(), rows, cols, which.get(), by.get(), to.get());
     }
     to.Back(ids);
   }
-  void TakeDrawn(const int32_t* drawn, int32_t* ids, int64_t rows) override {
-    const auto drawn_rows = -std::min<int64_t>(0, *std::min_element(ids, ids + rows));
-    const Copy from(d_, drawn, drawn_rows);
+  void TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) override {
+    const auto sampled_rows = -std::min<int64_t>(0, *std::min_element(ids, ids + rows));
+    const Copy from(d_, sampled, sampled_rows);
     const Copy<int32_t> to(d_, ids, rows);
-    d_.TakeDrawn(from.get(), to.get(), rows);
+    d_.TakeSampled(from.get(), to.get(), rows);
     to.Back(ids);
   }
   void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
                 int64_t places, const int32_t* ids, LogprobAt* out) override {
-    int64_t drawn = 0;
-    for (int64_t i = 0; i < n; ++i) drawn = std::max<int64_t>(drawn, jobs[i].drawn + 1);
+    int64_t sampled = 0;
+    for (int64_t i = 0; i < n; ++i) sampled = std::max<int64_t>(sampled, jobs[i].sampled + 1);
     const Copy in(d_, logits, n * cols);
     const Copy by(d_, jobs, n);
-    const Copy from(d_, ids, drawn);
+    const Copy from(d_, ids, sampled);
     const Copy<LogprobAt> to(d_, out, n * places);
     d_.Logprobs(in.get(), cols, by.get(), n, places, from.get(), to.get());
     to.Back(out);
@@ -236,10 +236,10 @@ class StagedOps final : public Ops {
     const KvLayerView view = {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()};
     // Twice, as two layers: behind the first a kernel may begin before the one in front has ended.
     // But where slopes are counted.
-    const int calls = outline_ && !headers ? 2 : 1;
-    if (outline_) {
+    const int calls = plan_attention_ && !headers ? 2 : 1;
+    if (plan_attention_) {
       const KvLayerView layers[] = {view, view};
-      d_.OutlineAttention(
+      d_.PlanAttention(
           {begin.get(), num_sequences, heads, layers, calls, formats, rows, most_rows});
     }
     for (int i = 0; i < calls; ++i) {
@@ -248,7 +248,7 @@ class StagedOps final : public Ops {
     to.Back(out);
   }
 
-  int64_t held_slopes() const override { return d_.held_slopes(); }
+  int64_t clamped_slopes() const override { return d_.clamped_slopes(); }
 
   void MoveTokens(uint8_t* host_arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
@@ -341,13 +341,13 @@ class StagedOps final : public Ops {
 
   std::unique_ptr<Ops> device_;
   Ops& d_;
-  bool outline_;
+  bool plan_attention_;
 };
 
 }  // namespace
 
-std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device, bool outline) {
-  return std::make_unique<StagedOps>(std::move(device), outline);
+std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device, bool metadata) {
+  return std::make_unique<StagedOps>(std::move(device), metadata);
 }
 
 }  // namespace tessera::testing

@@ -9,7 +9,7 @@
 namespace tessera::testing {
 
 // Allocate, CopyToDevice, CopyToHost and MakeLinear pass through: their memory is the device's.
-// `outline`: every call of PagedAttention is told ahead by OutlineAttention.
-std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device, bool outline);
+// `metadata`: every call of PagedAttention is told ahead by PlanAttention.
+std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device, bool metadata);
 
 }  // namespace tessera::testing

@@ -17,7 +17,7 @@ std::vector<BackendCase> AllCpuCases() {
 }
 
 std::vector<BackendCase> AllCudaCases() {
-  return {{"cuda", 0}, {"cuda_outlined", 0}, {"cuda_precise", 0}};
+  return {{"cuda", 0}, {"cuda_planned", 0}, {"cuda_precise", 0}};
 }
 
 bool IsaAvailable(const std::string& isa) {
@@ -37,7 +37,7 @@ void BackendTest::SetUp() {
   if (GetParam().cuda()) {
     auto ops = MakeBackend("cuda", {.precise = GetParam().precise()});
     if (!ops.ok()) GTEST_SKIP() << ops.status().message();
-    ops_ = StageOps(*std::move(ops), GetParam().isa == "cuda_outlined");
+    ops_ = StageOps(*std::move(ops), GetParam().isa == "cuda_planned");
     return;
   }
   if (!IsaAvailable(GetParam().isa)) GTEST_SKIP() << "this machine lacks " << GetParam().isa;

@@ -20,7 +20,7 @@ constexpr double kUnit = 0x1p-24;  // unit roundoff of float
 constexpr double Gamma(int64_t n) { return n * kUnit / (1 - n * kUnit); }
 
 // A backend as the suites instantiate it, and its name in test names. `isa` is an instruction set
-// of the CPU, or "cuda", "cuda_outlined" (attention is told ahead: Ops::OutlineAttention) or
+// of the CPU, or "cuda", "cuda_planned" (attention is told ahead: Ops::PlanAttention) or
 // "cuda_precise" (BackendOptions::precise), which have no threads.
 struct BackendCase {
   std::string isa;

@@ -60,12 +60,12 @@ std::string MemoryLogger::text() const {
   return text_;
 }
 
-absl::Status FakeEngine::Submit(Request request, std::shared_ptr<Outbox> outbox,
+absl::Status FakeEngine::Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                                 int* queue_position) {
   if (!submit_status.ok()) return submit_status;
   MutexLock lock(mutex_);
   *queue_position = static_cast<int>(submitted_.size());
-  submitted_.push_back({std::move(request), std::move(outbox)});
+  submitted_.push_back({std::move(request), std::move(output_queue)});
   return absl::OkStatus();
 }
 

@@ -52,10 +52,10 @@ class FakeEngine final : public EngineApi {
  public:
   struct Submitted {
     Request request;
-    std::shared_ptr<Outbox> outbox;
+    std::shared_ptr<OutputQueue> output_queue;
   };
 
-  absl::Status Submit(Request request, std::shared_ptr<Outbox> outbox,
+  absl::Status Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                       int* queue_position) override;
   bool Abort(const std::string&) override { return false; }
   void FlushCaches() override { ++flushes; }

@@ -46,21 +46,21 @@ class PagedAttention {
   };
 
   PagedAttention(cudaStream_t stream, bool precise);
-  // As Ops::OutlineAttention: one launch plans all layers, and what only prefill or rare formats
+  // As Ops::PlanAttention: one launch plans all layers, and what only prefill or rare formats
   // need is left out of the kernel where nobody needs it.
-  void Outline(const AttentionOutline& outline);
-  // As Ops::PagedAttention; head_dim at most 256. A call that was not outlined reads the number of
+  void PlanLayers(const AttentionMetadata& metadata);
+  // As Ops::PagedAttention; head_dim at most 256. A call that was not planned reads the number of
   // rows back first: the one thing here that waits for the device.
   void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
            int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
-  int64_t held_slopes() const { return static_cast<int64_t>(*held_slopes_); }
+  int64_t clamped_slopes() const { return static_cast<int64_t>(*held_slopes_); }
 
   ~PagedAttention();
   PagedAttention(const PagedAttention&) = delete;
   PagedAttention& operator=(const PagedAttention&) = delete;
 
  private:
-  struct Outlined {
+  struct Planned {
     const KvRun* runs;  // null: taken
     const int32_t* run_begin;
     PagedPlan plan;
@@ -76,17 +76,17 @@ class PagedAttention {
   // Launches the planning of n layers, into `memory`.
   void Plan(PagedArgs args, const KvLayerView* layers, int64_t n, Workspace& memory,
             std::vector<PagedPlan>* plans);
-  bool TakeOutlined(const KvLayerView& kv, PagedPlan* plan);
+  bool TakePlanned(const KvLayerView& kv, PagedPlan* plan);
 
   cudaStream_t stream_;
   bool precise_;
   int multiprocessors_ = 0;
   std::map<void (*)(PagedArgs), int> grids_;
-  std::vector<Outlined> outlined_;
-  Kernels outlined_kernels_ = {};
-  int64_t outlined_rows_ = 0;  // where runs may have maps; else 0
-  bool planned_ = false;       // a kernel behind the planning has been launched
-  Workspace plan_, outlined_plans_, partial_, maps_;
+  std::vector<Planned> planned_layers_;
+  Kernels planned_kernels_ = {};
+  int64_t planned_rows_ = 0;  // where runs may have maps; else 0
+  bool planned_ = false;      // a kernel behind the planning has been launched
+  Workspace plan_, layer_plans_, partial_, maps_;
   unsigned long long* held_count_ = nullptr;            // on the device, which counts
   volatile unsigned long long* held_slopes_ = nullptr;  // pinned: as of the last calls that ended
 };

@@ -138,7 +138,7 @@ PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
     : stream_(stream),
       precise_(precise),
       plan_(stream),
-      outlined_plans_(stream),
+      layer_plans_(stream),
       partial_(stream),
       maps_(stream) {
   int device = 0;
@@ -237,27 +237,27 @@ void PagedAttention::Plan(PagedArgs args, const KvLayerView* layers, int64_t n, 
   }
 }
 
-void PagedAttention::Outline(const AttentionOutline& outline) {
-  outlined_.clear();
+void PagedAttention::PlanLayers(const AttentionMetadata& metadata) {
+  planned_layers_.clear();
   planned_ = false;
-  if (outline.num_sequences == 0 || outline.num_layers == 0) return;
-  const KvLayerView& kv = outline.layers[0];
-  const Kernels kernels =
-      Choose(kv.geometry, outline.heads, outline.num_sequences, outline.formats, outline.most_rows);
+  if (metadata.num_sequences == 0 || metadata.num_layers == 0) return;
+  const KvLayerView& kv = metadata.layers[0];
+  const Kernels kernels = Choose(kv.geometry, metadata.heads, metadata.num_sequences,
+                                 metadata.formats, metadata.most_rows);
   const PagedArgs args =
-      MakeArgs(kernels, outline.query_begin, outline.num_sequences, outline.heads, kv);
+      MakeArgs(kernels, metadata.query_begin, metadata.num_sequences, metadata.heads, kv);
   std::vector<PagedPlan> plans;
-  Plan(args, outline.layers, outline.num_layers, outlined_plans_, &plans);
-  for (int64_t l = 0; l < outline.num_layers; ++l) {
-    outlined_.push_back({outline.layers[l].runs, outline.layers[l].run_begin, plans[l]});
+  Plan(args, metadata.layers, metadata.num_layers, layer_plans_, &plans);
+  for (int64_t l = 0; l < metadata.num_layers; ++l) {
+    planned_layers_.push_back({metadata.layers[l].runs, metadata.layers[l].run_begin, plans[l]});
   }
-  outlined_kernels_ = kernels;
-  const bool maps = (outline.formats & FormatsWithHeaders()) != 0;
-  outlined_rows_ = maps ? outline.rows : 0;
+  planned_kernels_ = kernels;
+  const bool maps = (metadata.formats & FormatsWithHeaders()) != 0;
+  planned_rows_ = maps ? metadata.rows : 0;
 }
 
-bool PagedAttention::TakeOutlined(const KvLayerView& kv, PagedPlan* plan) {
-  for (Outlined& one : outlined_) {
+bool PagedAttention::TakePlanned(const KvLayerView& kv, PagedPlan* plan) {
+  for (Planned& one : planned_layers_) {
     if (one.runs != kv.runs || one.run_begin != kv.run_begin) continue;
     *plan = one.plan;
     one.runs = nullptr;  // its counters serve one call
@@ -274,21 +274,21 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   TESSERA_CHECK(transformed == nullptr || CanTransform(static_cast<int>(dim)));
   if (num_sequences == 0) return;
   PagedPlan plan;
-  const bool outlined = TakeOutlined(kv, &plan);
+  const bool planned = TakePlanned(kv, &plan);
   const Kernels kernels =
-      outlined ? outlined_kernels_ : Choose(kv.geometry, heads, num_sequences, ~0u, kAnyRows);
+      planned ? planned_kernels_ : Choose(kv.geometry, heads, num_sequences, ~0u, kAnyRows);
   PagedArgs args = MakeArgs(kernels, query_begin, num_sequences, heads, kv);
-  if (!outlined) {
+  if (!planned) {
     std::vector<PagedPlan> plans;
     Plan(args, &kv, 1, plan_, &plans);
     plan = plans[0];
   }
   args.plan = plan;
-  args.planned = outlined && std::exchange(planned_, true);
+  args.planned = planned && std::exchange(planned_, true);
   args.qkv = qkv;
   args.transformed = transformed;
   args.out = out;
-  const int64_t rows = outlined ? outlined_rows_ : RowsOf(query_begin, num_sequences);
+  const int64_t rows = planned ? planned_rows_ : RowsOf(query_begin, num_sequences);
   if (rows > 0) {
     auto* maps = static_cast<AffineMap*>(maps_.Get(rows * heads * int64_t{sizeof(AffineMap)}));
     FindLogitMaps(stream_, args, rows, maps, held_count_);

@@ -28,9 +28,9 @@ __global__ void EmbedKernel(const T* table, const int32_t* ids, int64_t rows, in
   }
 }
 
-__global__ void TakeDrawnKernel(const int32_t* drawn, int32_t* ids, int64_t rows) {
+__global__ void TakeSampledKernel(const int32_t* sampled, int32_t* ids, int64_t rows) {
   for (int64_t i = FirstWork(); i < rows; i += Stride()) {
-    if (ids[i] < 0) ids[i] = drawn[-1 - ids[i]];
+    if (ids[i] < 0) ids[i] = sampled[-1 - ids[i]];
   }
 }
 
@@ -138,10 +138,10 @@ void Embed(cudaStream_t stream, const void* table, DType dtype, const int32_t* i
   TESSERA_CUDA_CHECK_LAUNCH("EmbedKernel");
 }
 
-void TakeDrawn(cudaStream_t stream, const int32_t* drawn, int32_t* ids, int64_t rows) {
+void TakeSampled(cudaStream_t stream, const int32_t* sampled, int32_t* ids, int64_t rows) {
   if (rows == 0) return;
-  TakeDrawnKernel<<<Blocks(rows), kThreads, 0, stream>>>(drawn, ids, rows);
-  TESSERA_CUDA_CHECK_LAUNCH("TakeDrawnKernel");
+  TakeSampledKernel<<<Blocks(rows), kThreads, 0, stream>>>(sampled, ids, rows);
+  TESSERA_CUDA_CHECK_LAUNCH("TakeSampledKernel");
 }
 
 void ScatterRows(cudaStream_t stream, const float* in, const int32_t* to_row, int64_t rows,

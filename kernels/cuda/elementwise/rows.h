@@ -1,4 +1,4 @@
-// Row-wise ops on the device: embedding, drawn ids, copies of rows, norms, SwiGLU and image
+// Row-wise ops on the device: embedding, sampled ids, copies of rows, norms, SwiGLU and image
 // patches.
 //
 // Shapes and rules as in ops.h; all pointers but `mean` and `std` are device memory.
@@ -14,7 +14,7 @@ namespace tessera::cuda {
 
 void Embed(cudaStream_t stream, const void* table, DType dtype, const int32_t* ids, int64_t rows,
            int64_t cols, float* out);
-void TakeDrawn(cudaStream_t stream, const int32_t* drawn, int32_t* ids, int64_t rows);
+void TakeSampled(cudaStream_t stream, const int32_t* sampled, int32_t* ids, int64_t rows);
 void ScatterRows(cudaStream_t stream, const float* in, const int32_t* to_row, int64_t rows,
                  int64_t cols, float* out);
 void GatherRows(cudaStream_t stream, const float* in, const int32_t* from_row, int64_t rows,

@@ -24,7 +24,7 @@ __device__ void Penalise(const LogitEdit& edit, int32_t id, int32_t times, float
 
 __global__ void __launch_bounds__(kEditThreads)
     EditLogitsKernel(float* logits, int64_t cols, const LogitEdit* edits, const LogitBias* biases,
-                     const TokenCount* counts, const int32_t* drawn) {
+                     const TokenCount* counts, const int32_t* sampled) {
   const LogitEdit edit = edits[blockIdx.x];
   float* row = logits + edit.row * cols;
   for (int i = threadIdx.x; i < edit.biases; i += kEditThreads) {
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kEditThreads)
     if (b.id >= 0 && b.id < cols) row[b.id] += b.bias;
   }
   __syncthreads();
-  const int32_t awaited = edit.awaited >= 0 ? drawn[edit.awaited] : -1;
+  const int32_t awaited = edit.awaited >= 0 ? sampled[edit.awaited] : -1;
   bool counted = false;
   for (int i = threadIdx.x; i < edit.counts; i += kEditThreads) {
     const TokenCount c = counts[edit.first_count + i];
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kThreads)
     const double value = Clean(row[id]) - log_sum;
     return LogprobAt{id, static_cast<float>(fmax(value, -double{FLT_MAX}))};
   };
-  if (threadIdx.x == 0) out[0] = at(ids[job.drawn]);
+  if (threadIdx.x == 0) out[0] = at(ids[job.sampled]);
   for (int t = 0; t < job.top; ++t) {
     if (threadIdx.x == 0) out[1 + t] = key != 0 ? at(IdOf(key)) : LogprobAt{-1, 0};
     if (t + 1 < job.top && key != 0) key = next(key);
@@ -93,10 +93,10 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void EditLogits(cudaStream_t stream, float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
-                const LogitBias* biases, const TokenCount* counts, const int32_t* drawn) {
+                const LogitBias* biases, const TokenCount* counts, const int32_t* sampled) {
   if (n == 0) return;
   EditLogitsKernel<<<static_cast<unsigned>(n), kEditThreads, 0, stream>>>(logits, cols, edits,
-                                                                          biases, counts, drawn);
+                                                                          biases, counts, sampled);
   TESSERA_CUDA_CHECK_LAUNCH("EditLogitsKernel");
 }
 

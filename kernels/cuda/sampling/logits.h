@@ -9,7 +9,7 @@
 namespace tessera::cuda {
 
 void EditLogits(cudaStream_t stream, float* logits, int64_t cols, const LogitEdit* edits, int64_t n,
-                const LogitBias* biases, const TokenCount* counts, const int32_t* drawn);
+                const LogitBias* biases, const TokenCount* counts, const int32_t* sampled);
 
 void Logprobs(cudaStream_t stream, const float* logits, int64_t cols, const LogprobJob* jobs,
               int64_t n, int64_t places, const int32_t* ids, LogprobAt* out);

@@ -186,8 +186,8 @@ __device__ void Draw(const Row& row, uint32_t border, uint64_t equal, uint64_t l
 }
 
 __global__ void __launch_bounds__(kThreads)
-    DrawTokensKernel(const float* logits, int64_t cols, const uint8_t* banned,
-                     const DrawRule* rules, int32_t* ids) {
+    SampleTokensKernel(const float* logits, int64_t cols, const uint8_t* banned,
+                       const SampleRule* rules, int32_t* ids) {
   Row row{logits + blockIdx.x * cols, banned, cols, 0, 0};
   uint64_t best[1] = {0};  // the key, then the earlier place
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     return;
   }
-  const DrawRule rule = rules[blockIdx.x];
+  const SampleRule rule = rules[blockIdx.x];
   row.largest = Row::LogitOf(top);
   row.scale = 1.0 / rule.temperature;
   uint32_t border = kImpossible;
@@ -233,13 +233,13 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void DrawTokens(cudaStream_t stream, const float* logits, int64_t rows, int64_t cols,
-                const uint8_t* banned, const DrawRule* rules, int32_t* ids) {
+void SampleTokens(cudaStream_t stream, const float* logits, int64_t rows, int64_t cols,
+                  const uint8_t* banned, const SampleRule* rules, int32_t* ids) {
   TESSERA_CHECK(cols > 0 && cols <= INT32_MAX);
   if (rows == 0) return;
-  DrawTokensKernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(logits, cols, banned,
-                                                                         rules, ids);
-  TESSERA_CUDA_CHECK_LAUNCH("DrawTokensKernel");
+  SampleTokensKernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(logits, cols, banned,
+                                                                           rules, ids);
+  TESSERA_CUDA_CHECK_LAUNCH("SampleTokensKernel");
 }
 
 }  // namespace tessera::cuda

@@ -30,22 +30,22 @@ TEST(Arena, SizesFollowTheGeometry) {
 TEST(Arena, BriefPagesHaveSlabsOfTheirOwn) {
   Arena arena(4 * kSlabBytes, kLlava7B);  // 8 RAW16 pages a slab
   const auto slab = [](PageId page) { return int64_t{page} * kPageUnitBytes / kSlabBytes; };
-  std::vector<PageId> brief, stays;
+  std::vector<PageId> short_lived, stays;
   for (int i = 0; i < 12; ++i) {  // in turns: two slabs of the one kind, two of the other
-    brief.push_back(arena.Allocate(Format::kRaw16, /*brief=*/true));
+    short_lived.push_back(arena.Allocate(Format::kRaw16, /*short_lived=*/true));
     stays.push_back(arena.Allocate(Format::kRaw16));
   }
-  for (const PageId a : brief) {
+  for (const PageId a : short_lived) {
     for (const PageId b : stays) EXPECT_NE(slab(a), slab(b));
   }
   EXPECT_EQ(arena.available_pages(Format::kRaw16), 8);
   // The 4 free pages of each kind serve both.
-  for (int i = 0; i < 8; ++i) brief.push_back(arena.Allocate(Format::kRaw16, true));
-  EXPECT_NE(brief.back(), kNoPage);
+  for (int i = 0; i < 8; ++i) short_lived.push_back(arena.Allocate(Format::kRaw16, true));
+  EXPECT_NE(short_lived.back(), kNoPage);
   EXPECT_EQ(arena.Allocate(Format::kRaw16, true), kNoPage);
   EXPECT_EQ(arena.Allocate(Format::kRaw16), kNoPage);
   EXPECT_TRUE(arena.CheckIntegrity().ok());
-  for (const PageId page : brief) arena.Unref(page);
+  for (const PageId page : short_lived) arena.Unref(page);
   EXPECT_EQ(arena.slab_used_bytes(), 2 * kSlabBytes);
   stays.push_back(arena.Allocate(Format::kRaw16));
   EXPECT_EQ(arena.slab_used_bytes(), 2 * kSlabBytes);

@@ -14,7 +14,7 @@ TEST(KvResidualsTest, PromptsComeWholeWithTheirRanks) {
   auto made = MakeBackend("reference", {});
   ASSERT_TRUE(made.ok()) << made.status();
   Ops& ops = **made;
-  Staging staging(&ops, /*first_mark=*/0);
+  Staging staging(&ops, /*first_event=*/0);
   KvResiduals residuals(&ops, &staging);
   const KvGeometry geometry{3, 2, 64};
   constexpr int64_t kPages = 4;  // of a layer

@@ -58,7 +58,7 @@ struct Outcome {
 Outcome Serve(const char* text, const Prompt& prompt, int64_t arena_bytes, int requests) {
   const std::shared_ptr<const Policy> policy = *ParsePolicy(text);
   Arena arena(arena_bytes, kDemo);
-  PrefixIndex prefix(&arena);
+  PrefixCache prefix(&arena);
   Scheduler scheduler({.max_batch_tokens = 1024, .max_sequences = 512}, &arena, &prefix);
   NoMemory mover;
   std::vector<std::unique_ptr<Sequence>> sequences;

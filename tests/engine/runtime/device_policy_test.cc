@@ -50,7 +50,7 @@ std::vector<Event> Answers(const std::string& device, const std::string& policy_
   std::vector<Event> all;
   for (Request& r : requests) {
     testing::Reader reader;
-    const absl::Status status = engine.Submit(std::move(r), reader.outbox(), nullptr);
+    const absl::Status status = engine.Submit(std::move(r), reader.output_queue(), nullptr);
     if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
     Event whole;
     for (bool more = true; more;) {

@@ -104,7 +104,8 @@ TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
     std::mt19937 rng(seed);
     for (size_t i = 0; i < requests.size(); ++i) {
       requests[i].priority = seed > 0 ? static_cast<int>(rng() % 2) : 0;
-      const absl::Status s = engine.Submit(std::move(requests[i]), readers[i].outbox(), nullptr);
+      const absl::Status s =
+          engine.Submit(std::move(requests[i]), readers[i].output_queue(), nullptr);
       EXPECT_TRUE(s.ok()) << s;
     }
     std::vector<Answer> answers;
@@ -452,7 +453,7 @@ TEST(EnginePolicyTest, APolicyThatHoldsLessLetsMoreRun) {
       Request r = MakeRequest(absl::StrCat(i), prompts[i], 40);
       r.stop.ignore_eos = true;
       r.policy = PolicyOf(policy);
-      EXPECT_TRUE(engine.Submit(std::move(r), readers[i].outbox(), nullptr).ok());
+      EXPECT_TRUE(engine.Submit(std::move(r), readers[i].output_queue(), nullptr).ok());
     }
     for (Reader& reader : readers) EXPECT_TRUE(reader.ReadAll().last.status.ok());
     return observer.running.load();

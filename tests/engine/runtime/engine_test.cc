@@ -103,7 +103,7 @@ TEST(EnginePropertyTest, AnswersDoNotDependOnTheSchedule) {
         r.sampling.seed = 1234 + i;
       }
       r.priority = seed > 0 ? static_cast<int>(rng() % 3) : 0;
-      EXPECT_TRUE(engine.Submit(std::move(r), readers[i].outbox(), nullptr).ok());
+      EXPECT_TRUE(engine.Submit(std::move(r), readers[i].output_queue(), nullptr).ok());
       if (seed > 0 && rng() % 3 == 0) absl::SleepFor(absl::Milliseconds(rng() % 20));
     }
     std::vector<Answer> answers;
@@ -143,7 +143,7 @@ TEST(EnginePropertyTest, AnswersDoNotDependOnTheSchedule) {
   EXPECT_GT(cached, 0) << "prefix hits were meant to happen";
 }
 
-// Rows that are only drawn from beside rows that are edited or told about.
+// Rows that are only sampled from beside rows that are edited or told about.
 TEST(EngineTest, GreedyAnswersDoNotDependOnWhatElseIsAsked) {
   auto engine = TinyEngine(Options());
   std::vector<Reader> readers(24);
@@ -152,7 +152,7 @@ TEST(EngineTest, GreedyAnswersDoNotDependOnWhatElseIsAsked) {
     if (i % 4 == 1) r.top_logprobs = 2;
     if (i % 4 == 2) r.stop.min_tokens = 6;
     if (i % 4 == 3) r.sampling.logit_bias = {{5, 0.0f}};
-    ASSERT_TRUE(engine->Submit(std::move(r), readers[i].outbox(), nullptr).ok());
+    ASSERT_TRUE(engine->Submit(std::move(r), readers[i].output_queue(), nullptr).ok());
   }
   std::vector<Answer> answers;
   for (Reader& reader : readers) answers.push_back(reader.ReadAll());
@@ -212,7 +212,7 @@ TEST(EngineTest, RefusesWhatCanNeverRun) {
   auto engine =
       TinyEngine(Options(2 << 20));  // 2 MiB: 4096 tokens / 32 KiB a block of 16 x 2 layers
   Reader r;
-  absl::Status s = engine->Submit(Endless("a", 500, 100), r.outbox(), nullptr);
+  absl::Status s = engine->Submit(Endless("a", 500, 100), r.output_queue(), nullptr);
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;  // context of 512
   EXPECT_NE(s.message().find("exceed the context of 512"), absl::string_view::npos) << s;
 }
@@ -223,16 +223,16 @@ TEST(EngineTest, QueueLimitAndDuplicateIds) {
   o.max_queue = 2;
   auto engine = TinyEngine(o);
   std::vector<Reader> readers(8);
-  ASSERT_TRUE(engine->Submit(Endless("a", 10, 400), readers[0].outbox(), nullptr).ok());
+  ASSERT_TRUE(engine->Submit(Endless("a", 10, 400), readers[0].output_queue(), nullptr).ok());
   while (engine->Load().running == 0) absl::SleepFor(absl::Milliseconds(1));
   int position = -1;
-  ASSERT_TRUE(engine->Submit(Endless("b", 10, 1), readers[1].outbox(), &position).ok());
+  ASSERT_TRUE(engine->Submit(Endless("b", 10, 1), readers[1].output_queue(), &position).ok());
   EXPECT_EQ(position, 0);
-  EXPECT_EQ(engine->Submit(Endless("b", 10, 1), readers[2].outbox(), nullptr).code(),
+  EXPECT_EQ(engine->Submit(Endless("b", 10, 1), readers[2].output_queue(), nullptr).code(),
             absl::StatusCode::kAlreadyExists);
-  ASSERT_TRUE(engine->Submit(Endless("c", 10, 1), readers[3].outbox(), &position).ok());
+  ASSERT_TRUE(engine->Submit(Endless("c", 10, 1), readers[3].output_queue(), &position).ok());
   EXPECT_EQ(position, 1);
-  EXPECT_EQ(engine->Submit(Endless("d", 10, 1), readers[4].outbox(), nullptr).code(),
+  EXPECT_EQ(engine->Submit(Endless("d", 10, 1), readers[4].output_queue(), nullptr).code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(engine->Abort("a"));
   EXPECT_EQ(readers[0].ReadAll().last.status.code(), absl::StatusCode::kCancelled);
@@ -257,7 +257,7 @@ TEST(EngineTest, AReaderThatStallsIsGivenUp) {
   o.stall_timeout = absl::Milliseconds(50);
   auto engine = TinyEngine(o);
   Reader r;
-  ASSERT_TRUE(engine->Submit(Endless("a", 10, 480), r.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine->Submit(Endless("a", 10, 480), r.output_queue(), nullptr).ok());
   for (int i = 0; i < 500 && engine->Load().running + engine->Load().waiting > 0; ++i)
     absl::SleepFor(absl::Milliseconds(10));
   const Answer a = r.ReadAll();
@@ -271,9 +271,9 @@ TEST(EngineTest, AReaderThatStallsIsGivenUp) {
 TEST(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
   auto engine = TinyEngine(Options());
   Reader r, late;
-  ASSERT_TRUE(engine->Submit(Endless("a", 10, 50), r.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine->Submit(Endless("a", 10, 50), r.output_queue(), nullptr).ok());
   engine->BeginDrain();
-  EXPECT_EQ(engine->Submit(Endless("b", 10, 5), late.outbox(), nullptr).code(),
+  EXPECT_EQ(engine->Submit(Endless("b", 10, 5), late.output_queue(), nullptr).code(),
             absl::StatusCode::kUnavailable);
   EXPECT_TRUE(engine->DrainUntil(SteadyNow() + absl::Seconds(60)));
   EXPECT_EQ(r.ReadAll().ids.size(), 50u);
@@ -282,17 +282,17 @@ TEST(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
 TEST(EngineTest, DrainCancelsAtItsDeadlineAndStopEndsTheRest) {
   auto engine = TinyEngine(Options());
   Reader r;
-  ASSERT_TRUE(engine->Submit(Endless("a", 10, 490), r.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine->Submit(Endless("a", 10, 490), r.output_queue(), nullptr).ok());
   EXPECT_FALSE(engine->DrainUntil(SteadyNow()));
   EXPECT_FALSE(r.ReadAll().last.status.ok());
 
   auto other = TinyEngine(Options());
   Reader s;
-  ASSERT_TRUE(other->Submit(Endless("a", 10, 490), s.outbox(), nullptr).ok());
+  ASSERT_TRUE(other->Submit(Endless("a", 10, 490), s.output_queue(), nullptr).ok());
   other->Stop();
   EXPECT_EQ(s.ReadAll().last.status.code(), absl::StatusCode::kUnavailable);
   Reader t;
-  EXPECT_EQ(other->Submit(Endless("b", 10, 1), t.outbox(), nullptr).code(),
+  EXPECT_EQ(other->Submit(Endless("b", 10, 1), t.output_queue(), nullptr).code(),
             absl::StatusCode::kUnavailable);
 }
 
@@ -310,7 +310,7 @@ TEST(EngineTest, StopStringsStopIdsAndMinTokens) {
   EXPECT_EQ(stopped.ids.size(), first + 1);
   EXPECT_EQ(stopped.last.reason, FinishReason::kStop);
   EXPECT_EQ(stopped.last.stop_id, whole.ids[5]);
-  // Not before min_tokens: the id is not even drawn.
+  // Not before min_tokens: the id is not even sampled.
   Request minimum = Endless("c", 30, 24);
   minimum.stop.token_ids = {whole.ids[0]};
   minimum.stop.min_tokens = 10;
@@ -367,7 +367,7 @@ TEST_P(EngineStormTest, TwoThousandRequestsWithCancelsLeaveNothingBehind) {
                                   1 + static_cast<int>(rng() % 24));
           r.priority = static_cast<int>(rng() % 2);
           r.bypass_prefix = rng() % 4 == 0;
-          ASSERT_TRUE(engine.Submit(std::move(r), window[k].first.outbox(), nullptr).ok());
+          ASSERT_TRUE(engine.Submit(std::move(r), window[k].first.output_queue(), nullptr).ok());
         }
         for (int k = 0; k < n; ++k) {
           auto& [reader, cancel] = window[k];
@@ -375,7 +375,7 @@ TEST_P(EngineStormTest, TwoThousandRequestsWithCancelsLeaveNothingBehind) {
           if (cancel) {
             for (int reads = static_cast<int>(rng() % 4); reads > 0 && !a.last.done; --reads)
               reader.ReadOne(&a);
-            reader.outbox()->Cancel();
+            reader.output_queue()->Cancel();
           } else if (rng() % 20 == 0) {
             absl::SleepFor(absl::Milliseconds(5));  // a slow reader
           }

@@ -73,7 +73,7 @@ TEST_P(EngineClockTest, ARunningRequestDoesNotNotice) {
   r.deadline = SteadyNow() + absl::Minutes(30);
   Reader reader;
   Answer answer;
-  ASSERT_TRUE(engine_->Submit(std::move(r), reader.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine_->Submit(std::move(r), reader.output_queue(), nullptr).ok());
   ASSERT_TRUE(reader.ReadOne(&answer));
   const WallClockJump jump(by());
   EXPECT_LT(engine_->HeartbeatAge(), absl::Minutes(30));
@@ -91,7 +91,7 @@ TEST_P(EngineClockTest, ARunningRequestDoesNotNotice) {
 
 TEST_P(EngineClockTest, AReaderThatTakesNothingYetIsKept) {
   Reader reader;
-  ASSERT_TRUE(engine_->Submit(Endless(480), reader.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine_->Submit(Endless(480), reader.output_queue(), nullptr).ok());
   for (int i = 0; i < 1000 && engine_->Load().running == 0; ++i)
     absl::SleepFor(absl::Milliseconds(1));
   const WallClockJump jump(by());
@@ -104,14 +104,14 @@ TEST_P(EngineClockTest, ADeadlineComesAllTheSame) {
   Request r = Endless(480);
   r.deadline = SteadyNow() + absl::Milliseconds(30);
   Reader reader;
-  ASSERT_TRUE(engine_->Submit(std::move(r), reader.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine_->Submit(std::move(r), reader.output_queue(), nullptr).ok());
   const WallClockJump jump(by());
   EXPECT_EQ(reader.ReadAll().last.status.code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_P(EngineClockTest, ADrainWaitsAsLongAsItSaid) {
   Reader reader;
-  ASSERT_TRUE(engine_->Submit(Endless(300), reader.outbox(), nullptr).ok());
+  ASSERT_TRUE(engine_->Submit(Endless(300), reader.output_queue(), nullptr).ok());
   auto drained = std::async(std::launch::async,
                             [&] { return engine_->DrainUntil(SteadyNow() + absl::Minutes(30)); });
   const WallClockJump jump(by());

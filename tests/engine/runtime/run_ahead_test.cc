@@ -134,10 +134,10 @@ std::vector<Request> EveryKind(const std::vector<int32_t>& likely, const std::st
   minimum.stop.token_ids = {likely[0]};
   minimum.stop.min_tokens = 10;
   add(30, 24).stop.strings = {text.substr(3, 3)};
-  Request& drawn = add(40, 30);
-  drawn.sampling.temperature = 1;
-  drawn.sampling.has_seed = true;
-  drawn.sampling.seed = 7;
+  Request& sampled = add(40, 30);
+  sampled.sampling.temperature = 1;
+  sampled.sampling.has_seed = true;
+  sampled.sampling.seed = 7;
   add(50, 20).top_logprobs = 2;
   add(50, 20).sampling.repetition_penalty = 1.3f;
   for (const char* policy : {"rtn(bits=4, window=16)", "akvq(window=16)", "snapkv(keep=0.5)",
@@ -168,7 +168,8 @@ TEST(RunAheadTest, AnswersAndEndsAreThoseOfAnEngineThatWaits) {
     std::vector<Reader> readers(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       requests[i].bypass_prefix = sequences == 3;
-      ASSERT_TRUE(ahead.engine->Submit(std::move(requests[i]), readers[i].outbox(), nullptr).ok());
+      ASSERT_TRUE(
+          ahead.engine->Submit(std::move(requests[i]), readers[i].output_queue(), nullptr).ok());
     }
     for (size_t i = 0; i < readers.size(); ++i) {
       SCOPED_TRACE(::testing::Message() << "request " << i << ", " << sequences << " at once");
@@ -256,12 +257,12 @@ TEST(RunAheadTest, MorePromptsToMeasureThanThereIsRoomFor) {
     Running r = Start(o, [&gate] { gate.Pass(); });
     gate.Close();
     Reader other;
-    ASSERT_TRUE(r.engine->Submit(Endless("other", 20, 40), other.outbox(), nullptr).ok());
+    ASSERT_TRUE(r.engine->Submit(Endless("other", 20, 40), other.output_queue(), nullptr).ok());
     gate.AwaitEngine();
     std::vector<Reader> readers(expected.size());
     for (size_t i = 0; i < readers.size(); ++i) {
       Request q = measured(static_cast<int>(i));
-      ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].outbox(), nullptr).ok());
+      ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].output_queue(), nullptr).ok());
     }
     gate.Open();
     for (size_t i = 0; i < readers.size(); ++i) {
@@ -304,11 +305,11 @@ TEST(RunAheadTest, PromptsArePreemptedBeforeTheyAreMeasured) {
     for (int i = 0; i < kPrompts; ++i) EXPECT_TRUE(Ask(*r.engine, prompt(i)).last.status.ok());
     gate.Close();
     Reader other;
-    ASSERT_TRUE(r.engine->Submit(Endless("other", 5, 1), other.outbox(), nullptr).ok());
+    ASSERT_TRUE(r.engine->Submit(Endless("other", 5, 1), other.output_queue(), nullptr).ok());
     gate.AwaitEngine();
     std::vector<Reader> readers(kPrompts);
     for (int i = 0; i < kPrompts; ++i) {
-      ASSERT_TRUE(r.engine->Submit(measured(i), readers[i].outbox(), nullptr).ok());
+      ASSERT_TRUE(r.engine->Submit(measured(i), readers[i].output_queue(), nullptr).ok());
     }
     gate.Open();
     for (int i = 0; i < kPrompts; ++i) {
@@ -329,12 +330,12 @@ TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
   for (const bool ahead : {false, true}) {
     Running r = Start(Options(ahead));
     Reader others;
-    ASSERT_TRUE(r.engine->Submit(Endless("others", 20, 400), others.outbox(), nullptr).ok());
+    ASSERT_TRUE(r.engine->Submit(Endless("others", 20, 400), others.output_queue(), nullptr).ok());
     std::vector<Reader> readers(8);
     for (size_t i = 0; i < readers.size(); ++i) {
       Request q = Endless(std::to_string(i), 60 + static_cast<int>(i), 20);
       q.policy = *ParsePolicy(policies[i % 3]);
-      ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].outbox(), nullptr).ok());
+      ASSERT_TRUE(r.engine->Submit(std::move(q), readers[i].output_queue(), nullptr).ok());
       const Answer a = readers[i].ReadAll();
       EXPECT_TRUE(a.last.status.ok()) << a.last.status;
       EXPECT_TRUE(a.last.usage.kv_mean_bits < 16 || a.last.usage.evicted_text > 0)
@@ -357,12 +358,12 @@ TEST(RunAheadTest, CancelledBetweenPlanAndAnswer) {
   Running r = Start(Options(true), [&] {
     // In the middle of a step: the next one is planned and names the request already.
     const int n = finishes++;
-    if (n % 5 == 4 && n / 5 < 20) readers[n / 5].outbox()->Cancel();
+    if (n % 5 == 4 && n / 5 < 20) readers[n / 5].output_queue()->Cancel();
   });
   for (size_t i = 0; i < readers.size(); ++i) {
     ASSERT_TRUE(r.engine
                     ->Submit(Endless(std::to_string(i), 20 + static_cast<int>(i), 60),
-                             readers[i].outbox(), nullptr)
+                             readers[i].output_queue(), nullptr)
                     .ok());
   }
   int cancelled = 0;
@@ -394,7 +395,8 @@ TEST(RunAheadTest, PreemptedWhileTheirTokenIsAwaited) {
       Request q = Endless(std::to_string(i), 30 + 5 * static_cast<int>(i), 70);
       if (i % 3 == 1) q.policy = *ParsePolicy("rtn(bits=2, window=16)");
       if (i % 3 == 2) q.policy = *ParsePolicy("akvq(window=16)");
-      const absl::Status status = r.engine->Submit(std::move(q), readers[i].outbox(), nullptr);
+      const absl::Status status =
+          r.engine->Submit(std::move(q), readers[i].output_queue(), nullptr);
       ASSERT_TRUE(status.ok()) << status;
     }
     int preemptions = 0;
@@ -418,7 +420,7 @@ TEST(RunAheadTest, PreemptedWhileTheirTokenIsAwaited) {
 TEST(RunAheadTest, StoppedWithAStepUnderWay) {
   Running r = Start(Options(true));
   Reader reader;
-  ASSERT_TRUE(r.engine->Submit(Endless("a", 10, 490), reader.outbox(), nullptr).ok());
+  ASSERT_TRUE(r.engine->Submit(Endless("a", 10, 490), reader.output_queue(), nullptr).ok());
   Answer a;
   ASSERT_TRUE(reader.ReadOne(&a));
   r.engine->Stop();

@@ -99,7 +99,7 @@ class FakeEngine {
   };
   SchedulerLimits limits_;
   Arena arena_;
-  PrefixIndex prefix_;
+  PrefixCache prefix_;
   Scheduler scheduler_;
   std::map<Sequence*, std::unique_ptr<Job>> jobs_;
   std::vector<int64_t> finished_;
@@ -133,7 +133,7 @@ TEST(SchedulerTest, ChunksEndAtTheCommitAndAtWindowExits) {
     void Move(const std::vector<MoveBatch>&) override {}
   } mover;
   Arena arena(16 << 20, kGeometry);
-  PrefixIndex prefix(&arena);
+  PrefixCache prefix(&arena);
   Scheduler scheduler({64, 8}, &arena, &prefix);
   const Prompt prompt = MakePrompt(200, 1);
   const auto policy = *ParsePolicy("rtn(bits=2, window=8)");

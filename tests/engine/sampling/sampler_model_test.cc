@@ -12,8 +12,8 @@ namespace tessera {
 namespace {
 
 // The header's rules by full sorts.
-int32_t NaiveDraw(const SamplingParams& params, const std::vector<float>& logits, uint64_t seed,
-                  int index) {
+int32_t NaiveSample(const SamplingParams& params, const std::vector<float>& logits, uint64_t seed,
+                    int index) {
   std::vector<int32_t> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   std::stable_sort(order.begin(), order.end(),
@@ -38,7 +38,7 @@ int32_t NaiveDraw(const SamplingParams& params, const std::vector<float>& logits
   for (int32_t id : order) total += weight(id);
   for (int32_t id : order) {
     mass += weight(id);
-    if (mass > UniformDraw(seed, index) * total) return id;
+    if (mass > UniformSample(seed, index) * total) return id;
   }
   return order.back();
 }
@@ -61,7 +61,7 @@ TEST(Sampler, AgreesWithFullSortsOnRandomLogits) {
     for (int index = 0; index < 5; ++index) {
       std::vector<float> copy = logits;
       ASSERT_EQ(testing::Sampled(Sampler(params, round, {}), &copy, index),
-                NaiveDraw(params, logits, round, index))
+                NaiveSample(params, logits, round, index))
           << "k " << params.top_k << " p " << params.top_p << " min " << params.min_p;
     }
   }

@@ -70,12 +70,12 @@ void ExpectDistribution(const std::map<int32_t, int>& counts, const std::vector<
   EXPECT_LT(statistic, ChiSquareLimit(bins - 1));
 }
 
-TEST(UniformDraw, IsUniformOverIndicesAndOverSeeds) {
+TEST(UniformSample, IsUniformOverIndicesAndOverSeeds) {
   for (bool over_seeds : {false, true}) {
     std::map<int32_t, int> bins, pairs;
     double previous = 0.5;
     for (int i = 0; i < 100000; ++i) {
-      const double u = over_seeds ? UniformDraw(i, 0) : UniformDraw(7, i);
+      const double u = over_seeds ? UniformSample(i, 0) : UniformSample(7, i);
       ASSERT_GE(u, 0.0);
       ASSERT_LT(u, 1.0);
       ++bins[static_cast<int32_t>(u * 100)];

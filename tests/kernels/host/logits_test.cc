@@ -24,11 +24,11 @@ std::vector<int32_t> SomeIds(Random& random, int64_t cols, int64_t n) {
 
 // In the words of LogitEdit, id after id.
 float Edited(float x, int32_t id, const LogitEdit& e, const std::vector<LogitBias>& biases,
-             const std::vector<TokenCount>& counts, const std::vector<int32_t>& drawn) {
+             const std::vector<TokenCount>& counts, const std::vector<int32_t>& sampled) {
   for (int i = 0; i < e.biases; ++i) {
     if (biases[e.first_bias + i].id == id) x += biases[e.first_bias + i].bias;
   }
-  int times = e.awaited >= 0 && drawn[e.awaited] == id ? 1 : 0;
+  int times = e.awaited >= 0 && sampled[e.awaited] == id ? 1 : 0;
   bool seen = times > 0;
   for (int i = 0; i < e.counts; ++i) {
     if (counts[e.first_count + i].id != id) continue;
@@ -52,8 +52,8 @@ TEST_P(LogitsTest, EditsAreTheirFormulae) {
     std::vector<float> logits = random.Normals(rows * cols, 5);
     logits[0] = NAN;
     logits[rows * cols - 1] = kInf;
-    std::vector<int32_t> drawn;
-    for (int i = 0; i < 7; ++i) drawn.push_back(static_cast<int32_t>(random.Below(cols)));
+    std::vector<int32_t> sampled;
+    for (int i = 0; i < 7; ++i) sampled.push_back(static_cast<int32_t>(random.Below(cols)));
     std::vector<LogitEdit> edits;
     std::vector<LogitBias> biases;
     std::vector<TokenCount> counts;
@@ -76,7 +76,7 @@ TEST_P(LogitsTest, EditsAreTheirFormulae) {
         e.awaited = static_cast<int32_t>(row % 7);
         const bool counted =
             std::any_of(counts.begin() + e.first_count, counts.end(),
-                        [&](const TokenCount& c) { return c.id == drawn[e.awaited]; });
+                        [&](const TokenCount& c) { return c.id == sampled[e.awaited]; });
         ++(counted ? awaited_counted : awaited_new);
       }
       e.repetition = row % 4 == 3 ? 1 : 1.3f;
@@ -88,13 +88,13 @@ TEST_P(LogitsTest, EditsAreTheirFormulae) {
     for (const LogitEdit& e : edits) {
       for (int64_t c = 0; c < cols; ++c) {
         float& x = expected[e.row * cols + c];
-        x = Edited(x, static_cast<int32_t>(c), e, biases, counts, drawn);
+        x = Edited(x, static_cast<int32_t>(c), e, biases, counts, sampled);
       }
     }
     for (Ops* ops : {ops_.get(), reference_.get()}) {
       std::vector<float> got = logits;
       ops->EditLogits(got.data(), cols, edits.data(), std::ssize(edits), biases.data(),
-                      counts.data(), drawn.data());
+                      counts.data(), sampled.data());
       for (int64_t i = 0; i < rows * cols; ++i) {
         if (std::isnan(expected[i])) {
           EXPECT_TRUE(std::isnan(got[i]));
@@ -145,7 +145,7 @@ TEST_P(LogitsTest, LogprobsAreLogSoftmax) {
         EXPECT_NEAR(at.logprob, exact,
                     std::fabs(exact) * std::numeric_limits<float>::epsilon() + 1e-12);
       };
-      expect(got[0], ids[jobs[i].drawn]);
+      expect(got[0], ids[jobs[i].sampled]);
       std::vector<int32_t> order(cols);
       std::iota(order.begin(), order.end(), 0);
       std::stable_sort(order.begin(), order.end(),

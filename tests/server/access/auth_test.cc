@@ -78,7 +78,7 @@ class AuthTest : public testing::Test {
     return tessera::Generate(server_->inference(), request, &context);
   }
   // Ends with `n`-th request's answer.
-  void Finish(size_t n) { server_->engine().Wait(n).outbox->Put(LastEvent(), SteadyNow()); }
+  void Finish(size_t n) { server_->engine().Wait(n).output_queue->Put(LastEvent(), SteadyNow()); }
   HttpReply Http(const std::string& method, const std::string& path, const std::string& token,
                  const std::string& body = "") {
     HttpClient client(server_->daemon().http_address());

@@ -172,9 +172,9 @@ TEST_F(TlsTest, AStreamEndsWhereTheClientCanTell) {
   const std::string body = R"({"messages":[{"role":"user","content":"hello"}],"stream":true})";
   client.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.0\r\nContent-Length: ", body.size(),
                            "\r\n\r\n", body));
-  auto outbox = server_->engine().Wait(0).outbox;
-  outbox->Put(TextEvent("Hi", {5}), SteadyNow());
-  outbox->Put(LastEvent(), SteadyNow());
+  auto output_queue = server_->engine().Wait(0).output_queue;
+  output_queue->Put(TextEvent("Hi", {5}), SteadyNow());
+  output_queue->Put(LastEvent(), SteadyNow());
   EXPECT_THAT(client.Read().body, HasSubstr("data: [DONE]\n\n"));
   EXPECT_TRUE(client.closed_cleanly());  // not cut off by somebody in between
 }

@@ -178,9 +178,10 @@ TEST_F(AbuseTest, CallsOfAConnectionAreBounded) {
   server_.engine().Wait(1);
   absl::SleepFor(absl::Milliseconds(50));
   EXPECT_EQ(server_.engine().count(), 2u);  // the third waits in its own client
-  server_.engine().Wait(0).outbox->Put(LastEvent(), SteadyNow());
+  server_.engine().Wait(0).output_queue->Put(LastEvent(), SteadyNow());
   server_.engine().Wait(2);
-  for (const size_t n : {1, 2}) server_.engine().Wait(n).outbox->Put(LastEvent(), SteadyNow());
+  for (const size_t n : {1, 2})
+    server_.engine().Wait(n).output_queue->Put(LastEvent(), SteadyNow());
   for (auto& answer : answers) EXPECT_TRUE(answer.get().status.ok());
 }
 

@@ -65,13 +65,13 @@ TEST_P(ServerClockTest, ASlowReaderIsNotGivenUpAndAnswersEnd) {
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(30));
   auto reader = server_->inference().Generate(&context, TextRequest("Hello"));
   const auto submitted = server_->engine().Wait();
-  submitted.outbox->Put(TextEvent(std::string(3 << 20, 'x'), {1}), SteadyNow());
+  submitted.output_queue->Put(TextEvent(std::string(3 << 20, 'x'), {1}), SteadyNow());
   v1::GenerateResponse response;
   ASSERT_TRUE(reader->Read(&response));  // accepted; the write of the text is pending now
   const WallClockJump jump(by());
   AwaitWatcher();
-  EXPECT_FALSE(submitted.outbox->cancelled());
-  submitted.outbox->Put(LastEvent(), SteadyNow());
+  EXPECT_FALSE(submitted.output_queue->cancelled());
+  submitted.output_queue->Put(LastEvent(), SteadyNow());
   while (reader->Read(&response)) {
   }
   EXPECT_TRUE(reader->Finish().ok());
@@ -115,8 +115,8 @@ TEST_P(ServerClockTest, TheDrainTakesAsLongAsItSaid) {
   const int before = turns;
   ASSERT_TRUE(Eventually([&] { return turns > before + 2; }));  // it has looked at the clock again
   EXPECT_TRUE(server_->daemon().lifecycle().CheckAccepting(SteadyNow()).ok());
-  EXPECT_FALSE(submitted.outbox->cancelled());
-  submitted.outbox->Put(LastEvent(), SteadyNow());
+  EXPECT_FALSE(submitted.output_queue->cancelled());
+  submitted.output_queue->Put(LastEvent(), SteadyNow());
   EXPECT_TRUE(running.get().status.ok());
   hurry = true;
   drained.get();
@@ -128,7 +128,7 @@ TEST_P(ServerClockTest, DatesAreTheWallClocks) {
   client.Send(
       "POST /v1/completions HTTP/1.1\r\nAuthorization: Bearer a\r\nContent-Length: 14\r\n\r\n"
       R"({"prompt":"a"})");
-  server_->engine().Wait().outbox->Put(LastEvent(), SteadyNow());
+  server_->engine().Wait().output_queue->Put(LastEvent(), SteadyNow());
   const auto reply = nlohmann::json::parse(client.Read().body);
   EXPECT_LT(std::abs(reply["created"].get<int64_t>() - absl::ToUnixSeconds(absl::Now())), 1800);
 }

@@ -15,7 +15,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 void Put(const FakeEngine::Submitted& to, Event event) {
-  to.outbox->Put(std::move(event), SteadyNow());
+  to.output_queue->Put(std::move(event), SteadyNow());
 }
 
 std::future<Answer> GenerateAsync(TestServer& server, const v1::GenerateRequest& request) {
@@ -145,9 +145,9 @@ TEST(GenerateTest, DroppedStreamCancels) {
   grpc::ClientContext context;
   auto reader = server.inference().Generate(&context, TextRequest("Hello"));
   const auto submitted = server.engine().Wait();
-  EXPECT_FALSE(submitted.outbox->cancelled());
+  EXPECT_FALSE(submitted.output_queue->cancelled());
   context.TryCancel();
-  EXPECT_TRUE(Eventually([&] { return submitted.outbox->cancelled(); }));
+  EXPECT_TRUE(Eventually([&] { return submitted.output_queue->cancelled(); }));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
   Put(submitted, LastEvent(absl::CancelledError("x")));  // as the engine does; nobody listens
   EXPECT_TRUE(Eventually([&] {
@@ -165,7 +165,7 @@ TEST(GenerateTest, ClientDeadlineReachesTheEngine) {
   const auto submitted = server.engine().Wait();
   EXPECT_GT(submitted.request.deadline, before);
   EXPECT_LT(submitted.request.deadline, before + absl::Seconds(10));
-  EXPECT_TRUE(Eventually([&] { return submitted.outbox->cancelled(); }));
+  EXPECT_TRUE(Eventually([&] { return submitted.output_queue->cancelled(); }));
   // A client whose time is up resets the stream; that may arrive before the server's own clock says
   // so, and then looks like any other cancellation.
   const Metrics& metrics = server.daemon().metrics();
@@ -232,7 +232,7 @@ TEST(GenerateTest, ClientThatStopsReadingIsGivenUp) {
   const auto submitted = server.engine().Wait();
   // Far more than flow control lets through: the write stays pending.
   Put(submitted, TextEvent(std::string(8 << 20, 'x'), {1}));
-  EXPECT_TRUE(Eventually([&] { return submitted.outbox->cancelled(); }));
+  EXPECT_TRUE(Eventually([&] { return submitted.output_queue->cancelled(); }));
   EXPECT_TRUE(Eventually([&] {
     return server.daemon().metrics().Value(Metric::kRequests, {"Generate", "CANCELLED"}) == 1;
   }));
@@ -330,11 +330,11 @@ TEST(GenerateTest, CancelStormLeavesNothingBehind) {
         continue;
       }
       const auto submitted = server.engine().Wait(next++);
-      for (int i = 0; i < 5 && !submitted.outbox->cancelled(); ++i) {
+      for (int i = 0; i < 5 && !submitted.output_queue->cancelled(); ++i) {
         Put(submitted, TextEvent("word ", {i}));
       }
-      Put(submitted,
-          LastEvent(submitted.outbox->cancelled() ? absl::CancelledError("x") : absl::OkStatus()));
+      Put(submitted, LastEvent(submitted.output_queue->cancelled() ? absl::CancelledError("x")
+                                                                   : absl::OkStatus()));
     }
   });
   std::atomic<int> finished{0}, cancelled{0};

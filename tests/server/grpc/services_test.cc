@@ -147,7 +147,7 @@ TEST(ControlServiceTest, AbortEndsTheCall) {
   const ErrorView error = View(answer.get().status);
   EXPECT_EQ(error.code, grpc::StatusCode::CANCELLED);
   EXPECT_THAT(error.message, HasSubstr("operator"));
-  EXPECT_TRUE(submitted.outbox->cancelled());
+  EXPECT_TRUE(submitted.output_queue->cancelled());
   abort.set_request_id("nobody");
   EXPECT_EQ(View(server.control().Abort(&c2, abort, &response)).reason, "REQUEST_NOT_FOUND");
 }
@@ -308,10 +308,10 @@ TEST(DaemonTest, DrainRefusesNewAndFinishesRunning) {
   EXPECT_EQ(refused.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(refused.reason, "DRAINING");
   EXPECT_TRUE(refused.retry.has_value());
-  EXPECT_FALSE(first.outbox->cancelled());
+  EXPECT_FALSE(first.output_queue->cancelled());
   for (const auto& submitted : {first, second}) {
-    submitted.outbox->Put(TextEvent("done", {1}), SteadyNow());
-    submitted.outbox->Put(LastEvent(), SteadyNow());
+    submitted.output_queue->Put(TextEvent("done", {1}), SteadyNow());
+    submitted.output_queue->Put(LastEvent(), SteadyNow());
   }
   EXPECT_EQ(running.get().text, "done");
   EXPECT_EQ(late.get().text, "done");
@@ -331,7 +331,7 @@ TEST(DaemonTest, DrainEndsWhatIsLeftAtTheTimeout) {
   const ErrorView error = View(stuck.get().status);
   EXPECT_EQ(error.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(error.retry.has_value());
-  EXPECT_TRUE(submitted.outbox->cancelled());
+  EXPECT_TRUE(submitted.output_queue->cancelled());
 }
 
 TEST(DaemonTest, SecondSignalHurries) {

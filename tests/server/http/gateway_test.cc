@@ -26,7 +26,7 @@ struct GatewayTest : ::testing::Test {
   HttpClient client{server.daemon().http_address()};
 
   void Put(size_t n, Event event) {
-    server.engine().Wait(n).outbox->Put(std::move(event), SteadyNow());
+    server.engine().Wait(n).output_queue->Put(std::move(event), SteadyNow());
   }
   void PutLast(size_t n, int prompt_tokens = 4, int output_tokens = 2) {
     Event last = LastEvent();
@@ -181,7 +181,7 @@ TEST_F(GatewayTest, AClientThatGoesAwayCancels) {
         other.ReadHead();
       }
     }
-    EXPECT_TRUE(Eventually([&] { return server.engine().Wait(n).outbox->cancelled(); }));
+    EXPECT_TRUE(Eventually([&] { return server.engine().Wait(n).output_queue->cancelled(); }));
   }
   EXPECT_TRUE(Eventually([&] {
     return server.daemon().metrics().Value(Metric::kHttpRequests, {kChat, "499"}) == 2;
@@ -199,8 +199,8 @@ TEST(GatewayLimitsTest, AClientThatStopsReadingIsGivenUp) {
       absl::StrCat("POST ", kChat, " HTTP/1.1\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
   const auto submitted = server.engine().Wait();
   // More than the kernel takes: the write does not end.
-  submitted.outbox->Put(TextEvent(std::string(64 << 20, 'x'), {1}), SteadyNow());
-  EXPECT_TRUE(Eventually([&] { return submitted.outbox->cancelled(); }));
+  submitted.output_queue->Put(TextEvent(std::string(64 << 20, 'x'), {1}), SteadyNow());
+  EXPECT_TRUE(Eventually([&] { return submitted.output_queue->cancelled(); }));
 }
 
 TEST_F(GatewayTest, LimitsOfTheTransport) {

@@ -43,7 +43,7 @@ class ImageUrlTest : public testing::Test {
   // Lets the n-th request end once the engine has it.
   std::thread FinishSoon(size_t n) {
     return std::thread(
-        [this, n] { server_.engine().Wait(n).outbox->Put(LastEvent(), SteadyNow()); });
+        [this, n] { server_.engine().Wait(n).output_queue->Put(LastEvent(), SteadyNow()); });
   }
 
   const std::string png_ = ReadTestFile("tests/eval/images/01_00_00.png");

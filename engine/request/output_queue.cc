@@ -1,4 +1,4 @@
-#include "engine/request/outbox.h"
+#include "engine/request/output_queue.h"
 
 #include <algorithm>
 #include <iterator>
@@ -15,7 +15,7 @@ void Append(Event from, Event& to) {
 
 }  // namespace
 
-void Outbox::Put(Event event, absl::Time now) {
+void OutputQueue::Put(Event event, absl::Time now) {
   bool was_empty;
   {
     MutexLock lock(mutex_);
@@ -32,13 +32,13 @@ void Outbox::Put(Event event, absl::Time now) {
   if (was_empty && notify_) notify_();
 }
 
-absl::Duration Outbox::WaitingFor(absl::Time now) const {
+absl::Duration OutputQueue::WaitingFor(absl::Time now) const {
   MutexLock lock(mutex_);
   if (events_.empty()) return absl::ZeroDuration();
   return std::max(now - waiting_since_, absl::ZeroDuration());
 }
 
-std::optional<Event> Outbox::Take(absl::Time now) {
+std::optional<Event> OutputQueue::Take(absl::Time now) {
   MutexLock lock(mutex_);
   if (events_.empty()) return std::nullopt;
   std::optional<Event> event = std::move(events_.front());

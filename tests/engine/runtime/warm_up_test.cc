@@ -1,6 +1,6 @@
 // The largest steps, run before there are requests: they are as large as the engine's can be, and
 // nothing is left of them.
-#include "engine/runtime/rehearsal.h"
+#include "engine/runtime/warm_up.h"
 
 #include <algorithm>
 
@@ -20,11 +20,11 @@ using ::testing::IsEmpty;
 using testing::SourcePath;
 
 struct Step {
-  int rows, sequences, drawn, most_tokens;  // tokens: of a sequence
+  int rows, sequences, sampled, most_tokens;  // tokens: of a sequence
   bool operator==(const Step&) const = default;
 };
 void PrintTo(const Step& s, std::ostream* out) {
-  *out << s.rows << " rows, " << s.sequences << " sequences, " << s.drawn << " drawn, "
+  *out << s.rows << " rows, " << s.sequences << " sequences, " << s.sampled << " sampled, "
        << s.most_tokens << " tokens";
 }
 
@@ -37,7 +37,7 @@ class Noted final : public testing::WrappedModel {
     return WrappedModel::EncodeImages(images);
   }
   void Forward(const Batch& batch, uint8_t* arena) override {
-    steps.push_back({batch.rows(), batch.sequences(), static_cast<int>(batch.drawn_rows.size()),
+    steps.push_back({batch.rows(), batch.sequences(), static_cast<int>(batch.sampled_rows.size()),
                      1 + *std::max_element(batch.positions.begin(), batch.positions.end())});
     WrappedModel::Forward(batch, arena);
   }
@@ -60,7 +60,7 @@ std::unique_ptr<Noted> Load() {
       testing::LoadCheckpoint(SourcePath("models/demo"), "cpu", /*max_rows=*/300).model);
 }
 
-TEST(RehearsalTest, StepsAreAsLargeAsTheyCanBe) {
+TEST(WarmUpTest, StepsAreAsLargeAsTheyCanBe) {
   const auto model = Load();
   const KvGeometry geometry = model->config().text.kv_geometry();
   const int64_t page_bytes = PageBytes(Format::kRaw16, geometry);
@@ -68,46 +68,46 @@ TEST(RehearsalTest, StepsAreAsLargeAsTheyCanBe) {
   // Room for ten sequences of 32 tokens: more than they may have, and less.
   const int64_t pages = int64_t{geometry.layers} * 20;
   const Buffer arena = model->ops().Allocate(pages * page_bytes);
-  Rehearse(*model, {300, 10, 24}, arena.get(), pages * page_bytes);
+  WarmUp(*model, {300, 10, 24}, arena.get(), pages * page_bytes);
   EXPECT_THAT(model->steps, ElementsAre(Step{300, 13, 10, 24}, Step{10, 10, 10, 24}));
   EXPECT_EQ(model->pictures, (300 + per_picture - 1) / per_picture);
   model->steps.clear();
-  Rehearse(*model, {200, 10, 1000}, arena.get(), pages * page_bytes);
+  WarmUp(*model, {200, 10, 1000}, arena.get(), pages * page_bytes);
   EXPECT_THAT(model->steps, ElementsAre(Step{200, 1, 10, 200}, Step{10, 10, 10, 32}));
   model->steps.clear();
-  Rehearse(*model, {3, 3, 1}, arena.get(), page_bytes);  // one page in all
+  WarmUp(*model, {3, 3, 1}, arena.get(), page_bytes);  // one page in all
   EXPECT_THAT(model->steps, ElementsAre(Step{3, 3, 3, 1}, Step{3, 3, 3, 1}));
   EXPECT_THAT(model->low_pass, IsEmpty());
 }
 
 // Of prompts as long as the context, or the arena, lets them be: as many as are measured at once.
-TEST(RehearsalTest, LowPassResidualsAreRehearsedWhereTheyMayBeAskedFor) {
+TEST(WarmUpTest, LowPassResidualsAreRehearsedWhereTheyMayBeAskedFor) {
   const auto model = Load();
   const KvGeometry geometry = model->config().text.kv_geometry();
   const int64_t bytes = int64_t{geometry.layers} * 5 * PageBytes(Format::kRaw16, geometry);
   const Buffer arena = model->ops().Allocate(bytes);
   for (const auto& [context, tokens] : {std::pair(41, 41), std::pair(1000, 80)}) {
     model->low_pass.clear();
-    Rehearse(*model, {10, 10, context, /*low_pass=*/true}, arena.get(), bytes);
+    WarmUp(*model, {10, 10, context, /*low_pass=*/true}, arena.get(), bytes);
     std::vector<std::pair<int, int>> expected(KvResiduals::kMost, {tokens, CeilDiv(tokens, 5)});
     expected[0].second = tokens;
     EXPECT_EQ(model->low_pass, expected) << context;
   }
 }
 
-TEST(RehearsalTest, AnEngineThatRehearsedAnswersTheSame) {
+TEST(WarmUpTest, AnEngineThatRehearsedAnswersTheSame) {
   const std::string dir = SourcePath("models/demo");
   const nlohmann::json question = testing::ReadLines(SourcePath("tests/eval/questions.jsonl"))[0];
   Answer answers[2];
-  for (const bool rehearse : {false, true}) {
+  for (const bool warm_up : {false, true}) {
     Checkpoint c = testing::LoadCheckpoint(dir);
     EngineOptions options;
     options.kv_cache_bytes = 32 << 20;
-    options.rehearse = options.rehearse_low_pass = rehearse;
+    options.warm_up = options.warm_up_low_pass = warm_up;
     const Prompt prompt = testing::PromptOfQuestion(c, question, SourcePath("tests/eval"));
     Engine engine(std::move(c.model), c.tokenizer, options, nullptr);
     EXPECT_EQ(engine.Load().kv_bytes_used, 0);
-    answers[rehearse] = testing::Ask(engine, testing::MakeRequest("a", prompt, 12));
+    answers[warm_up] = testing::Ask(engine, testing::MakeRequest("a", prompt, 12));
   }
   EXPECT_FALSE(answers[0].ids.empty());
   EXPECT_EQ(answers[0].ids, answers[1].ids);

@@ -21,12 +21,12 @@
 
 namespace tessera {
 
-class Outbox {
+class OutputQueue {
  public:
   static constexpr size_t kMaxEvents = 64;
 
   // `notify` (may be empty) is called whenever an empty box gets an event.
-  explicit Outbox(std::function<void()> notify) : notify_(std::move(notify)) {}
+  explicit OutputQueue(std::function<void()> notify) : notify_(std::move(notify)) {}
 
   // --- engine's side
   void Put(Event event, absl::Time now);

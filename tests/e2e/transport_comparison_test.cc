@@ -35,7 +35,7 @@ client::Args CompareArgs(const ChildServer& server, const std::string& http) {
           "--output_tokens=4"};
 }
 
-TEST(DoorComparison, BothDoorsDoTheSameWorkAfresh) {
+TEST(TransportComparison, BothDoorsDoTheSameWorkAfresh) {
   ChildServer server;
   ASSERT_TRUE(server.serving());
   const client::Outcome outcome = client::RunCommand(CompareArgs(server, server.http()));
@@ -57,7 +57,7 @@ TEST(DoorComparison, BothDoorsDoTheSameWorkAfresh) {
   EXPECT_TRUE(absl::StrContains(page, "tessera_prefix_cache_hit_tokens_total 0\n"));
 }
 
-TEST(DoorComparison, RefusalsAreErrors) {
+TEST(TransportComparison, RefusalsAreErrors) {
   ChildServer server;
   ASSERT_TRUE(server.serving());
   client::Args args = CompareArgs(server, server.http());
@@ -70,7 +70,7 @@ TEST(DoorComparison, RefusalsAreErrors) {
 }
 
 // What goes over HTTP is what goes over gRPC.
-TEST(DoorComparison, TheBodyIsTheRequest) {
+TEST(TransportComparison, TheBodyIsTheRequest) {
   client::BenchConfig config;
   config.images = 2;
   config.image_side = 20;
@@ -98,7 +98,7 @@ TEST(DoorComparison, TheBodyIsTheRequest) {
 
 // Greedy and drawn, with pictures: the same tokens, which on the CPU have the same probabilities to
 // the bit.
-TEST(DoorComparison, TheAnswersAreTheSame) {
+TEST(TransportComparison, TheAnswersAreTheSame) {
   ChildServer server;
   ASSERT_TRUE(server.serving());
   HttpClient http(server.http());

@@ -1,4 +1,4 @@
-#include "cache/prefix_index.h"
+#include "cache/prefix_cache.h"
 
 #include <set>
 #include <string>
@@ -77,7 +77,7 @@ TEST(BlockKeys, ModelSaltImageAndOffsetSeparate) {
             BlockKeys(PrefixRoot("m", ""), with_image(&copy, 0)));
 }
 
-class PrefixIndexTest : public testing::Test {
+class PrefixCacheTest : public testing::Test {
  protected:
   std::vector<Digest> Keys(int tokens, int32_t first = 0) {
     return BlockKeys(PrefixRoot("m", ""), Text(tokens, first));
@@ -102,10 +102,10 @@ class PrefixIndexTest : public testing::Test {
   }
 
   Arena arena{4 * kSlabBytes, kGeometry};
-  PrefixIndex index{&arena};
+  PrefixCache index{&arena};
 };
 
-TEST_F(PrefixIndexTest, FindsTheLongestKnownChain) {
+TEST_F(PrefixCacheTest, FindsTheLongestKnownChain) {
   SequenceCache sequence(&arena);
   const auto keys = Keys(64);
   Fill(sequence, keys);
@@ -128,7 +128,7 @@ TEST_F(PrefixIndexTest, FindsTheLongestKnownChain) {
   EXPECT_EQ(index.Find({}, 100).blocks, 0);
 }
 
-TEST_F(PrefixIndexTest, SameIdsWithAnotherPictureNeverMatch) {
+TEST_F(PrefixCacheTest, SameIdsWithAnotherPictureNeverMatch) {
   const Digest cat = DigestOf("cat"), dog = DigestOf("dog");
   const auto prompt = [](const Digest* image) {
     auto tokens = Text(48);
@@ -141,7 +141,7 @@ TEST_F(PrefixIndexTest, SameIdsWithAnotherPictureNeverMatch) {
   EXPECT_EQ(index.Peek(prompt(&dog), 9), 1);  // the text before the picture
 }
 
-TEST_F(PrefixIndexTest, PagesOfLiveSequencesAreNotReclaimable) {
+TEST_F(PrefixCacheTest, PagesOfLiveSequencesAreNotReclaimable) {
   const auto keys = Keys(64);
   SequenceCache first(&arena);
   Fill(first, keys);
@@ -168,7 +168,7 @@ TEST_F(PrefixIndexTest, PagesOfLiveSequencesAreNotReclaimable) {
   EXPECT_EQ(arena.used_bytes(), 0);
 }
 
-TEST_F(PrefixIndexTest, ABlockOfAFewSharedLayersIsPinned) {
+TEST_F(PrefixCacheTest, ABlockOfAFewSharedLayersIsPinned) {
   const auto keys = Keys(16);
   SequenceCache sequence(&arena);
   Fill(sequence, keys);
@@ -181,7 +181,7 @@ TEST_F(PrefixIndexTest, ABlockOfAFewSharedLayersIsPinned) {
   EXPECT_EQ(index.Reclaim(1), 2);  // whole blocks
 }
 
-TEST_F(PrefixIndexTest, ReclaimsLeastRecentlyUsedFirstAndChildrenBeforeParents) {
+TEST_F(PrefixCacheTest, ReclaimsLeastRecentlyUsedFirstAndChildrenBeforeParents) {
   const auto a = Keys(48), b = Keys(32, 100);
   for (const auto* keys : {&a, &b}) {
     SequenceCache sequence(&arena);
@@ -199,7 +199,7 @@ TEST_F(PrefixIndexTest, ReclaimsLeastRecentlyUsedFirstAndChildrenBeforeParents) 
   Audit({});
 }
 
-TEST_F(PrefixIndexTest, PeekChangesNoOrder) {
+TEST_F(PrefixCacheTest, PeekChangesNoOrder) {
   const auto a = Keys(16), b = Keys(16, 100);
   for (const auto* keys : {&a, &b}) {
     SequenceCache sequence(&arena);
@@ -211,7 +211,7 @@ TEST_F(PrefixIndexTest, PeekChangesNoOrder) {
   EXPECT_EQ(index.Peek(b, 9), 1);
 }
 
-TEST_F(PrefixIndexTest, AKnownKeyKeepsItsFirstPages) {
+TEST_F(PrefixCacheTest, AKnownKeyKeepsItsFirstPages) {
   const auto keys = Keys(48);
   SequenceCache first(&arena), second(&arena);
   Fill(first, BlockKeys(PrefixRoot("m", ""), Text(32)));
@@ -228,7 +228,7 @@ TEST_F(PrefixIndexTest, AKnownKeyKeepsItsFirstPages) {
   EXPECT_EQ(index.reclaimable_pages(), 6);
 }
 
-TEST_F(PrefixIndexTest, AChainWhoseParentIsGoneIsRefused) {
+TEST_F(PrefixCacheTest, AChainWhoseParentIsGoneIsRefused) {
   const auto keys = Keys(64);
   SequenceCache sequence(&arena);
   ASSERT_TRUE(sequence.Extend(64));
@@ -243,7 +243,7 @@ TEST_F(PrefixIndexTest, AChainWhoseParentIsGoneIsRefused) {
   Audit({&sequence});
 }
 
-TEST_F(PrefixIndexTest, ClearLeavesLiveSequencesTheirPages) {
+TEST_F(PrefixCacheTest, ClearLeavesLiveSequencesTheirPages) {
   SequenceCache sequence(&arena);
   Fill(sequence, Keys(64));
   index.Clear();
@@ -254,7 +254,7 @@ TEST_F(PrefixIndexTest, ClearLeavesLiveSequencesTheirPages) {
   EXPECT_EQ(arena.used_bytes(), 0);
 }
 
-TEST_F(PrefixIndexTest, TheSamePageUnderTwoKeysIsACheck) {
+TEST_F(PrefixCacheTest, TheSamePageUnderTwoKeysIsACheck) {
   SequenceCache sequence(&arena);
   Fill(sequence, Keys(16));
   EXPECT_DEATH(index.Insert(Keys(16, 100), 0, BlockPages(sequence, 0)), "check failed");

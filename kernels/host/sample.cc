@@ -1,4 +1,4 @@
-#include "kernels/host/draw.h"
+#include "kernels/host/sample.h"
 
 #include <algorithm>
 #include <limits>
@@ -66,20 +66,20 @@ int32_t IdAtFraction(const double* weights, size_t n, double u) {
   double mass = 0;
   size_t block = 0;
   while (block + 1 < sums.size() && mass + sums[block] <= target) mass += sums[block++];
-  size_t drawn = n;  // rounding may leave mass below target: then the last one with weight
+  size_t sampled = n;  // rounding may leave mass below target: then the last one with weight
   for (size_t i = block * kBlock; i < n; ++i) {
     if (weights[i] == 0) continue;
-    drawn = i;
+    sampled = i;
     mass += weights[i];
     if (mass > target) return static_cast<int32_t>(i);
   }
-  while (drawn == n || weights[drawn] == 0) --drawn;
-  return static_cast<int32_t>(drawn);
+  while (sampled == n || weights[sampled] == 0) --sampled;
+  return static_cast<int32_t>(sampled);
 }
 
 // The token that `rule`, of a temperature above 0, draws from clean logits, of which the largest is
 // finite. Probabilities are computed in double.
-int32_t DrawToken(absl::Span<const float> logits, float largest, const DrawRule& rule) {
+int32_t SampleToken(absl::Span<const float> logits, float largest, const SampleRule& rule) {
   const size_t vocab = logits.size();
   const auto weights = std::make_unique_for_overwrite<double[]>(vocab);  // 0: not kept
   std::vector<LogitAt> pool;
@@ -116,7 +116,8 @@ int32_t DrawToken(absl::Span<const float> logits, float largest, const DrawRule&
 
 }  // namespace
 
-int32_t DrawRow(const float* logits, int64_t cols, const uint8_t* banned, const DrawRule* rule) {
+int32_t SampleRow(const float* logits, int64_t cols, const uint8_t* banned,
+                  const SampleRule* rule) {
   const int32_t first = FirstLargest(logits, cols, banned);
   if (rule == nullptr || rule->temperature == 0) return first;
   std::vector<float> allowed(logits, logits + cols);
@@ -124,7 +125,7 @@ int32_t DrawRow(const float* logits, int64_t cols, const uint8_t* banned, const 
     if (banned[c] != 0) allowed[c] = kMinusInfinity;
   }
   const float largest = CleanLogits(absl::MakeSpan(allowed));
-  return largest == kMinusInfinity ? first : DrawToken(allowed, largest, *rule);
+  return largest == kMinusInfinity ? first : SampleToken(allowed, largest, *rule);
 }
 
 }  // namespace tessera

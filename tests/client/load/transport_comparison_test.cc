@@ -1,4 +1,4 @@
-#include "client/load/door_comparison.h"
+#include "client/load/transport_comparison.h"
 
 #include <limits>
 #include <string>
@@ -60,9 +60,9 @@ TEST(ClientOpenAiStream, WhatIsNotWholeIsAnError) {
   }
 }
 
-TEST(ClientDoors, ARoundIsItsMedianCall) {
+TEST(ClientTransports, ARoundIsItsMedianCall) {
   // The last one has a single token: it counts for all but TPOT.
-  const DoorRound round =
+  const TransportRound round =
       SummarizeRound({{0.1, 1.1, 1.1, 5, 11}, {0.2, 2.2, 2.5, 5, 11}, {0.6, 0.6, 4.0, 5, 1}});
   EXPECT_DOUBLE_EQ(round.ttft_seconds, 0.2);
   EXPECT_DOUBLE_EQ(round.tpot_seconds, 0.15);
@@ -72,15 +72,15 @@ TEST(ClientDoors, ARoundIsItsMedianCall) {
 }
 
 // Rounds differ tenfold, each one's ratio is the same: the ratio of medians would hide it.
-TEST(ClientDoors, RatiosAreOfRounds) {
-  DoorComparison comparison;
+TEST(ClientTransports, RatiosAreOfRounds) {
+  TransportComparison comparison;
   comparison.requests_per_round = 1;
   for (const double scale : {1.0, 10.0, 2.0, 5.0, 7.0, 3.0, 4.0}) {
     comparison.grpc.push_back({scale, scale / 100, 2 * scale, 100 / scale});
     comparison.http.push_back({1.25 * scale, scale / 100, 2.5 * scale, 80 / scale});
   }
   comparison.http.back().ttft_seconds = 100;
-  const Median ttft = comparison.Ratio(&DoorRound::ttft_seconds);
+  const Median ttft = comparison.Ratio(&TransportRound::ttft_seconds);
   EXPECT_DOUBLE_EQ(ttft.value, 1.25);
   EXPECT_DOUBLE_EQ(ttft.low, 1.25);
   EXPECT_DOUBLE_EQ(ttft.high, 25);
@@ -90,7 +90,7 @@ TEST(ClientDoors, RatiosAreOfRounds) {
   EXPECT_DOUBLE_EQ(json["ttft_seconds"]["grpc"], 4);
 }
 
-TEST(ClientDoors, UsageErrors) {
+TEST(ClientTransports, UsageErrors) {
   for (const char* other : {"--rate=5", "--requests=5", "--duration=1s", "--slo=ttft=1s",
                             "--timeout=1s", "--bypass_prefix", "--tls_ca=x", "--rounds=5"}) {
     const Outcome outcome = RunCommand({"bench", "--compare_http=127.0.0.1:1", other});
@@ -99,7 +99,7 @@ TEST(ClientDoors, UsageErrors) {
   EXPECT_EQ(RunCommand({"bench", "--rounds=10"}).code, 2);
 }
 
-TEST(ClientDoors, ADoorThatIsShutIsNamed) {
+TEST(ClientTransports, ADoorThatIsShutIsNamed) {
   FakeServer server([](const v1::GenerateRequest&, int) { return Answer("ab"); });
   const Outcome outcome = RunCommand({"bench", "--address", server.address(), "--warmup=0",
                                       "--compare_http=127.0.0.1:1", "--concurrency=1"});

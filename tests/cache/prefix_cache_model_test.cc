@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cache/audit.h"
-#include "cache/prefix_index.h"
+#include "cache/prefix_cache.h"
 #include "cache/sequence_cache.h"
 #include "gtest/gtest.h"
 
@@ -103,7 +103,7 @@ class Model {
 void RunTraffic(uint64_t seed, int operations) {
   constexpr KvGeometry kGeometry = {2, 4, 128};
   Arena arena(3 * kSlabBytes, kGeometry);  // 96 blocks of 2 pages
-  PrefixIndex index(&arena);
+  PrefixCache index(&arena);
   Model model(kGeometry.layers);
   std::mt19937_64 random(seed);
   std::vector<SequenceCache> live;
@@ -201,7 +201,7 @@ void RunTraffic(uint64_t seed, int operations) {
   EXPECT_EQ(arena.slab_used_bytes(), 0);
 }
 
-TEST(PrefixIndexModel, RandomTrafficAgrees) {
+TEST(PrefixCacheModel, RandomTrafficAgrees) {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
     RunTraffic(seed, 1500);
     if (testing::Test::HasFailure()) break;

@@ -12,7 +12,7 @@
 
 namespace tessera {
 
-struct RehearsedSizes {
+struct WarmUpSizes {
   int rows = 0;           // of a step; at most model.max_rows()
   int sequences = 0;      // of a step; at most rows
   int context = 0;        // tokens of a sequence
@@ -20,6 +20,6 @@ struct RehearsedSizes {
 };
 
 // Writes over `arena`, which must hold no pages yet. Threads: the model's. Errors: as of Forward.
-void Rehearse(LlavaModel& model, const RehearsedSizes& sizes, uint8_t* arena, int64_t arena_bytes);
+void WarmUp(LlavaModel& model, const WarmUpSizes& sizes, uint8_t* arena, int64_t arena_bytes);
 
 }  // namespace tessera

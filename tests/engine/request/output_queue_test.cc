@@ -1,4 +1,4 @@
-#include "engine/request/outbox.h"
+#include "engine/request/output_queue.h"
 
 #include <atomic>
 #include <condition_variable>
@@ -31,8 +31,8 @@ Event Done(FinishReason reason) {
   return event;
 }
 
-TEST(Outbox, KeepsOrder) {
-  Outbox box(nullptr);
+TEST(OutputQueue, KeepsOrder) {
+  OutputQueue box(nullptr);
   EXPECT_FALSE(box.Take(At(0)).has_value());
   for (int i = 0; i < 5; ++i) box.Put(Delta(i), At(0));
   box.Put(Done(FinishReason::kStop), At(0));
@@ -46,9 +46,9 @@ TEST(Outbox, KeepsOrder) {
   EXPECT_FALSE(box.Take(At(1)).has_value());
 }
 
-TEST(Outbox, AFullBoxMergesDeltasIntoTheLast) {
-  Outbox box(nullptr);
-  constexpr int kDeltas = 200, kMax = static_cast<int>(Outbox::kMaxEvents);
+TEST(OutputQueue, AFullBoxMergesDeltasIntoTheLast) {
+  OutputQueue box(nullptr);
+  constexpr int kDeltas = 200, kMax = static_cast<int>(OutputQueue::kMaxEvents);
   for (int i = 0; i < kDeltas; ++i) box.Put(Delta(i), At(0));
   box.Put(Done(FinishReason::kLength), At(0));
   std::string text, expected;
@@ -73,16 +73,16 @@ TEST(Outbox, AFullBoxMergesDeltasIntoTheLast) {
   EXPECT_EQ(text, expected);
 }
 
-TEST(OutboxDeath, NothingFollowsDone) {
-  Outbox box(nullptr);
+TEST(OutputQueueDeath, NothingFollowsDone) {
+  OutputQueue box(nullptr);
   box.Put(Done(FinishReason::kStop), At(0));
   EXPECT_DEATH(box.Put(Delta(1), At(0)), "check failed");
   box.Take(At(0));
   EXPECT_DEATH(box.Put(Done(FinishReason::kStop), At(0)), "check failed");
 }
 
-TEST(Outbox, WaitsFromThePutOrFromTheTakeBefore) {
-  Outbox box(nullptr);
+TEST(OutputQueue, WaitsFromThePutOrFromTheTakeBefore) {
+  OutputQueue box(nullptr);
   EXPECT_EQ(box.WaitingFor(At(100)), absl::ZeroDuration());
   box.Put(Delta(0), At(10));
   box.Put(Delta(1), At(15));
@@ -97,10 +97,10 @@ TEST(Outbox, WaitsFromThePutOrFromTheTakeBefore) {
   EXPECT_EQ(box.WaitingFor(At(2003)), absl::Seconds(3));
 }
 
-TEST(Outbox, NotifiesOnceForEachPutIntoAnEmptyBox) {
+TEST(OutputQueue, NotifiesOnceForEachPutIntoAnEmptyBox) {
   int calls = 0;
-  Outbox* self = nullptr;
-  Outbox box([&] {
+  OutputQueue* self = nullptr;
+  OutputQueue box([&] {
     ++calls;
     self->WaitingFor(At(0));  // would deadlock under the lock
   });
@@ -118,8 +118,8 @@ TEST(Outbox, NotifiesOnceForEachPutIntoAnEmptyBox) {
   EXPECT_EQ(calls, 2);
 }
 
-TEST(Outbox, CancelIsSeen) {
-  Outbox box(nullptr);
+TEST(OutputQueue, CancelIsSeen) {
+  OutputQueue box(nullptr);
   EXPECT_FALSE(box.cancelled());
   box.Cancel();
   EXPECT_TRUE(box.cancelled());
@@ -127,13 +127,13 @@ TEST(Outbox, CancelIsSeen) {
 
 // An engine thread against a reader that sleeps until it is notified: a lost notification hangs, a
 // race shows under the thread sanitizer.
-TEST(Outbox, EngineAndReaderThreads) {
+TEST(OutputQueue, EngineAndReaderThreads) {
   constexpr int kBoxes = 20, kEvents = 3000;
   for (int round = 0; round < kBoxes; ++round) {
     std::mutex mutex;
     std::condition_variable woken;
     bool notified = false;
-    Outbox box([&] {
+    OutputQueue box([&] {
       std::lock_guard<std::mutex> lock(mutex);
       notified = true;
       woken.notify_one();

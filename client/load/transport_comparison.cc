@@ -1,4 +1,4 @@
-#include "client/load/door_comparison.h"
+#include "client/load/transport_comparison.h"
 
 #include <algorithm>
 #include <utility>
@@ -21,13 +21,13 @@ constexpr char kGrpcSalt[] = "door-grpc", kHttpSalt[] = "door-http";
 struct Quantity {
   const char* name;
   const char* json;
-  double DoorRound::*field;
+  double TransportRound::*field;
 };
 constexpr Quantity kQuantities[] = {
-    {"TTFT", "ttft_seconds", &DoorRound::ttft_seconds},
-    {"TPOT", "tpot_seconds", &DoorRound::tpot_seconds},
-    {"e2e", "e2e_seconds", &DoorRound::e2e_seconds},
-    {"output tokens/s", "tokens_per_second", &DoorRound::tokens_per_second}};
+    {"TTFT", "ttft_seconds", &TransportRound::ttft_seconds},
+    {"TPOT", "tpot_seconds", &TransportRound::tpot_seconds},
+    {"e2e", "e2e_seconds", &TransportRound::e2e_seconds},
+    {"output tokens/s", "tokens_per_second", &TransportRound::tokens_per_second}};
 
 constexpr char kDoorDefinitions[] =
     "A door's numbers are medians over rounds of the round's median call (tokens/s: of the round's "
@@ -36,14 +36,14 @@ constexpr char kDoorDefinitions[] =
     "taken within each round, HTTP over gRPC; of the rounds' ratios the median, and between which "
     "bounds the true one lies with 95 %.\n";
 
-double MedianOfField(const std::vector<DoorRound>& rounds, double DoorRound::*field) {
+double MedianOfField(const std::vector<TransportRound>& rounds, double TransportRound::*field) {
   std::vector<double> values;
-  for (const DoorRound& round : rounds) values.push_back(round.*field);
+  for (const TransportRound& round : rounds) values.push_back(round.*field);
   return MedianOf(std::move(values)).value;
 }
 
 // The calls of one round over one door, in the order of the requests.
-using Calls = absl::StatusOr<std::vector<DoorCall>>;
+using Calls = absl::StatusOr<std::vector<TransportCall>>;
 
 Calls OverGrpc(const std::shared_ptr<grpc::Channel>& channel, int concurrency,
                const std::vector<v1::GenerateRequest>& requests, Interrupt* interrupt) {
@@ -61,7 +61,7 @@ Calls OverGrpc(const std::shared_ptr<grpc::Channel>& channel, int concurrency,
   if (results.size() < requests.size()) return absl::CancelledError("interrupted");
   auto begin = Clock::time_point::max();
   for (const Measured& measured : results) begin = std::min(begin, measured.call.sent);
-  std::vector<DoorCall> calls(requests.size());
+  std::vector<TransportCall> calls(requests.size());
   for (const Measured& measured : results) {
     const CallResult& call = measured.call;
     if (!call.ok()) return absl::UnavailableError(absl::StrCat("gRPC: ", FormatError(call.error)));
@@ -87,7 +87,7 @@ Calls OverHttp(OpenAiLoad* load, const std::vector<v1::GenerateRequest>& request
     }
     begin = std::min(begin, answer.sent);
   }
-  std::vector<DoorCall> calls;
+  std::vector<TransportCall> calls;
   for (const OpenAiAnswer& answer : answers) {
     calls.push_back({Seconds(answer.first - answer.sent), Seconds(answer.done - answer.sent),
                      Seconds(answer.done - begin), answer.prompt_tokens, answer.output_tokens});
@@ -96,7 +96,8 @@ Calls OverHttp(OpenAiLoad* load, const std::vector<v1::GenerateRequest>& request
 }
 
 // The doors must have been asked for the same work.
-absl::Status CheckSame(const std::vector<DoorCall>& grpc, const std::vector<DoorCall>& http) {
+absl::Status CheckSame(const std::vector<TransportCall>& grpc,
+                       const std::vector<TransportCall>& http) {
   for (size_t i = 0; i < grpc.size(); ++i) {
     if (grpc[i].prompt_tokens == http[i].prompt_tokens &&
         grpc[i].output_tokens == http[i].output_tokens) {
@@ -112,11 +113,11 @@ absl::Status CheckSame(const std::vector<DoorCall>& grpc, const std::vector<Door
 
 }  // namespace
 
-DoorRound SummarizeRound(const std::vector<DoorCall>& calls) {
+TransportRound SummarizeRound(const std::vector<TransportCall>& calls) {
   std::vector<double> ttft, tpot, e2e;
   double end = 0;
   int64_t tokens = 0;
-  for (const DoorCall& call : calls) {
+  for (const TransportCall& call : calls) {
     ttft.push_back(call.ttft_seconds);
     e2e.push_back(call.e2e_seconds);
     if (call.output_tokens > 1) {
@@ -129,13 +130,13 @@ DoorRound SummarizeRound(const std::vector<DoorCall>& calls) {
           MedianOf(std::move(e2e)).value, end > 0 ? static_cast<double>(tokens) / end : 0};
 }
 
-Median DoorComparison::Ratio(double DoorRound::*field) const {
+Median TransportComparison::Ratio(double TransportRound::*field) const {
   std::vector<double> ratios;
   for (size_t i = 0; i < grpc.size(); ++i) ratios.push_back(http[i].*field / grpc[i].*field);
   return MedianOf(std::move(ratios));
 }
 
-std::string DoorComparison::Render() const {
+std::string TransportComparison::Render() const {
   std::string out = absl::StrFormat(
       "%d rounds of %d requests over each door, %d in flight; a request: %.1f prompt tokens, %.1f "
       "output tokens\n\n",
@@ -145,7 +146,7 @@ std::string DoorComparison::Render() const {
     const double over_grpc = MedianOfField(grpc, quantity.field);
     const double over_http = MedianOfField(http, quantity.field);
     if (over_grpc == 0 || over_http == 0) continue;  // no TPOT of one token
-    const bool rate = quantity.field == &DoorRound::tokens_per_second;
+    const bool rate = quantity.field == &TransportRound::tokens_per_second;
     const auto show = [rate](double v) {
       return rate ? absl::StrFormat("%.1f", v) : FormatSeconds(v);
     };
@@ -158,7 +159,7 @@ std::string DoorComparison::Render() const {
   return out;
 }
 
-nlohmann::ordered_json DoorComparison::ToJson() const {
+nlohmann::ordered_json TransportComparison::ToJson() const {
   nlohmann::ordered_json json = {{"mode", "compare_http"},
                                  {"concurrency", concurrency},
                                  {"rounds", grpc.size()},
@@ -180,15 +181,15 @@ nlohmann::ordered_json DoorComparison::ToJson() const {
   return json;
 }
 
-absl::StatusOr<DoorComparison> CompareDoors(const std::shared_ptr<grpc::Channel>& channel,
-                                            const BenchConfig& config, const Workload& workload,
-                                            const Io& io) {
+absl::StatusOr<TransportComparison> CompareTransports(const std::shared_ptr<grpc::Channel>& channel,
+                                                      const BenchConfig& config,
+                                                      const Workload& workload, const Io& io) {
   Endpoint endpoint = config.endpoint;
   endpoint.address = config.compare_http;
   ASSIGN_OR_RETURN(const std::string token, FindToken(endpoint));
   ASSIGN_OR_RETURN(const auto load,
                    OpenAiLoad::Create(config.compare_http, token, config.concurrency));
-  DoorComparison out;
+  TransportComparison out;
   out.concurrency = config.concurrency;
   out.requests_per_round = config.requests_per_round();
   int64_t prompt_tokens = 0, output_tokens = 0;
@@ -209,7 +210,7 @@ absl::StatusOr<DoorComparison> CompareDoors(const std::shared_ptr<grpc::Channel>
     }
     RETURN_IF_ERROR(CheckSame(*grpc, *http));
     if (round < 0) continue;
-    for (const DoorCall& call : *grpc) {
+    for (const TransportCall& call : *grpc) {
       prompt_tokens += call.prompt_tokens;
       output_tokens += call.output_tokens;
     }

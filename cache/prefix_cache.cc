@@ -1,4 +1,4 @@
-#include "cache/prefix_index.h"
+#include "cache/prefix_cache.h"
 
 #include <algorithm>
 #include <cstring>
@@ -40,16 +40,16 @@ std::vector<Digest> BlockKeys(const Digest& root, absl::Span<const PrefixToken> 
   return keys;
 }
 
-PrefixIndex::PrefixIndex(Arena* arena) : arena_(arena), layers_(arena->geometry().layers) {
+PrefixCache::PrefixCache(Arena* arena) : arena_(arena), layers_(arena->geometry().layers) {
   arena_->SetWatcher(this);
 }
 
-PrefixIndex::~PrefixIndex() {
+PrefixCache::~PrefixCache() {
   Clear();
   arena_->SetWatcher(nullptr);
 }
 
-PrefixIndex::Match PrefixIndex::Find(absl::Span<const Digest> keys, int max_blocks) {
+PrefixCache::Match PrefixCache::Find(absl::Span<const Digest> keys, int max_blocks) {
   Match match;
   std::vector<int32_t> chain;
   for (const Digest& key : keys.subspan(0, std::max(max_blocks, 0))) {
@@ -71,7 +71,7 @@ PrefixIndex::Match PrefixIndex::Find(absl::Span<const Digest> keys, int max_bloc
   return match;
 }
 
-int PrefixIndex::Peek(absl::Span<const Digest> keys, int max_blocks, int64_t* idle_pages) const {
+int PrefixCache::Peek(absl::Span<const Digest> keys, int max_blocks, int64_t* idle_pages) const {
   int blocks = 0;
   int64_t idle = 0;
   for (const Digest& key : keys.subspan(0, std::max(max_blocks, 0))) {
@@ -84,7 +84,7 @@ int PrefixIndex::Peek(absl::Span<const Digest> keys, int max_blocks, int64_t* id
   return blocks;
 }
 
-bool PrefixIndex::Insert(absl::Span<const Digest> keys, int index, absl::Span<const PageId> pages) {
+bool PrefixCache::Insert(absl::Span<const Digest> keys, int index, absl::Span<const PageId> pages) {
   TESSERA_CHECK(index >= 0 && index < static_cast<int>(keys.size()));
   TESSERA_CHECK(static_cast<int64_t>(pages.size()) == layers_);
   if (map_.count(keys[index]) > 0) return true;
@@ -126,14 +126,14 @@ bool PrefixIndex::Insert(absl::Span<const Digest> keys, int index, absl::Span<co
   return true;
 }
 
-void PrefixIndex::OnSharedChanged(uint32_t tag, bool shared) {
+void PrefixCache::OnSharedChanged(uint32_t tag, bool shared) {
   Block& block = blocks_[tag];
   const bool was_pinned = block.pinned();
   block.shared_pages += shared ? 1 : -1;
   if (block.pinned() != was_pinned) PinnedChanged(static_cast<int32_t>(tag));
 }
 
-void PrefixIndex::PinnedChanged(int32_t number) {
+void PrefixCache::PinnedChanged(int32_t number) {
   for (;;) {
     const bool pinned = blocks_[number].pinned();
     if (pinned) {
@@ -151,7 +151,7 @@ void PrefixIndex::PinnedChanged(int32_t number) {
   }
 }
 
-void PrefixIndex::PushNewest(int32_t number) {
+void PrefixCache::PushNewest(int32_t number) {
   Block& block = blocks_[number];
   block.newer = -1;
   block.older = newest_;
@@ -160,7 +160,7 @@ void PrefixIndex::PushNewest(int32_t number) {
   ++idle_blocks_;
 }
 
-void PrefixIndex::Unlink(int32_t number) {
+void PrefixCache::Unlink(int32_t number) {
   Block& block = blocks_[number];
   (block.newer >= 0 ? blocks_[block.newer].older : newest_) = block.older;
   (block.older >= 0 ? blocks_[block.older].newer : oldest_) = block.newer;
@@ -168,7 +168,7 @@ void PrefixIndex::Unlink(int32_t number) {
   --idle_blocks_;
 }
 
-void PrefixIndex::Drop(int32_t number) {
+void PrefixCache::Drop(int32_t number) {
   Block& block = blocks_[number];
   TESSERA_CHECK(block.children == 0 && !block.pinned());
   Unlink(number);
@@ -181,13 +181,13 @@ void PrefixIndex::Drop(int32_t number) {
   free_blocks_.push_back(number);
 }
 
-int64_t PrefixIndex::Reclaim(int64_t pages) {
+int64_t PrefixCache::Reclaim(int64_t pages) {
   int64_t freed = 0;
   for (; freed < pages && oldest_ >= 0; freed += layers_) Drop(oldest_);
   return freed;
 }
 
-void PrefixIndex::Clear() {
+void PrefixCache::Clear() {
   for (PageId page : AllPages()) {
     arena_->Unwatch(page);
     arena_->Unref(page);
@@ -200,7 +200,7 @@ void PrefixIndex::Clear() {
   idle_blocks_ = 0;
 }
 
-std::vector<PageId> PrefixIndex::AllPages() const {
+std::vector<PageId> PrefixCache::AllPages() const {
   std::vector<PageId> pages;
   pages.reserve(map_.size() * layers_);
   for (const auto& [key, number] : map_) {
@@ -209,7 +209,7 @@ std::vector<PageId> PrefixIndex::AllPages() const {
   return pages;
 }
 
-absl::Status PrefixIndex::CheckBlock(int32_t number) const {
+absl::Status PrefixCache::CheckBlock(int32_t number) const {
   const Block& block = blocks_[number];
   const auto error = [number](absl::string_view what) {
     return absl::InternalError(absl::StrCat("prefix block ", number, ": ", what));
@@ -230,7 +230,7 @@ absl::Status PrefixIndex::CheckBlock(int32_t number) const {
   return absl::OkStatus();
 }
 
-absl::Status PrefixIndex::CheckIntegrity() const {
+absl::Status PrefixCache::CheckIntegrity() const {
   if (map_.size() + free_blocks_.size() != blocks_.size()) {
     return absl::InternalError("prefix blocks in use and free are not all blocks");
   }

@@ -9,9 +9,9 @@
 namespace tessera::testing {
 namespace {
 
-class DrawTest : public BackendTest {};
+class SampleTest : public BackendTest {};
 
-TEST_P(DrawTest, TemperatureZeroIsTheFirstLargest) {
+TEST_P(SampleTest, TemperatureZeroIsTheFirstLargest) {
   Random random(7);
   const float inf = INFINITY;
   for (int64_t cols : {1, 3, 64, 1000, 5003}) {
@@ -31,7 +31,7 @@ TEST_P(DrawTest, TemperatureZeroIsTheFirstLargest) {
       std::vector<uint8_t> banned(cols);
       for (int64_t c = 0; c < cols; ++c) banned[c] = share > 0 && c % share == 0 ? 1 : 0;
       std::vector<int32_t> ids(rows, -1), expected(rows, -1);
-      ops_->DrawTokens(logits.data(), rows, cols, banned.data(), nullptr, ids.data());
+      ops_->SampleTokens(logits.data(), rows, cols, banned.data(), nullptr, ids.data());
       for (int64_t r = 0; r < rows; ++r) {
         // The first of those that nothing exceeds, said in another way than the backends do.
         const auto value = [&](int64_t c) {
@@ -46,7 +46,7 @@ TEST_P(DrawTest, TemperatureZeroIsTheFirstLargest) {
         }
       }
       EXPECT_EQ(ids, expected) << cols << " columns, every " << share;
-      reference_->DrawTokens(logits.data(), rows, cols, banned.data(), nullptr, ids.data());
+      reference_->SampleTokens(logits.data(), rows, cols, banned.data(), nullptr, ids.data());
       EXPECT_EQ(ids, expected);
     }
   }
@@ -54,7 +54,7 @@ TEST_P(DrawTest, TemperatureZeroIsTheFirstLargest) {
 
 // The definition, token after token, in double.
 int32_t Defined(const float* logits, int64_t cols, const std::vector<uint8_t>& banned,
-                const DrawRule& rule) {
+                const SampleRule& rule) {
   std::vector<double> weights(cols);
   std::vector<int32_t> order;
   const auto value = [&](int64_t c) {
@@ -95,7 +95,7 @@ int32_t Defined(const float* logits, int64_t cols, const std::vector<uint8_t>& b
 }
 
 // Continuous logits and rounded ones, of which many are equal, so that borders lie between equals.
-TEST_P(DrawTest, FiltersKeepWhatTheyAreDefinedToKeep) {
+TEST_P(SampleTest, FiltersKeepWhatTheyAreDefinedToKeep) {
   Random random(8);
   const float inf = INFINITY;
   int distinct = 0;
@@ -118,7 +118,7 @@ TEST_P(DrawTest, FiltersKeepWhatTheyAreDefinedToKeep) {
       const float temperatures[] = {0.3f, 1, 2.5f, 0}, shares[] = {1, 0.95f, 0.5f, 1e-6f};
       const int32_t most[] = {0, 1, 5, 50, 4000};
       const float least[] = {0, 0.05f, 1};
-      std::vector<DrawRule> rules(rows);
+      std::vector<SampleRule> rules(rows);
       for (int64_t r = 0; r < rows; ++r) {
         rules[r] = {temperatures[r % 11 == 10 ? 3 : r % 3], most[r / 3 % 5], shares[r / 2 % 4],
                     least[r / 5 % 3], static_cast<double>(random.engine()() >> 11) * 0x1p-53};
@@ -128,7 +128,7 @@ TEST_P(DrawTest, FiltersKeepWhatTheyAreDefinedToKeep) {
       std::vector<uint8_t> banned(cols);
       for (int64_t c = 0; c < cols; ++c) banned[c] = cols > 1 && c % 7 == 1 ? 1 : 0;
       std::vector<int32_t> ids(rows, -1), expected(rows);
-      ops_->DrawTokens(logits.data(), rows, cols, banned.data(), rules.data(), ids.data());
+      ops_->SampleTokens(logits.data(), rows, cols, banned.data(), rules.data(), ids.data());
       for (int64_t r = 0; r < rows; ++r) {
         expected[r] = Defined(&logits[r * cols], cols, banned, rules[r]);
         EXPECT_EQ(ids[r], expected[r])
@@ -144,26 +144,26 @@ TEST_P(DrawTest, FiltersKeepWhatTheyAreDefinedToKeep) {
 }
 
 // A rule's draw from a row is the same whatever rows stand beside it.
-TEST_P(DrawTest, RowsDoNotTouchEachOther) {
+TEST_P(SampleTest, RowsDoNotTouchEachOther) {
   Random random(9);
   const int64_t rows = 33, cols = 700;
   const std::vector<float> logits = random.Normals(rows * cols, 3);
   const std::vector<uint8_t> banned(cols);
-  std::vector<DrawRule> rules(rows);
+  std::vector<SampleRule> rules(rows);
   for (int64_t r = 0; r < rows; ++r) {
     rules[r] = {0.8f, static_cast<int32_t>(r % 3 * 20), 0.9f, 0,
                 static_cast<double>(random.engine()() >> 11) * 0x1p-53};
   }
   std::vector<int32_t> together(rows), alone(rows);
-  ops_->DrawTokens(logits.data(), rows, cols, banned.data(), rules.data(), together.data());
+  ops_->SampleTokens(logits.data(), rows, cols, banned.data(), rules.data(), together.data());
   for (int64_t r = 0; r < rows; ++r) {
-    ops_->DrawTokens(&logits[r * cols], 1, cols, banned.data(), &rules[r], &alone[r]);
+    ops_->SampleTokens(&logits[r * cols], 1, cols, banned.data(), &rules[r], &alone[r]);
   }
   EXPECT_EQ(together, alone);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, DrawTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
-INSTANTIATE_TEST_SUITE_P(Cuda, DrawTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, SampleTest, ::testing::ValuesIn(AllCpuCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Cuda, SampleTest, ::testing::ValuesIn(AllCudaCases()), CaseName);
 
 }  // namespace
 }  // namespace tessera::testing

@@ -20,35 +20,35 @@
 namespace tessera::client {
 
 // One call, whichever door it went through.
-struct DoorCall {
+struct TransportCall {
   double ttft_seconds = 0, e2e_seconds = 0;  // from its sending
   double end_seconds = 0;                    // from the round's first sending
   int64_t prompt_tokens = 0, output_tokens = 0;
 };
 
 // Of the calls of one round: medians, and all output tokens over the time until the last end.
-struct DoorRound {
+struct TransportRound {
   double ttft_seconds = 0;
   double tpot_seconds = 0;  // (e2e - TTFT) / (output tokens - 1); 0 where all have one token
   double e2e_seconds = 0;
   double tokens_per_second = 0;
 };
-DoorRound SummarizeRound(const std::vector<DoorCall>& calls);  // REQUIRES: not empty
+TransportRound SummarizeRound(const std::vector<TransportCall>& calls);  // REQUIRES: not empty
 
-struct DoorComparison {
+struct TransportComparison {
   int concurrency = 0, requests_per_round = 0;
   double prompt_tokens = 0, output_tokens = 0;  // of a request, mean
-  std::vector<DoorRound> grpc, http;            // as many
+  std::vector<TransportRound> grpc, http;       // as many
 
   // HTTP over gRPC; 1 is as fast. `field` is 0 in no round.
-  Median Ratio(double DoorRound::*field) const;
+  Median Ratio(double TransportRound::*field) const;
   std::string Render() const;
   nlohmann::ordered_json ToJson() const;
 };
 
 // CANCELLED if interrupted, UNAVAILABLE with the first failure: a comparison has no failed calls.
-absl::StatusOr<DoorComparison> CompareDoors(const std::shared_ptr<grpc::Channel>& channel,
-                                            const BenchConfig& config, const Workload& workload,
-                                            const Io& io);
+absl::StatusOr<TransportComparison> CompareTransports(const std::shared_ptr<grpc::Channel>& channel,
+                                                      const BenchConfig& config,
+                                                      const Workload& workload, const Io& io);
 
 }  // namespace tessera::client

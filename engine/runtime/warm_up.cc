@@ -1,4 +1,4 @@
-#include "engine/runtime/rehearsal.h"
+#include "engine/runtime/warm_up.h"
 
 #include <algorithm>
 
@@ -29,7 +29,7 @@ class Pages {
   int64_t units_, pages_;
 };
 
-Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int most_drawn,
+Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int most_sampled,
                 int vocab) {
   Batch batch;
   batch.query_begin.push_back(0);
@@ -42,10 +42,10 @@ Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int m
   }
   batch.transform_rows.assign(batch.rows(), 1);
   batch.transform_sequences.assign(sequences.size(), 1);
-  for (int row = std::max(0, batch.rows() - most_drawn); row < batch.rows(); ++row) {
-    batch.logprobs.push_back({static_cast<int32_t>(batch.drawn_rows.size()), kMaxTopLogprobs});
-    batch.drawn_rows.push_back(row);
-    batch.draw_rules.push_back({.temperature = 1, .top_p = 0.9f, .uniform = 0.5});
+  for (int row = std::max(0, batch.rows() - most_sampled); row < batch.rows(); ++row) {
+    batch.logprobs.push_back({static_cast<int32_t>(batch.sampled_rows.size()), kMaxTopLogprobs});
+    batch.sampled_rows.push_back(row);
+    batch.sample_rules.push_back({.temperature = 1, .top_p = 0.9f, .uniform = 0.5});
   }
   batch.logprob_places = 1 + kMaxTopLogprobs;
   batch.fill_layer = [&sequences, &pages](int, Batch::Layer* out) {
@@ -69,7 +69,7 @@ Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int m
 
 // As many prompts at once as may be, of all the context. The first as a policy asks that keeps the
 // whole spectrum, which takes a device the most memory, the others as FlashCache does.
-void RehearseLowPass(LlavaModel& model, int context, const Pages& pages, const uint8_t* arena) {
+void WarmUpLowPass(LlavaModel& model, int context, const Pages& pages, const uint8_t* arena) {
   std::vector<PageId> ids;
   for (int i = 0; i < model.config().text.layers * CeilDiv(context, kPageTokens); ++i) {
     ids.push_back(pages[i]);
@@ -83,7 +83,7 @@ void RehearseLowPass(LlavaModel& model, int context, const Pages& pages, const u
 
 }  // namespace
 
-void Rehearse(LlavaModel& model, const RehearsedSizes& sizes, uint8_t* arena, int64_t arena_bytes) {
+void WarmUp(LlavaModel& model, const WarmUpSizes& sizes, uint8_t* arena, int64_t arena_bytes) {
   TESSERA_CHECK(0 < sizes.sequences && sizes.sequences <= sizes.rows && sizes.context > 0);
   const ModelConfig& config = model.config();
   const Pages pages(config.text.kv_geometry(), arena_bytes);
@@ -107,8 +107,8 @@ void Rehearse(LlavaModel& model, const RehearsedSizes& sizes, uint8_t* arena, in
   run(std::vector<Stretch>(sizes.sequences, {before, 1}));
   if (!sizes.low_pass) return;
   const int64_t alone = pages.tokens() / config.text.layers;
-  RehearseLowPass(model, static_cast<int>(std::clamp<int64_t>(alone, 1, sizes.context)), pages,
-                  arena);
+  WarmUpLowPass(model, static_cast<int>(std::clamp<int64_t>(alone, 1, sizes.context)), pages,
+                arena);
 }
 
 }  // namespace tessera

@@ -39,12 +39,12 @@ Digest PrefixRoot(absl::string_view model, absl::string_view salt);
 // A prompt's keys, one per full block.
 std::vector<Digest> BlockKeys(const Digest& root, absl::Span<const PrefixToken> tokens);
 
-class PrefixIndex : private PageWatcher {
+class PrefixCache : private PageWatcher {
  public:
-  explicit PrefixIndex(Arena* arena);
-  ~PrefixIndex() override;
-  PrefixIndex(const PrefixIndex&) = delete;
-  PrefixIndex& operator=(const PrefixIndex&) = delete;
+  explicit PrefixCache(Arena* arena);
+  ~PrefixCache() override;
+  PrefixCache(const PrefixCache&) = delete;
+  PrefixCache& operator=(const PrefixCache&) = delete;
 
   // The longest known chain of `keys`: pages[layer][block], not referenced for the caller (adopt
   // before anything else can reclaim). `max_blocks` bounds it (at least one token must be
