@@ -23,7 +23,7 @@ void HostOps::BeginCopyToHost(void* dst, const void* src, int64_t bytes) {
 }
 
 double HostOps::SecondsBetween(int from, int to) const {
-  return std::chrono::duration<double>(marks_[to] - marks_[from]).count();
+  return std::chrono::duration<double>(events_[to] - events_[from]).count();
 }
 
 void HostOps::EditLogits(float* logits, int64_t cols, const LogitEdit* edits, int64_t n,

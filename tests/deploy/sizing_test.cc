@@ -148,7 +148,7 @@ std::string Read(const std::string& path) {
 class SizingTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(SizingTest, TableOfThePageIsTrue) {
-  const std::string path = ::tessera::testing::SourcePath("deploy/sizing.md");
+  const std::string path = SourcePath("deploy/sizing.md");
   const std::string name = GetParam();
   const std::string want = name == "formats"       ? FormatTable()
                            : name == "one image"   ? LoadTable(kLoads[0])

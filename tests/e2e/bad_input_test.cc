@@ -151,7 +151,7 @@ class ModelCopy {
  public:
   ModelCopy() : dir_(absl::StrCat(testing::TempDir(), "model.", getpid())) {
     fs::remove_all(dir_);
-    fs::copy(::tessera::testing::SourcePath("models/demo"), dir_, fs::copy_options::recursive);
+    fs::copy(SourcePath("models/demo"), dir_, fs::copy_options::recursive);
   }
   ~ModelCopy() { fs::remove_all(dir_); }
   std::string flag() const { return "--model=" + dir_; }

@@ -33,7 +33,7 @@ std::string TempPath() {
 ChildProcess::ChildProcess(std::vector<std::string> words, const std::vector<std::string>& flags,
                            const std::string& output)
     : output_(output.empty() ? TempPath() : output), owns_output_(output.empty()) {
-  if (words[0][0] != '/') words[0] = ::tessera::testing::BinaryPath(words[0]);
+  if (words[0][0] != '/') words[0] = BinaryPath(words[0]);
   words.insert(words.end(), flags.begin(), flags.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

@@ -91,8 +91,7 @@ class LimitedMemoryTest : public testing::Test {
 
 TEST_F(LimitedMemoryTest, AnArenaThatTheProcessMayNotHaveEndsTheStart) {
   const RunResult result =
-      RunProgram({"/bin/sh", "-c", "ulimit -d 524288; exec \"$0\" \"$@\"",
-                  ::tessera::testing::BinaryPath("tesserad")},
+      RunProgram({"/bin/sh", "-c", "ulimit -d 524288; exec \"$0\" \"$@\"", BinaryPath("tesserad")},
                  {"--kv_cache_bytes=1GiB", "--listen=127.0.0.1:0", "--admin_listen=off",
                   "--http_listen=off", "--metrics_listen=off"});
   EXPECT_EQ(result.status, LastWords::kExitFault);

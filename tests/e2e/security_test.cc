@@ -64,9 +64,9 @@ class SecurityTest : public testing::Test {
   // Our client's command, with the client's certificate.
   static RunResult Tessera(const std::string& command, const std::string& address,
                            const std::string& more) {
-    return Shell(absl::StrCat(::tessera::testing::BinaryPath("tessera"), " ", command,
-                              " --address=", address, " --tls_ca=", files_->ca(), " --tls_cert=",
-                              client_pair_.cert, " --tls_key=", client_pair_.key, " ", more));
+    return Shell(absl::StrCat(BinaryPath("tessera"), " ", command, " --address=", address,
+                              " --tls_ca=", files_->ca(), " --tls_cert=", client_pair_.cert,
+                              " --tls_key=", client_pair_.key, " ", more));
   }
   static RunResult Curl(const std::string& path, const std::string& more) {
     return Shell(absl::StrCat("curl -sS --max-time 20 -w ' %{http_code} %{http_version}' ",

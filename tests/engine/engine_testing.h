@@ -16,6 +16,8 @@
 
 namespace tessera::testing {
 
+using ::tessera::SourcePath;
+
 // A checkpoint's parts, loaded for one engine.
 struct Checkpoint {
   ModelConfig config;

@@ -25,12 +25,12 @@ using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
 
 TEST(LayersTest, TreeObeysTheRules) {
-  const Findings findings = CheckTree(::tessera::testing::SourcePath(""));
+  const Findings findings = CheckTree(SourcePath(""));
   EXPECT_THAT(findings.violations, IsEmpty());
   for (const std::string& warning : findings.warnings) {
     std::cout << "warning: " << warning << "\n";
   }
-  EXPECT_THAT(CheckedFolders(::tessera::testing::SourcePath("")),
+  EXPECT_THAT(CheckedFolders(SourcePath("")),
               IsSupersetOf({"base", "cache", "engine", "kernels", "tests"}));
 }
 

@@ -109,7 +109,7 @@ Event LastEvent(absl::Status status) {
 
 TestServer::TestServer(const std::function<void(ServerConfig*)>& change) {
   ServerConfig config;
-  config.model = ::tessera::testing::SourcePath("models/demo");
+  config.model = SourcePath("models/demo");
   config.model_name = "demo";
   config.listen = config.admin_listen = "127.0.0.1:0";
   config.metrics_listen = config.http_listen = "off";
@@ -192,7 +192,7 @@ v1::GenerateRequest TextRequest(const std::string& text) {
 }
 
 std::string ReadTestFile(const std::string& relative_path) {
-  return ReadAnyFile(::tessera::testing::SourcePath(relative_path));
+  return ReadAnyFile(SourcePath(relative_path));
 }
 
 std::string ReadAnyFile(const std::string& path) {

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace tessera::testing {
+namespace tessera {
 
 std::string SourcePath(absl::string_view relative) {
   const char* moved = std::getenv("TESSERA_SOURCE_DIR");
@@ -15,4 +15,4 @@ std::string BinaryPath(absl::string_view name) {
   return absl::StrCat(TESSERA_BINARY_DIR, "/", name);
 }
 
-}  // namespace tessera::testing
+}  // namespace tessera

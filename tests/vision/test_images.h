@@ -16,7 +16,7 @@
 namespace tessera {
 
 inline std::string GoldenPath(const std::string& name) {
-  return ::tessera::testing::SourcePath("tests/golden/images/" + std::string(name));
+  return SourcePath("tests/golden/images/" + std::string(name));
 }
 
 // Empty if the file cannot be read.

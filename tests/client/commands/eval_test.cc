@@ -42,8 +42,7 @@ TEST(ClientEval, ReportCounts) {
 }
 
 TEST(ClientEval, ReadsTheProjectsQuestions) {
-  const auto questions =
-      ReadQuestions(::tessera::testing::SourcePath("tests/eval/questions.jsonl"));
+  const auto questions = ReadQuestions(SourcePath("tests/eval/questions.jsonl"));
   ASSERT_TRUE(questions.ok()) << questions.status();
   EXPECT_EQ(questions->size(), 375u);
   for (const Question& question : *questions) {

@@ -96,7 +96,7 @@ TEST(ModelConfigTest, WithoutSubConfigsTheFamilysOwnDefaultsStand) {
 }
 
 TEST(ModelConfigTest, DemoModelLoads) {
-  const auto config = LoadModelConfig(::tessera::testing::SourcePath("models/demo/"));
+  const auto config = LoadModelConfig(SourcePath("models/demo/"));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->name, "demo");
   EXPECT_EQ(config->text.hidden, 256);

@@ -16,7 +16,7 @@ using Role = ChatMessage::Role;
 using Ids = std::vector<int32_t>;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-const std::string kEval = ::tessera::testing::SourcePath("tests/eval");
+const std::string kEval = SourcePath("tests/eval");
 
 PromptPiece Text(const std::string& text) { return {Kind::kText, text}; }
 const PromptPiece kImage{Kind::kImage, ""};
@@ -24,8 +24,8 @@ const PromptPiece kImage{Kind::kImage, ""};
 class PromptBuilderTest : public testing::Test {
  protected:
   PromptBuilderTest()
-      : config_(LoadModelConfig(::tessera::testing::SourcePath("models/demo")).value()),
-        tokenizer_(Tokenizer::Load(::tessera::testing::SourcePath("models/demo")).value()),
+      : config_(LoadModelConfig(SourcePath("models/demo")).value()),
+        tokenizer_(Tokenizer::Load(SourcePath("models/demo")).value()),
         png_(ReadFile(absl::StrCat(kEval, "/images/01_00_00.png"), 1 << 20).value()) {}
 
   PromptBuilder Builder(const PromptLimits& limits = {}) const {
@@ -139,10 +139,10 @@ TEST_F(PromptBuilderTest, TemplatesSpecialTokensBecomeIds) {
 
 TEST_F(PromptBuilderTest, OnlyTheFirstTextIsFirst) {
   // legacy=false: text after an image gets no prefix, text at the very start does.
-  const auto modern = Tokenizer::Parse(
-      {.model = *ReadFile(::tessera::testing::SourcePath("models/demo/tokenizer.model"), 1 << 20),
-       .tokenizer_config = R"({"legacy": false})",
-       .added_tokens = R"({"<image>": 512})"});
+  const auto modern =
+      Tokenizer::Parse({.model = *ReadFile(SourcePath("models/demo/tokenizer.model"), 1 << 20),
+                        .tokenizer_config = R"({"legacy": false})",
+                        .added_tokens = R"({"<image>": 512})"});
   ASSERT_TRUE(modern.ok()) << modern.status();
   const PromptBuilder builder(&config_, modern->get(), {});
   PromptInput input;

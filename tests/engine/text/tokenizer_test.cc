@@ -22,8 +22,8 @@ using Ids = std::vector<int32_t>;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
-const std::string kDemo = ::tessera::testing::SourcePath("models/demo");
-const std::string kGolden = ::tessera::testing::SourcePath("tests/golden/tokenizer");
+const std::string kDemo = SourcePath("models/demo");
+const std::string kGolden = SourcePath("tests/golden/tokenizer");
 
 std::string FileText(const std::string& path) {
   absl::StatusOr<std::string> text = ReadFile(path, 64 << 20);
@@ -127,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(Models, SpmDecodeTest, testing::Values("demo", "noprefi
 
 TEST(TokenizerTest, EvaluationPromptsGiveTheReferenceIds) {
   const auto tokenizer = Demo();
-  const std::string eval = ::tessera::testing::SourcePath("tests/eval");
+  const std::string eval = SourcePath("tests/eval");
   // (set, task) -> prompt; golden lines are named the same way, in the same order.
   std::vector<nlohmann::json> questions;
   for (const std::string& line : Lines(eval + "/questions.jsonl")) {

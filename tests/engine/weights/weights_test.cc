@@ -63,7 +63,7 @@ std::vector<float> Values(TensorSource& source, absl::string_view name,
 }
 
 TEST(DemoWeightsTest, EveryTensorOfTheIndexIsFoundByItsCanonicalName) {
-  const std::string dir = ::tessera::testing::SourcePath("models/demo");
+  const std::string dir = SourcePath("models/demo");
   const auto source = OpenSafetensors(dir);
   ASSERT_TRUE(source.ok()) << source.status();
   const auto index = *ReadJsonFile(dir + "/model.safetensors.index.json");

@@ -120,8 +120,7 @@ TEST(ConfigTest, EncryptedAddressesMayBeOpen) {
 }
 
 TEST(FlagsTest, FindsTheDemoModelFromTheBuildTree) {
-  EXPECT_EQ(FindDemoModel(::tessera::testing::BinaryPath("tesserad")),
-            ::tessera::testing::SourcePath("models/demo"));
+  EXPECT_EQ(FindDemoModel(BinaryPath("tesserad")), SourcePath("models/demo"));
   EXPECT_EQ(FindDemoModel("/nowhere/tesserad"), "");
 }
 
