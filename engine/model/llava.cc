@@ -6,10 +6,10 @@
 #include <numeric>
 #include <utility>
 
-#include "engine/model/fetched.h"
-#include "engine/model/kv_residuals.h"
+#include "engine/transfer/fetched.h"
+#include "engine/statistics/low_pass_residuals.h"
 #include "engine/model/llama.h"
-#include "engine/model/staging.h"
+#include "engine/transfer/staging.h"
 #include "engine/model/step_sampler.h"
 #include "vision/tower/projector.h"
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "engine/model/batch.h"
-#include "engine/model/fetched.h"
-#include "engine/model/staging.h"
+#include "engine/transfer/fetched.h"
+#include "engine/transfer/staging.h"
 #include "kernels/ops.h"
 
 namespace tessera {

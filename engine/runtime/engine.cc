@@ -1,6 +1,6 @@
 #include "engine/runtime/engine.h"
 
-#include "engine/runtime/engine_loop.h"
+#include "engine/runtime/engine_core.h"
 
 namespace tessera {
 

@@ -16,7 +16,7 @@
 #include "cache/prefix_cache.h"
 #include "cache/sequence_cache.h"
 #include "engine/request/request.h"
-#include "engine/runtime/prompt_stats.h"
+#include "engine/statistics/prompt_statistics.h"
 
 namespace tessera {
 

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "cache/policies/registry.h"
-#include "engine/model/kv_residuals.h"
+#include "engine/statistics/low_pass_residuals.h"
 #include "engine/runtime/scheduler.h"
 #include "tests/bench/device_cache.h"
 #include "tests/bench/engine_fixture.h"

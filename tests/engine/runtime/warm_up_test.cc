@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "engine/model/kv_residuals.h"
+#include "engine/statistics/low_pass_residuals.h"
 #include "gmock/gmock.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/engine/wrapped_model.h"

@@ -3,7 +3,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "engine/runtime/engine_loop.h"
+#include "engine/runtime/engine_core.h"
 
 namespace tessera {
 

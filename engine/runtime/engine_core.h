@@ -17,7 +17,7 @@
 #include "base/base.h"
 #include "base/clock.h"
 #include "engine/runtime/engine.h"
-#include "engine/runtime/generation.h"
+#include "engine/runtime/request_state.h"
 #include "engine/runtime/scheduler.h"
 #include "vision/tower/feature_cache.h"
 

@@ -1,4 +1,4 @@
-#include "engine/runtime/prompt_stats.h"
+#include "engine/statistics/prompt_statistics.h"
 
 #include <algorithm>
 

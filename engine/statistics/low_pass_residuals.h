@@ -13,8 +13,8 @@
 
 #include "absl/types/span.h"
 #include "cache/policy/policy_stats.h"
-#include "engine/model/fetched.h"
-#include "engine/model/staging.h"
+#include "engine/transfer/fetched.h"
+#include "engine/transfer/staging.h"
 #include "kernels/ops.h"
 
 namespace tessera {

@@ -1,4 +1,4 @@
-#include "engine/runtime/generation.h"
+#include "engine/runtime/request_state.h"
 
 #include <algorithm>
 #include <cstring>

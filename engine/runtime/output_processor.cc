@@ -1,7 +1,7 @@
 // Engine::Loop's part that turns a step's answers into events for the readers.
 #include <utility>
 
-#include "engine/runtime/engine_loop.h"
+#include "engine/runtime/engine_core.h"
 #include "engine/runtime/explain.h"
 
 namespace tessera {

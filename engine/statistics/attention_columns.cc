@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "engine/runtime/engine_loop.h"
+#include "engine/runtime/engine_core.h"
 
 namespace tessera {
 

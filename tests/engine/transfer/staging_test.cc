@@ -1,4 +1,4 @@
-#include "engine/model/staging.h"
+#include "engine/transfer/staging.h"
 
 #include <numeric>
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "engine/runtime/engine_loop.h"
+#include "engine/runtime/engine_core.h"
 
 namespace tessera {
 

@@ -1,4 +1,4 @@
-#include "engine/runtime/engine_loop.h"
+#include "engine/runtime/engine_core.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include "engine/model/kv_residuals.h"
+#include "engine/statistics/low_pass_residuals.h"
 
 #include <cstring>
 #include <random>
