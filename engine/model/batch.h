@@ -1,6 +1,6 @@
-// The flat arrays of one step: what the model needs to know of its sequences, and no more.
+// The input of one step as flat arrays: all that the model knows of the scheduled sequences.
 //
-// Rows are new tokens, sequence after sequence: prefill chunks and decodes mix freely.
+// Rows are new tokens, sequence after sequence; prefill chunks and decodes mix freely.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +9,21 @@
 #include <vector>
 
 #include "engine/sampling/sampler.h"
+#include "engine/statistics/statistic.h"
 #include "kernels/layout/page_layout.h"
-#include "kernels/statistics_ops.h"
 #include "vision/tower/feature_cache.h"
 
 namespace tessera {
 
 struct Batch {
-  // A stretch of rows whose embeddings are image features.
-  struct Splice {
+  // Rows whose embeddings are image features (multimodal embedding merge).
+  struct ImageRows {
     int32_t first_row = 0;      // in the batch
     int32_t first_feature = 0;  // row inside `features`
     int32_t rows = 0;
     std::shared_ptr<const ImageFeatures> features;
   };
+  // One layer's block tables and the slots of its new tokens.
   struct Layer {
     std::vector<KvSlot> slots;       // [rows]
     std::vector<PageId> pages;       // run after run
@@ -30,8 +31,8 @@ struct Batch {
     std::vector<int32_t> run_begin;  // [sequences + 1]
   };
 
-  // [rows]; image rows hold the image token. Below 0: token -1 - id of those that the step before
-  // draws, which the host need not know yet.
+  // [rows]; image rows hold the image token. A negative id is a placeholder: the token at index
+  // -1 - id among those that the step before samples, which the host does not know yet.
   std::vector<int32_t> ids;
   std::vector<int32_t> positions;    // [rows]
   std::vector<int32_t> query_begin;  // [sequences + 1] into rows
@@ -45,17 +46,12 @@ struct Batch {
   std::vector<LogprobJob> logprobs;
   int logprob_places = 0;
   std::vector<int32_t> logit_rows;  // others whose logits are wanted, ascending
-  // Rows whose largest |h| at every layer's input are wanted, `peaks` of them each.
-  std::vector<int32_t> peak_rows;
-  int peaks = 0;
-  bool medians = false;  // and the median
-  // Rows whose attention weights are wanted; to what they are added, and how much that is a layer.
-  std::vector<ColumnJob> column_jobs;
-  std::vector<float> columns;  // [layers, column_tokens]
-  int64_t column_tokens = 0;
-  std::vector<Splice> splices;
-  // Makes one layer's arrays. Called in the order of layers while the device works on earlier ones.
-  std::function<void(int layer, Layer* out)> fill_layer;
+  // The statistics that measure something in this step; not owned.
+  std::vector<StepStatistic*> statistics;
+  std::vector<ImageRows> image_rows;
+  // Builds one layer's arrays and does nothing else. Called in the order of layers, while the
+  // device works on earlier ones: building all of them first would leave it idle.
+  std::function<void(int layer, Layer* out)> build_layer;
 
   int rows() const { return static_cast<int>(ids.size()); }
   int sequences() const { return static_cast<int>(query_begin.size()) - 1; }

@@ -137,35 +137,20 @@ float* LlamaDecoder::Embed(const DeviceBatch& batch) {
   return F(hidden_);
 }
 
-void LlamaDecoder::Reserve(const DeviceBatch& batch) {
-  const auto reserve = [this](int64_t floats, int64_t* capacity, Buffer* buffer) {
-    if (floats <= *capacity) return;
-    *capacity = floats;
-    *buffer = ops_.Allocate(floats * 4);
-  };
-  const int64_t medians = config_.layers * batch.peak_rows;
-  reserve(batch.logit_rows * config_.vocab, &logit_floats_, &logits_);
-  reserve(medians * batch.peaks, &peak_floats_, &peaks_);
-  if (batch.medians) reserve(medians, &median_floats_, &medians_);
-}
-
 void LlamaDecoder::RunLayer(int64_t index, const DeviceBatch& batch) {
   const LlamaConfig& c = config_;
   const Layer& layer = layers_[index];
   const KvLayerView& kv = batch.kv[index];
   float* x = F(hidden_);
-  if (batch.peak_rows > 0) {
-    const int64_t row = index * batch.peak_rows;
-    ops_.RowPeaks(x, batch.peak_row, batch.peak_rows, c.hidden, batch.peaks,
-                  F(peaks_) + row * batch.peaks, batch.medians ? F(medians_) + row : nullptr);
+  for (StepStatistic* statistic : batch.statistics) {
+    statistic->OnLayerInput(ops_, static_cast<int>(index), x);
   }
   ops_.MatMul(layer.qkv, x, batch.rows, F(qkv_), Activation::kNone, nullptr,
               {Prologue::kRmsNorm, F(layer.attention_norm), nullptr, c.rms_eps});
   ops_.RopeAndStore(F(qkv_), batch.positions, batch.slots[index], batch.transform_rows, batch.rows,
                     c.heads, {F(cos_), F(sin_)}, kv);
-  if (batch.column_jobs > 0) {
-    ops_.AttentionColumns(F(qkv_), batch.query_begin, batch.column_job, batch.column_jobs, c.heads,
-                          kv, batch.columns + index * batch.column_tokens);
+  for (StepStatistic* statistic : batch.statistics) {
+    statistic->OnAttention(ops_, static_cast<int>(index), F(qkv_), batch.query_begin, kv);
   }
   ops_.PagedAttention(F(qkv_), batch.query_begin, batch.transform_sequences, batch.sequences,
                       c.heads, kv, F(attention_));
@@ -179,12 +164,15 @@ void LlamaDecoder::RunLayer(int64_t index, const DeviceBatch& batch) {
 
 float* LlamaDecoder::Forward(const DeviceBatch& batch) {
   const LlamaConfig& c = config_;
-  Reserve(batch);
   const auto prepare = [&batch](int64_t end) {
     if (batch.prepare) batch.prepare(end);
   };
   RunInGraphs(ops_, c.layers, prepare, [&](int64_t layer) { RunLayer(layer, batch); });
   if (batch.logit_rows == 0) return nullptr;
+  if (const int64_t floats = batch.logit_rows * c.vocab; floats > logit_floats_) {
+    logit_floats_ = floats;
+    logits_ = ops_.Allocate(floats * 4);
+  }
   ops_.GatherRows(F(hidden_), batch.logit_row, batch.logit_rows, c.hidden, F(last_));
   ops_.MatMul(lm_head_, F(last_), batch.logit_rows, F(logits_), Activation::kNone, nullptr,
               {Prologue::kRmsNorm, F(final_norm_), nullptr, c.rms_eps});

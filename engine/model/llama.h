@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/model_config.h"
+#include "engine/statistics/statistic.h"
 #include "kernels/ops.h"
 #include "kernels/tensor.h"
 
@@ -25,12 +26,7 @@ struct DeviceBatch {
   const int32_t* positions = nullptr;
   const int32_t* query_begin = nullptr;
   const int32_t* logit_row = nullptr;
-  int64_t peak_rows = 0, peaks = 0;
-  bool medians = false;
-  const int32_t* peak_row = nullptr;
-  int64_t column_jobs = 0, column_tokens = 0;
-  const ColumnJob* column_job = nullptr;
-  float* columns = nullptr;                      // [layers, column_tokens], added to
+  std::vector<StepStatistic*> statistics;
   const uint8_t* transform_rows = nullptr;       // null: none
   const uint8_t* transform_sequences = nullptr;  // null: none
   // [layers], or as many as were prepared.
@@ -51,9 +47,6 @@ class LlamaDecoder {
   // All layers over the hidden state, storing K and V; returns device logits [logit_rows, vocab],
   // the caller's to change.
   float* Forward(const DeviceBatch& batch);
-  // What Forward measured: [layers, peak_rows, peaks] and [layers, peak_rows].
-  const float* peaks() const { return reinterpret_cast<const float*>(peaks_.get()); }
-  const float* medians() const { return reinterpret_cast<const float*>(medians_.get()); }
 
  private:
   struct Layer {
@@ -63,7 +56,6 @@ class LlamaDecoder {
   LlamaDecoder(const LlamaConfig& config, Ops& ops) : config_(config), ops_(ops) {}
   absl::Status LoadLayer(int index, TensorSource& source);
   void AllocateActivations(int max_rows);
-  void Reserve(const DeviceBatch& batch);  // what Forward writes
   void RunLayer(int64_t index, const DeviceBatch& batch);
   void BuildRopeTable();
 
@@ -77,8 +69,8 @@ class LlamaDecoder {
   Linear lm_head_;
   Buffer cos_, sin_;                                  // [max_positions, head_dim / 2]
   Buffer hidden_, last_, qkv_, attention_, gate_up_;  // [max_rows, ...]
-  Buffer logits_, peaks_, medians_;
-  int64_t logit_floats_ = 0, peak_floats_ = 0, median_floats_ = 0;
+  Buffer logits_;                                     // [logit_rows, vocab]
+  int64_t logit_floats_ = 0;                          // of logits_
 };
 
 }  // namespace tessera

@@ -6,11 +6,11 @@
 #include <numeric>
 #include <utility>
 
-#include "engine/transfer/fetched.h"
-#include "engine/statistics/low_pass_residuals.h"
 #include "engine/model/llama.h"
-#include "engine/transfer/staging.h"
 #include "engine/model/step_sampler.h"
+#include "engine/statistics/low_pass_residuals.h"
+#include "engine/transfer/fetched.h"
+#include "engine/transfer/staging.h"
 #include "vision/tower/projector.h"
 
 namespace tessera {
@@ -51,7 +51,7 @@ class Llava final : public LlavaModel {
         ops_(std::move(ops)),
         staging_(ops_.get(), kStagingEvents),
         sampler_(ops_.get(), &staging_),
-        residuals_(ops_.get(), &staging_) {}
+        low_pass_(ops_.get(), &staging_) {}
 
   absl::Status LoadWeights(TensorSource& files, int max_rows) {
     CountingSource source(&files);
@@ -105,9 +105,8 @@ class Llava final : public LlavaModel {
   void Ban(const std::vector<int32_t>& ids) override { sampler_.Ban(ids, config_.text.vocab); }
 
   void Forward(const Batch& batch, uint8_t* arena) override {
-    TESSERA_CHECK(forwards_ - finished_ < std::ssize(asked_));
-    Asked& asked = asked_[Turn(forwards_)];
-    asked.encoded = std::exchange(encoded_, false);
+    TESSERA_CHECK(forwards_ - finished_ < 2);
+    encoded_before_[Turn(forwards_)] = std::exchange(encoded_, false);
     staging_.Begin();
     DeviceBatch device = Stage(batch, arena);
     ops_->RecordEvent(kBeginEvents + Turn(forwards_));
@@ -119,54 +118,44 @@ class Llava final : public LlavaModel {
     };
     float* embeddings = decoder_->Embed(device);
     const int64_t width = config_.text.hidden;
-    for (size_t i = 0; i < batch.splices.size(); ++i) {
-      const Batch::Splice& s = batch.splices[i];
+    for (size_t i = 0; i < batch.image_rows.size(); ++i) {
+      const Batch::ImageRows& s = batch.image_rows[i];
       const float* rows =
           reinterpret_cast<const float*>(s.features->data.get()) + s.first_feature * width;
-      ops_->ScatterRows(rows, splice_rows_[i], s.rows, width, embeddings);
+      ops_->ScatterRows(rows, image_row_lists_[i], s.rows, width, embeddings);
     }
     sampler_.Sample(batch, decoder_->Forward(device), Turn(forwards_));
-    const int64_t peak_rows = config_.text.layers * device.peak_rows;
-    asked.peaks.Begin(*ops_, decoder_->peaks(), peak_rows * device.peaks);
-    asked.medians.Begin(*ops_, decoder_->medians(), device.medians ? peak_rows : 0);
-    asked.columns.Begin(*ops_, device.columns, static_cast<int64_t>(batch.columns.size()));
+    for (StepStatistic* statistic : batch.statistics) statistic->BeginFetch(*ops_);
     ops_->RecordEvent(kAnswerEvents + Turn(forwards_));
     ops_->RecordEvent(EndEvent(forwards_));
     ++forwards_;
   }
 
-  Answers Finish() override {
+  Output Finish() override {
     const int turn = Turn(finished_);
-    const Asked& asked = asked_[turn];
+    const bool encoded = encoded_before_[turn];
     ops_->WaitEvent(kAnswerEvents + turn);
     const double vision =
-        asked.encoded ? ops_->SecondsBetween(kVisionEvents + turn, kVisionEndEvents + turn) : 0;
-    const int begin = (asked.encoded ? kVisionEvents : kBeginEvents) + turn;
+        encoded ? ops_->SecondsBetween(kVisionEvents + turn, kVisionEndEvents + turn) : 0;
+    const int begin = (encoded ? kVisionEvents : kBeginEvents) + turn;
     const double gap = finished_ > 0 ? ops_->SecondsBetween(EndEvent(finished_ - 1), begin) : 0;
     ++finished_;
-    return {sampler_.tokens(turn),
-            sampler_.logprobs(turn),
-            sampler_.logits(turn),
-            asked.peaks.get(),
-            asked.medians.get(),
-            asked.columns.get(),
-            vision,
-            gap};
+    return {sampler_.tokens(turn), sampler_.logprobs(turn), sampler_.logits(turn), vision, gap};
   }
 
   bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
                     const PromptView& prompt,
                     const std::vector<LowPassSegment>& segments) override {
     TESSERA_CHECK(forwards_ > 0);
-    if (!residuals_.Begin(arena, config_.text.kv_geometry(), pages, prompt, segments)) return false;
-    low_pass_mark_ = EndEvent(forwards_ - 1);
-    ops_->RecordEvent(low_pass_mark_);
+    if (!low_pass_.Begin(arena, config_.text.kv_geometry(), pages, prompt, segments)) return false;
+    low_pass_event_ = EndEvent(forwards_ - 1);
+    ops_->RecordEvent(low_pass_event_);
     return true;
   }
 
   std::vector<LowPassStats> FinishLowPass() override {
-    ops_->WaitEvent(low_pass_mark_);
-    return residuals_.Take();
+    ops_->WaitEvent(low_pass_event_);
+    return low_pass_.Take();
   }
 
   void MoveTokens(uint8_t* arena, const std::vector<MoveBatch>& batches) override {
@@ -188,12 +177,6 @@ class Llava final : public LlavaModel {
   static int Turn(int64_t forward) { return static_cast<int>(forward % 2); }
   static int EndEvent(int64_t forward) { return kEndEvents + static_cast<int>(forward % kEnds); }
 
-  // What one Forward was asked for beside tokens, until its Finish.
-  struct Asked {
-    bool encoded = false;  // images, before it
-    Fetched<float> peaks, medians, columns;
-  };
-
   // Layers are staged when the decoder comes to them: the device then works on the ones before.
   DeviceBatch Stage(const Batch& batch, uint8_t* arena) {
     DeviceBatch device;
@@ -207,23 +190,17 @@ class Llava final : public LlavaModel {
     device.logit_rows = static_cast<int64_t>(rows.size());
     device.logit_row = staging_.Add(rows);
     sampler_.Stage(batch);
-    device.peak_rows = static_cast<int64_t>(batch.peak_rows.size());
-    device.peaks = batch.peaks;
-    device.medians = batch.medians;
-    device.peak_row = staging_.Add(batch.peak_rows);
-    device.column_jobs = static_cast<int64_t>(batch.column_jobs.size());
-    device.column_tokens = batch.column_tokens;
-    device.column_job = staging_.Add(batch.column_jobs);
-    device.columns = staging_.Add(batch.columns);
+    device.statistics = batch.statistics;
+    for (StepStatistic* statistic : batch.statistics) statistic->Stage(*ops_, staging_);
     if (!batch.transform_rows.empty()) {
       device.transform_rows = staging_.Add(batch.transform_rows);
       device.transform_sequences = staging_.Add(batch.transform_sequences);
     }
-    splice_rows_.clear();
-    for (const Batch::Splice& s : batch.splices) {
+    image_row_lists_.clear();
+    for (const Batch::ImageRows& s : batch.image_rows) {
       rows.resize(s.rows);
       std::iota(rows.begin(), rows.end(), s.first_row);
-      splice_rows_.push_back(staging_.Add(rows));
+      image_row_lists_.push_back(staging_.Add(rows));
     }
     const int64_t layers = config_.text.layers;
     device.slots.reserve(layers);
@@ -237,7 +214,7 @@ class Llava final : public LlavaModel {
     const auto first = static_cast<int64_t>(device->kv.size());
     uint32_t formats = 0;
     for (auto l = static_cast<int>(device->kv.size()); l < end; ++l) {
-      batch.fill_layer(l, &layer_);
+      batch.build_layer(l, &layer_);
       device->slots.push_back(staging_.Add(layer_.slots));
       const PageId* pages = staging_.Add(layer_.pages);
       const KvRun* runs = staging_.Add(layer_.runs);
@@ -258,20 +235,20 @@ class Llava final : public LlavaModel {
   std::unique_ptr<Ops> ops_;  // outlives every Buffer below
   Staging staging_;
   StepSampler sampler_;
-  KvResiduals residuals_;
-  int low_pass_mark_ = 0;  // behind the last that was begun
+  LowPassMeasurement low_pass_;
+  int low_pass_event_ = 0;  // behind the last that was begun
   int max_rows_ = 0;
   int64_t parameters_ = 0;
   std::unique_ptr<ClipTower> tower_;
   Projector projector_;
   std::unique_ptr<LlamaDecoder> decoder_;
   Buffer vision_out_;
-  std::vector<const int32_t*> splice_rows_;  // staged
-  Batch::Layer layer_;                       // the one being staged
-  int32_t* ids_ = nullptr;                   // [rows] staged
-  Asked asked_[2];                           // Forwards take turns
+  std::vector<const int32_t*> image_row_lists_;  // staged
+  Batch::Layer layer_;                           // the one being staged
+  int32_t* ids_ = nullptr;                       // [rows] staged
   int64_t forwards_ = 0, finished_ = 0;
-  bool encoded_ = false;  // images, since the last Forward
+  bool encoded_ = false;         // images, since the last Forward
+  bool encoded_before_[2] = {};  // images, before the Forward of that turn
 };
 
 }  // namespace

@@ -41,18 +41,14 @@ class LlavaModel {
   // still works; Finish waits for what the oldest Forward without one was asked. Between them
   // MoveTokens and BeginLowPass may be called, and one more Forward.
   virtual void Forward(const Batch& batch, uint8_t* arena) = 0;
-  struct Answers {              // host memory, valid until the next Forward
+  struct Output {               // host memory, valid until the next Forward
     const int32_t* tokens;      // [batch.sampled_rows.size()]
     const LogprobAt* logprobs;  // [batch.logprobs.size(), batch.logprob_places]
     const float* logits;        // [batch.logit_rows.size(), vocab]
-    // What policies asked for.
-    const float* peaks;     // [layers, peak_rows, batch.peaks]
-    const float* medians;   // [layers, peak_rows], where wanted
-    const float* columns;   // as batch.columns, to which it was added
-    double vision_seconds;  // what EncodeImages before the Forward took the device, or 0
-    double gap_seconds;     // how long the device had nothing to do before it; 0 for the first
+    double vision_seconds;      // device time of EncodeImages before the Forward, or 0
+    double gap_seconds;         // the device was idle so long before the Forward; 0 for the first
   };
-  virtual Answers Finish() = 0;
+  virtual Output Finish() = 0;
 
   // Begins Ops::LowPassResiduals of a prompt's segments, which follow one another from its first
   // token to its last, and RankTokens, behind the last Forward; pages [layers, layer_pages]. False,

@@ -28,7 +28,7 @@ struct EngineLoad {
 };
 
 // One turn of the engine: what it was answered, and where its thread's time went. With steps
-// planned ahead (EngineOptions::run_ahead) that is the answer to the step before the one it
+// planned ahead (EngineOptions::async_scheduling) that is the answer to the step before the one it
 // planned.
 struct StepReport {
   int prefill_tokens = 0;

@@ -1,29 +1,82 @@
 #include "engine/runtime/engine.h"
 
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "engine/runtime/engine_core.h"
 
 namespace tessera {
 
 Engine::Engine(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
                const EngineOptions& options, Observer* observer)
-    : loop_(std::make_unique<Loop>(std::move(model), std::move(tokenizer), options, observer)) {}
+    : options_(options),
+      queue_(options.max_queue),
+      core_(std::make_unique<EngineCore>(std::move(model), std::move(tokenizer), options, observer,
+                                         &queue_)),
+      thread_([this] { core_->Run(); }) {}
 
 Engine::~Engine() { Stop(); }
 
+void Engine::Stop() {
+  queue_.Stop();
+  if (thread_.joinable()) thread_.join();
+}
+
 absl::Status Engine::Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                             int* queue_position) {
-  return loop_->Submit(std::move(request), std::move(output_queue), queue_position);
+  TESSERA_CHECK(!request.prompt.ids.empty() && request.stop.max_tokens > 0 &&
+                request.policy != nullptr);
+  RETURN_IF_ERROR(CheckPolicy(&request));
+  RETURN_IF_ERROR(CheckSize(request));
+  return queue_.Push(std::move(request), std::move(output_queue), queue_position);
 }
-bool Engine::Abort(const std::string& request_id) { return loop_->Abort(request_id); }
-void Engine::FlushCaches() { loop_->FlushCaches(); }
-void Engine::BeginDrain() { loop_->BeginDrain(); }
-bool Engine::DrainUntil(absl::Time deadline) { return loop_->DrainUntil(deadline); }
-void Engine::Stop() { loop_->Stop(); }
-EngineLoad Engine::Load() const { return loop_->Load(); }
-absl::Duration Engine::HeartbeatAge() const { return loop_->HeartbeatAge(); }
-const ModelConfig& Engine::model_config() const { return loop_->model().config(); }
-int64_t Engine::parameters() const { return loop_->model().parameters(); }
-int Engine::context_tokens() const { return loop_->context_tokens(); }
-const EngineOptions& Engine::options() const { return loop_->options(); }
+
+absl::Status Engine::CheckPolicy(Request* request) const {
+  const KvGeometry geometry = model_config().text.kv_geometry();
+  request->policy = request->policy->ForModel(model_config().text.family);
+  if (const absl::Status fits = request->policy->CheckGeometry(geometry); !fits.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("kv_policy: ", fits.message()));
+  }
+  const Ops& ops = core_->model().ops();
+  for (int f = 0; f < kNumFormats; ++f) {
+    const auto format = static_cast<Format>(f);
+    if ((request->policy->FormatMask(geometry) >> f & 1) == 0 || ops.Supports(format)) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("kv_policy: ", request->policy->Text(), " stores pages of format ",
+                     FormatName(format), ", which device ", ops.name(), " lacks"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CheckSize(const Request& request) const {
+  const auto prompt = static_cast<int64_t>(request.prompt.ids.size());
+  const int64_t total = prompt + request.stop.max_tokens;
+  if (total > context_tokens()) {
+    return absl::InvalidArgumentError(absl::StrCat("stopping.max_tokens: prompt of ", prompt,
+                                                   " tokens + max_tokens ", request.stop.max_tokens,
+                                                   " exceed the context of ", context_tokens()));
+  }
+  // Tokens of the prompt behind the commit point are stored as an answer's are.
+  const std::vector<uint8_t> vision = VisionFlags(request.prompt);
+  const int64_t commit = request.commit_tokens > 0 ? request.commit_tokens : prompt;
+  TESSERA_CHECK(commit <= prompt &&
+                (request.prompt.images.empty() || request.prompt.images.back().begin < commit));
+  const int64_t bytes =
+      request.policy->PeakBytes(PromptView{absl::MakeConstSpan(vision).first(commit)},
+                                total - commit, model_config().text.kv_geometry());
+  const int64_t capacity = core_->kv_bytes();
+  if (bytes > capacity) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "stopping.max_tokens: ", total, " tokens need ", bytes, " bytes of KV cache under policy ",
+        request.policy->Text(), ", the server has ", capacity));
+  }
+  return absl::OkStatus();
+}
+
+const ModelConfig& Engine::model_config() const { return core_->model().config(); }
+int64_t Engine::parameters() const { return core_->model().parameters(); }
+int Engine::context_tokens() const { return core_->context_tokens(); }
 
 }  // namespace tessera

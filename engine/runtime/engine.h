@@ -1,19 +1,14 @@
-// The engine: one thread that owns the device, the model and the KV cache, and turns requests into
-// token events.
+// The engine: turns requests into token events.
 //
-// Requests come in by a queue (Submit) and leave by their OutputQueue. Each step the loop takes new
-// requests, drops cancelled, expired and stalled ones, plans with the Scheduler, encodes images
-// that the plan needs, runs the model once over prefill chunks and decodes together, samples,
-// emits. Where the device works by itself, two steps are under way: while one runs, the next is
-// planned and queued behind it. Ownership: the engine owns model, cache and scheduler; the
-// OutputQueue is shared with the reader. Threads: Submit, Abort, Drain, Load, HeartbeatAge,
-// FlushCaches are safe from any thread. Errors: a prompt that can never fit is refused by Submit,
-// everything later arrives as an Event.
+// One thread owns the device, the model and the KV cache (EngineCore). Requests reach it through a
+// RequestQueue, and events leave through the OutputQueue of each request. Ownership: the engine
+// owns model and cache; an OutputQueue is shared with its reader. Threads: every function is safe
+// from any thread. Errors: Submit refuses what can never run; everything later arrives as an Event.
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -21,62 +16,49 @@
 #include "engine/request/observer.h"
 #include "engine/request/output_queue.h"
 #include "engine/request/request.h"
+#include "engine/runtime/engine_options.h"
+#include "engine/runtime/request_queue.h"
 #include "engine/text/tokenizer.h"
 
 namespace tessera {
 
-struct EngineOptions {
-  int64_t kv_cache_bytes = 0;  // arena size; > 0
-  int64_t image_cache_bytes = 256 << 20;
-  int max_batch_tokens = 512;  // rows of one step: prefill chunk + decodes
-  int max_sequences = 64;      // running at once
-  int max_queue = 256;         // waiting; more are refused
-  int context_tokens = 0;      // 0: the model's
-  bool prefix_cache = true;
-  absl::Duration stall_timeout = absl::Seconds(30);
-  // Whether a step may be planned and handed to the device while the one before it still runs; its
-  // tokens then need not come to the host first. Unset: where the backend is asynchronous.
-  std::optional<bool> run_ahead;
-  // Before there are requests, the largest steps are run once (warm_up.h).
-  bool warm_up = false;
-  bool warm_up_low_pass = false;  // also what a policy with needs().low_pass asks for
-  bool check_integrity = false;   // after every step; debug builds and tests
-};
+class EngineCore;
 
 class Engine {
  public:
-  // The engine owns the model and the cache (allocated here, in the model's device memory);
-  // `observer` (may be null) must outlive the engine. Starts the thread.
-  // REQUIRES: options checked (kv_cache_bytes > 0, max_sequences <= max_batch_tokens <=
-  // model->max_rows()).
+  // Takes the model and allocates the cache in the model's device memory. `observer` may be null,
+  // else it must outlive the engine. Starts the thread.
+  // REQUIRES: kv_cache_bytes > 0, max_sequences <= max_batch_tokens <= model->max_rows().
   Engine(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
          const EngineOptions& options, Observer* observer);
   ~Engine();  // Stop()
 
-  // Takes the request or says why not: INVALID_ARGUMENT (prompt and max_tokens over the context or
-  // over the arena), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining, stopped),
-  // ALREADY_EXISTS (request id live). On success `*queue_position` is the number waiting ahead.
+  // Takes the request or says why not: INVALID_ARGUMENT (prompt and max_tokens exceed the context
+  // or the arena), FAILED_PRECONDITION (the policy does not fit the model), RESOURCE_EXHAUSTED
+  // (queue full), UNAVAILABLE (draining, stopped), ALREADY_EXISTS (request id live). On success
+  // `*queue_position` is the number of requests that wait ahead.
   absl::Status Submit(Request request, std::shared_ptr<OutputQueue> output_queue,
                       int* queue_position);
 
-  bool Abort(const std::string& request_id);  // false: no such live request
-  void FlushCaches();                         // done before the next step
-  void BeginDrain();                          // refuse new work; running work goes on
-  // Waits until nothing is live, at most until `deadline`; then cancels what is left. True if all
-  // finished by themselves.
-  bool DrainUntil(absl::Time deadline);
-  void Stop();  // cancels everything and joins the thread
+  bool Abort(const std::string& request_id) { return queue_.Abort(request_id); }
+  void FlushCaches() { queue_.FlushCaches(); }  // done before the next step
+  void Stop();                                  // cancels everything and joins the thread
 
-  EngineLoad Load() const;
-  absl::Duration HeartbeatAge() const;  // since the loop last turned
+  EngineLoad Load() const { return queue_.Load(); }
+  absl::Duration HeartbeatAge() const { return queue_.HeartbeatAge(); }
   const ModelConfig& model_config() const;
   int64_t parameters() const;
   int context_tokens() const;  // of one sequence: the option, else the model's
-  const EngineOptions& options() const;
+  const EngineOptions& options() const { return options_; }
 
  private:
-  class Loop;
-  std::unique_ptr<Loop> loop_;
+  absl::Status CheckPolicy(Request* request) const;
+  absl::Status CheckSize(const Request& request) const;
+
+  EngineOptions options_;
+  RequestQueue queue_;
+  std::unique_ptr<EngineCore> core_;
+  std::thread thread_;
 };
 
 }  // namespace tessera

@@ -1,18 +1,16 @@
 #include "engine/runtime/engine_core.h"
 
 #include <algorithm>
-#include <chrono>
+#include <cstddef>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "cache/audit.h"
-#include "engine/runtime/warm_up.h"
+#include "engine/statistics/low_pass_residuals.h"
 
 namespace tessera {
 namespace {
-
-// How long the idle loop sleeps between heartbeats.
-constexpr auto kIdleTurn = std::chrono::milliseconds(100);
 
 GenerationRules MakeRules(const ModelConfig& config, const Tokenizer* tokenizer,
                           const EngineOptions& options) {
@@ -27,276 +25,316 @@ GenerationRules MakeRules(const ModelConfig& config, const Tokenizer* tokenizer,
     return std::find(rules.eos.begin(), rules.eos.end(), id) != rules.eos.end();
   });
   rules.context_tokens = config.text.max_positions;
-  if (options.context_tokens > 0)
+  if (options.context_tokens > 0) {
     rules.context_tokens = std::min(rules.context_tokens, options.context_tokens);
+  }
   return rules;
 }
 
+double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(SteadyNow() - start); }
+
 }  // namespace
 
-Engine::Loop::Loop(std::unique_ptr<LlavaModel> model, std::shared_ptr<const Tokenizer> tokenizer,
-                   const EngineOptions& options, Observer* observer)
-    : model_(std::move(model)),
-      tokenizer_(std::move(tokenizer)),
+EngineCore::EngineCore(std::unique_ptr<LlavaModel> model,
+                       std::shared_ptr<const Tokenizer> tokenizer, const EngineOptions& options,
+                       Observer* observer, RequestQueue* queue)
+    : tokenizer_(std::move(tokenizer)),
       options_(options),
       observer_(observer != nullptr ? observer : &silent_),
-      rules_(MakeRules(model_->config(), tokenizer_.get(), options)),
-      run_ahead_(options.run_ahead.value_or(model_->ops().asynchronous())),
-      arena_(options.kv_cache_bytes, model_->config().text.kv_geometry()),
-      prefix_(&arena_),
-      features_(options.image_cache_bytes),
-      scheduler_({options.max_batch_tokens, options.max_sequences}, &arena_, &prefix_) {
-  TESSERA_CHECK(options_.max_batch_tokens <= model_->max_rows());
+      queue_(queue),
+      cache_(options.kv_cache_bytes, model->config().text.kv_geometry()),
+      runner_(std::move(model), cache_.arena().total_bytes(), options.image_cache_bytes, observer_,
+              &requests_),
+      rules_(MakeRules(runner_.model().config(), tokenizer_.get(), options)),
+      asynchronous_(options.async_scheduling.value_or(runner_.model().ops().asynchronous())),
+      scheduler_({options.max_batch_tokens, options.max_sequences}, &cache_),
+      compressor_(&scheduler_, cache_.geometry(),
+                  [this](const std::vector<MoveBatch>& moves) { runner_.MoveTokens(moves); }),
+      outputs_(&requests_, observer_) {
+  TESSERA_CHECK(options_.max_batch_tokens <= runner_.model().max_rows());
   TESSERA_CHECK(options_.max_sequences <= options_.max_batch_tokens);
-  arena_memory_ = model_->ops().Allocate(arena_.total_bytes());
-  model_->Ban(rules_.banned);
-  if (options_.warm_up) {
-    WarmUp(*model_,
-           {options_.max_batch_tokens, options_.max_sequences, rules_.context_tokens,
-            options_.warm_up_low_pass},
-           arena_memory_.get(), arena_.total_bytes());
-  }
-  heartbeat_nanos_ = absl::ToUnixNanos(SteadyNow());
+  runner_.model().Ban(rules_.banned);
+  if (options_.warm_up) runner_.WarmUp(options_, rules_.context_tokens);
   PublishLoad();
-  thread_ = std::thread([this] { Main(); });
 }
 
-Engine::Loop::~Loop() { Stop(); }
-
-void Engine::Loop::Main() {
-  while (TakeInbox()) {
-    Sweep(SteadyNow());
-    if (!Step()) {
-      PublishLoad();
-      std::unique_lock<Mutex> lock(mutex_);
-      if (inbox_.empty() && !stopping_ && !flush_) wake_.wait_for(lock, kIdleTurn);
-    }
+void EngineCore::Run() {
+  while (Receive()) {
+    if (Step()) continue;
+    PublishLoad();
+    queue_->WaitForWork();
   }
   const absl::Time now = SteadyNow();
-  while (!live_.empty()) {
+  while (!requests_.empty()) {
     Event last;
     last.status = absl::UnavailableError("the server is stopping");
-    Finish(*live_.begin()->second, std::move(last), now);
+    End(*requests_.by_arrival().begin()->second, std::move(last), now);
   }
-  flights_.clear();
+  steps_.clear();
   PublishLoad();
 }
 
-bool Engine::Loop::TakeInbox() {
-  heartbeat_nanos_.store(absl::ToUnixNanos(SteadyNow()), std::memory_order_release);
-  std::vector<Incoming> fresh;
-  bool flush, stopping;
-  {
-    MutexLock lock(mutex_);
-    fresh.swap(inbox_);
-    // Counted as waiting until the scheduler's own count is published.
-    load_.waiting += static_cast<int>(fresh.size());
-    flush = std::exchange(flush_, false);
-    stopping = stopping_;
-  }
-  if (flush) {
-    prefix_.Clear();
-    features_.Clear();
-  }
-  for (Incoming& in : fresh) {
-    const int64_t arrival = arrivals_++;
-    auto generation = std::make_unique<Generation>(
-        std::move(in.request), std::move(in.output_queue), &rules_, &arena_, arrival);
-    generation->submitted = in.submitted;
-    Sequence& sequence = generation->sequence();
-    const Request& request = generation->request();
-    if (request.commit_tokens > 0) sequence.commit_tokens = request.commit_tokens;
-    sequence.keep_scores = request.explain;
-    sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
-    if (sequence.use_prefix) {
-      // Transformed pages hold other numbers for the same tokens.
-      const std::string kind = request.policy->rotated() ? "/hadamard" : "";
-      sequence.prefix_root = PrefixRoot(model_->config().name + kind, request.salt);
-    }
-    by_sequence_[&sequence] = generation.get();
-    scheduler_.Add(&sequence);
-    live_.emplace(arrival, std::move(generation));
-  }
-  return !stopping;
-}
-
-void Engine::Loop::Sweep(absl::Time now) {
-  std::vector<std::pair<Generation*, absl::Status>> ended;
-  for (auto& [arrival, g] : live_) {
-    if (g->output_queue().cancelled()) {
-      ended.emplace_back(g.get(), absl::CancelledError("the request was cancelled"));
-    } else if (now >= g->request().deadline) {
-      ended.emplace_back(g.get(), absl::DeadlineExceededError("the request's deadline has passed"));
-    } else if (g->output_queue().WaitingFor(now) > options_.stall_timeout) {
-      ended.emplace_back(g.get(), absl::CancelledError(
-                                      absl::StrCat("the reader took nothing for ",
-                                                   absl::FormatDuration(options_.stall_timeout))));
-    }
-  }
-  for (auto& [g, status] : ended) {
-    Event last;
-    last.status = std::move(status);
-    Finish(*g, std::move(last), now);
-  }
-}
-
-bool Engine::Loop::Step() {
-  const absl::Time start = SteadyNow();
+// The double buffer: the device runs `step` while the host processes the outputs of the step
+// before it, and the next call schedules and queues another one behind it.
+bool EngineCore::Step() {
   StepReport report;
-  Flight& flight = flights_.emplace_back(Flight{.plan = scheduler_.Plan()});
-  const StepPlan& plan = flight.plan;
-  flight.follows = std::exchange(stepping_, !plan.items.empty());
-  for (const Sequence* s : plan.preempted) observer_->OnPreempted(Of(s).request());
-  if (plan.items.empty()) {
-    flights_.pop_back();
-    const bool under_way = !flights_.empty();
-    if (under_way) {
-      Settle(&report);
-      PublishLoad();
-      observer_->OnStep(report, Load());
-    }
-    Deliver();
-    return under_way;
-  }
-
-  const absl::Time planned = SteadyNow();
-  for (const Sequence* s : plan.admitted) {
-    Generation& g = Of(s);
-    if (g.sequence().preemptions > 0) continue;
-    g.first_scheduled = planned;
-    if (s->use_prefix) observer_->OnPrefixLookup(s->prompt_tokens, s->cached_tokens);
-  }
-  EncodeImages(&flight);
-  const absl::Time encoded = SteadyNow();
-  flight.batch = MakeBatch(plan);
-  const Batch& batch = flight.batch;
-  const absl::Time made = SteadyNow();
-  model_->Forward(batch, arena_memory_.get());
-  Deliver();
-  report.plan_seconds = absl::ToDoubleSeconds(planned - start);
-  report.vision_seconds = absl::ToDoubleSeconds(encoded - planned);
-  report.batch_seconds = absl::ToDoubleSeconds(made - encoded);
-  report.forward_seconds = absl::ToDoubleSeconds(SteadyNow() - made);
-  if (flights_.size() > 1) Settle(&report);
-
-  Complete(&flight, &report);  // while the device works
-  // What goes on choosing needs every step's sums before the next.
-  const auto chooses = [&](const ColumnJob& job) {
-    return plan.items[job.sequence].sequence->committed;
-  };
-  if (run_ahead_ && std::none_of(batch.column_jobs.begin(), batch.column_jobs.end(), chooses)) {
-    Await(flight);
+  InFlightStep* step = ScheduleStep(&report);
+  if (step == nullptr) return FinishPipeline(&report);
+  Forward(step, &report);
+  outputs_.Flush();
+  if (steps_.size() > 1) ProcessOldest(&report);
+  Advance(step, &report);
+  if (MayRunAhead(*step)) {
+    outputs_.MarkPending(*step);
   } else {
-    Settle(&report);
+    ProcessOldest(&report);
   }
-  const int64_t clamped_slopes = model_->ops().clamped_slopes();
-  report.clamped_slopes = clamped_slopes - std::exchange(held_slopes_, clamped_slopes);
-  PublishLoad();
-  observer_->OnStep(report, Load());
-  if (options_.check_integrity) CheckIntegrity();
+  Report(&report);
   return true;
 }
 
-void Engine::Loop::Move(const std::vector<MoveBatch>& batches) {
-  const absl::Time start = SteadyNow();
-  model_->MoveTokens(arena_memory_.get(), batches);
-  move_time_ += SteadyNow() - start;
+bool EngineCore::Receive() {
+  RequestQueue::Polled polled = queue_->Poll();
+  if (polled.flush_caches) {
+    cache_.ClearPrefixCache();
+    runner_.ClearEncoderCache();
+  }
+  for (RequestQueue::Incoming& incoming : polled.requests) Admit(std::move(incoming));
+  if (polled.stop) return false;
+  EndAbandoned();
+  return true;
 }
 
-void Engine::Loop::Complete(Flight* flight, StepReport* report) {
-  std::vector<bool> columns(flight->plan.items.size());
-  for (const ColumnJob& job : flight->batch.column_jobs) columns[job.sequence] = true;
-  std::vector<Sequence*> known;
-  for (size_t i = 0; i < flight->plan.items.size(); ++i) {
-    const StepPlan::Item& item = flight->plan.items[i];
+void EngineCore::Admit(RequestQueue::Incoming incoming) {
+  RequestState& state = requests_.Add(
+      std::make_unique<RequestState>(std::move(incoming.request), std::move(incoming.output_queue),
+                                     &rules_, &cache_.arena(), arrivals_++));
+  state.submitted = incoming.submitted;
+  Sequence& sequence = state.sequence();
+  const Request& request = state.request();
+  if (request.commit_tokens > 0) sequence.commit_tokens = request.commit_tokens;
+  sequence.keep_scores = request.explain;
+  sequence.use_prefix = options_.prefix_cache && !request.bypass_prefix;
+  if (sequence.use_prefix) {
+    // Transformed pages hold other numbers for the same tokens.
+    const std::string kind = request.policy->rotated() ? "/hadamard" : "";
+    sequence.prefix_root = PrefixRoot(runner_.model().config().name + kind, request.salt);
+  }
+  scheduler_.Add(&sequence);
+}
+
+void EngineCore::EndAbandoned() {
+  const absl::Time now = SteadyNow();
+  std::vector<std::pair<RequestState*, absl::Status>> ended;
+  for (const auto& [arrival, state] : requests_.by_arrival()) {
+    if (state->output_queue().cancelled()) {
+      ended.emplace_back(state.get(), absl::CancelledError("the request was cancelled"));
+    } else if (now >= state->request().deadline) {
+      ended.emplace_back(state.get(),
+                         absl::DeadlineExceededError("the request's deadline has passed"));
+    } else if (state->output_queue().WaitingFor(now) > options_.stall_timeout) {
+      ended.emplace_back(state.get(), absl::CancelledError(absl::StrCat(
+                                          "the reader took nothing for ",
+                                          absl::FormatDuration(options_.stall_timeout))));
+    }
+  }
+  for (auto& [state, status] : ended) {
+    Event last;
+    last.status = std::move(status);
+    End(*state, std::move(last), now);
+  }
+}
+
+InFlightStep* EngineCore::ScheduleStep(StepReport* report) {
+  const absl::Time start = SteadyNow();
+  InFlightStep& step = steps_.emplace_back(InFlightStep{.scheduled = scheduler_.Schedule()});
+  const SchedulerOutput& scheduled = step.scheduled;
+  step.follows = std::exchange(stepped_, !scheduled.items.empty());
+  for (const Sequence* s : scheduled.preempted) {
+    observer_->OnPreempted(requests_.Of(s).request());
+  }
+  if (scheduled.items.empty()) {
+    steps_.pop_back();
+    return nullptr;
+  }
+  const absl::Time now = SteadyNow();
+  for (const Sequence* s : scheduled.admitted) {
+    if (s->preemptions > 0) continue;
+    requests_.Of(s).first_scheduled = now;
+    if (s->use_prefix) observer_->OnPrefixLookup(s->prompt_tokens, s->cached_tokens);
+  }
+  report->plan_seconds = SecondsSince(start);
+  return &step;
+}
+
+bool EngineCore::FinishPipeline(StepReport* report) {
+  const bool in_flight = !steps_.empty();
+  if (in_flight) {
+    ProcessOldest(report);
+    PublishLoad();
+    observer_->OnStep(*report, queue_->Load());
+  }
+  outputs_.Flush();
+  return in_flight;
+}
+
+void EngineCore::Forward(InFlightStep* step, StepReport* report) {
+  const absl::Time start = SteadyNow();
+  runner_.EncodeImages(step);
+  report->vision_seconds = SecondsSince(start);
+  const absl::Time encoded = SteadyNow();
+  runner_.BuildBatch(step);
+  report->batch_seconds = SecondsSince(encoded);
+  const absl::Time built = SteadyNow();
+  runner_.Forward(*step);
+  report->forward_seconds = SecondsSince(built);
+}
+
+void EngineCore::Advance(InFlightStep* step, StepReport* report) {
+  std::vector<Sequence*> ready;
+  for (size_t i = 0; i < step->scheduled.items.size(); ++i) {
+    const SchedulerOutput::Item& item = step->scheduled.items[i];
     Sequence* s = item.sequence;
-    if (!s->running) continue;  // gone, or preempted, since the flight began
-    scheduler_.Complete(item);
+    if (!s->running) continue;  // it ended or was preempted since the step was scheduled
+    scheduler_.Advance(item);
     const bool low_pass = s->commit_due() && s->needs.low_pass;
-    s->held = low_pass || columns[i] || (s->commit_due() && s->needs.residual_peaks > 0);
-    (low_pass ? flight->low_pass : s->held ? flight->measured : known).push_back(s);
+    s->blocked = low_pass || step->next_step_needs_statistics[i] ||
+                 (s->commit_due() && s->needs.residual_peaks > 0);
+    (low_pass ? step->await_low_pass : s->blocked ? step->await_statistics : ready).push_back(s);
   }
-  BeginLowPass(flight, report);
-  Compress(known, report);
+  BeginLowPass(step, report);
+  Compress(ready, report);
 }
 
-void Engine::Loop::Release(const std::vector<Sequence*>& held, StepReport* report) {
-  std::vector<Sequence*> known;
-  for (Sequence* s : held) {
-    s->held = false;
-    if (Live(s)) known.push_back(s);
+bool EngineCore::MayRunAhead(const InFlightStep& step) const {
+  if (!asynchronous_) return false;
+  // A policy that goes on choosing needs every step's statistics before the next step.
+  for (size_t i = 0; i < step.scheduled.items.size(); ++i) {
+    if (step.next_step_needs_statistics[i] && step.scheduled.items[i].sequence->committed) {
+      return false;
+    }
   }
-  Compress(known, report);
+  return true;
 }
 
-void Engine::Loop::Compress(const std::vector<Sequence*>& sequences, StepReport* step) {
+void EngineCore::ProcessOldest(StepReport* report) {
+  InFlightStep& step = steps_.front();
   const absl::Time start = SteadyNow();
-  std::vector<Sequence*> preempted;
-  CompressReport report;
-  move_time_ = absl::ZeroDuration();
-  for (Sequence* s : sequences) {
-    const Compressed done = scheduler_.Compress(s, *this, &preempted);
-    report.commits += done.committed ? 1 : 0;
-    report.exited_tokens += done.exited_tokens;
+  const LlavaModel::Output output = runner_.Finish(step);
+  report->forward_seconds += SecondsSince(start);
+  if (step.follows) report->gap_seconds += output.gap_seconds;
+  if (step.encoded_images > 0) {
+    observer_->OnImageEncoded(step.encoded_images, output.vision_seconds);
   }
-  scheduler_.FinishMoves(*this);
-  if (report.commits > 0) report.commit_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
-  report.move_seconds = absl::ToDoubleSeconds(move_time_);
-  if (report.commits > 0 || move_time_ > absl::ZeroDuration()) observer_->OnCompressed(report);
-  for (const Sequence* s : preempted) observer_->OnPreempted(Of(s).request());
-  step->compress_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
-}
-
-void Engine::Loop::Settle(StepReport* report) {
-  Flight& flight = flights_.front();
-  const absl::Time start = SteadyNow();
-  const LlavaModel::Answers answers = model_->Finish();
-  report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
-  if (flight.follows) report->gap_seconds += answers.gap_seconds;
-  if (flight.pictures > 0) observer_->OnImageEncoded(flight.pictures, answers.vision_seconds);
-  for (Generation* g : flight.pictured) {
-    g->vision_seconds += answers.vision_seconds / static_cast<double>(flight.pictured.size());
+  for (RequestState* request : step.encoded_for) {
+    request->vision_seconds += output.vision_seconds / static_cast<double>(step.encoded_for.size());
   }
-  CollectStatistics(flight, answers);
-  Release(flight.measured, report);
-  SettleLowPass(&flight, report);
+  Unblock(step.await_statistics, report);
+  FinishLowPass(&step, report);
 
-  const absl::Time compressed = SteadyNow();
-  for (const StepPlan::Item& item : flight.plan.items) {
+  const absl::Time processing = SteadyNow();
+  for (const SchedulerOutput::Item& item : step.scheduled.items) {
     (item.count == 1 ? report->decode_tokens : report->prefill_tokens) += item.count;
   }
-  report->sequences += static_cast<int>(flight.plan.items.size());
-  Emit(flight, answers);
-  flights_.pop_front();
-  if (!flights_.empty()) Deliver();  // the device works meanwhile
-  report->sample_seconds += absl::ToDoubleSeconds(SteadyNow() - compressed);
+  report->sequences += static_cast<int>(step.scheduled.items.size());
+  for (OutputProcessor::Ended& ended : outputs_.Process(step, output)) {
+    End(*ended.request, std::move(ended.last), SteadyNow());
+  }
+  steps_.pop_front();
+  // The device has work, or is the host itself: now is the time to tell the readers.
+  if (!steps_.empty() || !asynchronous_) outputs_.Flush();
+  report->sample_seconds += SecondsSince(processing);
 }
 
-void Engine::Loop::PublishLoad() {
+void EngineCore::BeginLowPass(InFlightStep* step, StepReport* report) {
+  const absl::Time start = SteadyNow();
+  std::erase_if(step->await_low_pass, [this](Sequence* s) {
+    const bool gone = !requests_.Contains(s) || !s->running;  // ended, or to be measured again
+    if (gone) s->blocked = false;
+    return gone;
+  });
+  step->measuring = 0;
+  for (Sequence* s : step->await_low_pass) {
+    if (!runner_.BeginLowPass(s)) break;  // FinishLowPass goes on with the others
+    ++step->measuring;
+  }
+  report->compress_seconds += SecondsSince(start);
+}
+
+void EngineCore::FinishLowPass(InFlightStep* step, StepReport* report) {
+  while (!step->await_low_pass.empty()) {
+    const absl::Time start = SteadyNow();
+    const std::vector<LowPassStats> values = runner_.FinishLowPass();
+    report->forward_seconds += SecondsSince(start);
+    const auto end = step->await_low_pass.begin() + static_cast<std::ptrdiff_t>(step->measuring);
+    const std::vector<Sequence*> measured(step->await_low_pass.begin(), end);
+    TESSERA_CHECK(values.size() == measured.size());
+    for (size_t i = 0; i < measured.size(); ++i) {
+      Sequence& s = *measured[i];
+      if (!requests_.Contains(&s) || !s.running) continue;
+      s.statistics.Find<LowPassResiduals>()->Set(values[i]);
+    }
+    step->await_low_pass.erase(step->await_low_pass.begin(), end);
+    Unblock(measured, report);
+    BeginLowPass(step, report);
+  }
+}
+
+void EngineCore::Unblock(const std::vector<Sequence*>& sequences, StepReport* report) {
+  std::vector<Sequence*> ready;
+  for (Sequence* s : sequences) {
+    s->blocked = false;
+    if (requests_.Contains(s)) ready.push_back(s);
+  }
+  Compress(ready, report);
+}
+
+void EngineCore::Compress(const std::vector<Sequence*>& sequences, StepReport* report) {
+  const absl::Time start = SteadyNow();
+  const Compressor::Result result = compressor_.Compress(sequences);
+  if (result.report.commits > 0 || result.report.move_seconds > 0) {
+    observer_->OnCompressed(result.report);
+  }
+  for (const Sequence* s : result.preempted) observer_->OnPreempted(requests_.Of(s).request());
+  report->compress_seconds += SecondsSince(start);
+}
+
+void EngineCore::End(RequestState& request, Event last, absl::Time now) {
+  outputs_.Flush();  // this request's earlier events come first
+  outputs_.Complete(request, cache_.arena(), now, &last);
+  // Pages are freed before the reader hears of the end: a client that saw it finds the memory free.
+  scheduler_.Remove(&request.sequence());
+  observer_->OnFinished(request.request(), last);
+  queue_->Remove(request.request().id);
+  request.output_queue().Put(std::move(last), now);
+  std::unique_ptr<RequestState> ended = requests_.Remove(request);
+  if (!steps_.empty()) steps_.back().ended.push_back(std::move(ended));
+}
+
+void EngineCore::Report(StepReport* report) {
+  const int64_t clamped_slopes = runner_.model().ops().clamped_slopes();
+  report->clamped_slopes = clamped_slopes - std::exchange(clamped_slopes_, clamped_slopes);
+  PublishLoad();
+  observer_->OnStep(*report, queue_->Load());
+  if (options_.check_integrity) CheckIntegrity();
+}
+
+void EngineCore::PublishLoad() {
   EngineLoad load;
   load.running = scheduler_.running();
   load.waiting = scheduler_.waiting();
-  load.kv_bytes_total = arena_.total_bytes();
-  load.kv_bytes_reclaimable =
-      prefix_.reclaimable_pages() * PageBytes(Format::kRaw16, arena_.geometry());
-  load.kv_bytes_used = arena_.used_bytes() - load.kv_bytes_reclaimable;
-  load.kv_bytes_stranded = arena_.slab_used_bytes() - arena_.used_bytes();
-  for (int f = 0; f < kNumFormats; ++f) {
-    const auto format = static_cast<Format>(f);
-    load.pages_by_format[f] = arena_.pages_in_use(format);
-    load.bytes_by_format[f] = load.pages_by_format[f] * arena_.page_bytes(format);
-  }
-  load.prefix_blocks = prefix_.blocks();
-  load.image_cache_bytes = features_.bytes();
-  load.image_cache_entries = features_.entries();
-  MutexLock lock(mutex_);
-  load_ = load;
+  cache_.Describe(&load);
+  load.image_cache_bytes = runner_.encoder_cache().bytes();
+  load.image_cache_entries = runner_.encoder_cache().entries();
+  queue_->Publish(load);
 }
 
-void Engine::Loop::CheckIntegrity() {
+void EngineCore::CheckIntegrity() {
   std::vector<const SequenceCache*> caches;
-  for (const auto& [arrival, g] : live_) caches.push_back(&g->sequence().cache);
-  const absl::Status status = AuditCache(arena_, &prefix_, caches);
+  for (const auto& [arrival, state] : requests_.by_arrival()) {
+    caches.push_back(&state->sequence().cache);
+  }
+  const absl::Status status = AuditCache(cache_.arena(), &cache_.prefix_cache(), caches);
   if (!status.ok()) CheckFailed(__FILE__, __LINE__, status.ToString().c_str());
 }
 

@@ -1,94 +1,92 @@
-// Engine::Loop's part that turns a step's answers into events for the readers.
+#include "engine/runtime/output_processor.h"
+
+#include <memory>
 #include <utility>
 
-#include "engine/runtime/engine_core.h"
+#include "base/clock.h"
 #include "engine/runtime/explain.h"
 
 namespace tessera {
 
-void Engine::Loop::Emit(const Flight& flight, LlavaModel::Answers answers) {
-  auto job = flight.batch.logprobs.begin();
+std::vector<OutputProcessor::Ended> OutputProcessor::Process(const InFlightStep& step,
+                                                             const LlavaModel::Output& output) {
+  std::vector<Ended> ended;
+  auto job = step.batch.logprobs.begin();
+  const LogprobAt* next_logprobs = output.logprobs;
   int place = 0;
-  for (const StepPlan::Item& item : flight.plan.items) {
+  for (const SchedulerOutput::Item& item : step.scheduled.items) {
     if (!item.sample) continue;
-    const int32_t token = answers.tokens[place];
+    const int32_t token = output.tokens[place];
     const LogprobAt* logprobs = nullptr;
-    if (job != flight.batch.logprobs.end() && job->sampled == place) {
+    if (job != step.batch.logprobs.end() && job->sampled == place) {
       ++job;
-      logprobs = answers.logprobs;
-      answers.logprobs += flight.batch.logprob_places;
+      logprobs = next_logprobs;
+      next_logprobs += step.batch.logprob_places;
     }
     ++place;
-    if (!Live(item.sequence)) continue;
-    item.sequence->awaited = -1;
-    item.sequence->held = false;
-    Generation& g = Of(item.sequence);
-    Event event = g.Append(token, logprobs);
-    const absl::Time now = SteadyNow();
-    if (g.output_tokens() == 1) {
-      g.first_token = now;
-      observer_->OnFirstToken(g.request(), absl::ToDoubleSeconds(now - g.request().received));
-    } else {
-      observer_->OnInterToken(absl::ToDoubleSeconds(now - g.last_token));
-    }
-    g.last_token = now;
-    if (event.done) {
-      Finish(g, std::move(event), now);
-    } else {
-      deliveries_.push_back({&g, std::move(event), now});
-    }
+    if (!requests_->Contains(item.sequence)) continue;
+    item.sequence->pending_sample = -1;
+    item.sequence->blocked = false;
+    Append(requests_->Of(item.sequence), token, logprobs, &ended);
+  }
+  return ended;
+}
+
+void OutputProcessor::Append(RequestState& request, int32_t token, const LogprobAt* logprobs,
+                             std::vector<Ended>* ended) {
+  Event event = request.Append(token, logprobs);
+  const absl::Time now = SteadyNow();
+  if (request.output_tokens() == 1) {
+    request.first_token = now;
+    observer_->OnFirstToken(request.request(),
+                            absl::ToDoubleSeconds(now - request.request().received));
+  } else {
+    observer_->OnInterToken(absl::ToDoubleSeconds(now - request.last_token));
+  }
+  request.last_token = now;
+  if (event.done) {
+    ended->push_back({&request, std::move(event)});
+  } else {
+    kept_.push_back({&request, std::move(event), now});
   }
 }
 
-void Engine::Loop::Await(const Flight& flight) {
+void OutputProcessor::MarkPending(const InFlightStep& step) {
   int place = 0;
-  for (const StepPlan::Item& item : flight.plan.items) {
+  for (const SchedulerOutput::Item& item : step.scheduled.items) {
     if (!item.sample) continue;
-    if (Live(item.sequence)) {
-      item.sequence->held |= Of(item.sequence).next_is_last();
-      item.sequence->awaited = place;
+    if (requests_->Contains(item.sequence)) {
+      item.sequence->blocked |= requests_->Of(item.sequence).next_is_last();
+      item.sequence->pending_sample = place;
     }
     ++place;
   }
 }
 
-void Engine::Loop::Deliver() {
-  for (Delivery& d : deliveries_) d.to->output_queue().Put(std::move(d.event), d.sampled);
-  deliveries_.clear();
+void OutputProcessor::Flush() {
+  for (Kept& kept : kept_) {
+    kept.request->output_queue().Put(std::move(kept.event), kept.sampled);
+  }
+  kept_.clear();
 }
 
-void Engine::Loop::Finish(Generation& generation, Event event, absl::Time now) {
-  Deliver();  // what this one was not yet told comes first
-  const Request& request = generation.request();
-  event.done = true;
-  Usage& usage = event.usage = generation.MakeUsage();
-  if (request.explain && event.status.ok()) {
-    event.explanation = std::make_shared<const Explanation>(Explain(generation.sequence(), arena_));
+void OutputProcessor::Complete(const RequestState& state, const Arena& arena, absl::Time now,
+                               Event* last) const {
+  const Request& request = state.request();
+  last->done = true;
+  Usage& usage = last->usage = state.MakeUsage();
+  if (request.explain && last->status.ok()) {
+    last->explanation = std::make_shared<const Explanation>(Explain(state.sequence(), arena));
   }
   const auto seconds = [](absl::Time from, absl::Time to) {
     return from == absl::Time() || to == absl::Time() ? 0.0 : absl::ToDoubleSeconds(to - from);
   };
-  const absl::Time scheduled = generation.first_scheduled;
-  usage.queue_seconds = seconds(generation.submitted, scheduled == absl::Time() ? now : scheduled);
-  usage.prefill_seconds = seconds(scheduled, generation.first_token);
-  usage.decode_seconds = seconds(generation.first_token, generation.last_token);
-  usage.first_token_seconds = seconds(request.received, generation.first_token);
+  const absl::Time scheduled = state.first_scheduled;
+  usage.queue_seconds = seconds(state.submitted, scheduled == absl::Time() ? now : scheduled);
+  usage.prefill_seconds = seconds(scheduled, state.first_token);
+  usage.decode_seconds = seconds(state.first_token, state.last_token);
+  usage.first_token_seconds = seconds(request.received, state.first_token);
   usage.total_seconds = seconds(request.received, now);
-
-  // Freed before the reader hears of it: a client that saw the end finds the memory free.
-  const int64_t arrival = generation.sequence().arrival;
-  scheduler_.Remove(&generation.sequence());
-  observer_->OnFinished(request, event);
-  {
-    MutexLock lock(mutex_);
-    ids_.erase(request.id);
-    if (ids_.empty()) idle_.notify_all();
-  }
-  generation.output_queue().Put(std::move(event), now);
-  by_sequence_.erase(&generation.sequence());
-  const auto it = live_.find(arrival);
-  if (!flights_.empty()) flights_.back().ended.push_back(std::move(it->second));
-  live_.erase(it);
 }
 
 }  // namespace tessera

@@ -26,8 +26,8 @@ std::vector<int32_t> EndsOf(const Request& request, const GenerationRules& rules
 
 }  // namespace
 
-Generation::Generation(Request request, std::shared_ptr<OutputQueue> output_queue,
-                       const GenerationRules* rules, Arena* arena, int64_t arrival)
+RequestState::RequestState(Request request, std::shared_ptr<OutputQueue> output_queue,
+                           const GenerationRules* rules, Arena* arena, int64_t arrival)
     : request_(std::move(request)),
       output_queue_(std::move(output_queue)),
       rules_(rules),
@@ -39,23 +39,23 @@ Generation::Generation(Request request, std::shared_ptr<OutputQueue> output_queu
   for (const int32_t id : request_.prompt.ids) sampler_.AddPromptToken(id);
 }
 
-bool Generation::IsStopId(int32_t id) const {
+bool RequestState::IsStopId(int32_t id) const {
   const auto in = [id](const std::vector<int32_t>& ids) {
     return std::find(ids.begin(), ids.end(), id) != ids.end();
   };
   return in(request_.stop.token_ids) || (!request_.stop.ignore_eos && in(rules_->eos));
 }
 
-void Generation::AddEdit(int row, LogitEdits* out) const {
-  sampler_.AddEdit(row, sampled_tokens() < request_.stop.min_tokens, sequence_.awaited, out);
+void RequestState::AddEdit(int row, LogitEdits* out) const {
+  sampler_.AddEdit(row, sampled_tokens() < request_.stop.min_tokens, sequence_.pending_sample, out);
 }
 
-bool Generation::next_is_last() const {
+bool RequestState::next_is_last() const {
   return sampled_tokens() + 1 >= request_.stop.max_tokens ||
          sequence_.known_tokens() + 1 >= rules_->context_tokens;
 }
 
-Event Generation::Append(int32_t id, const LogprobAt* logprobs) {
+Event RequestState::Append(int32_t id, const LogprobAt* logprobs) {
   Event event;
   if (request_.top_logprobs >= 0) {
     TokenLogprob& own = event.logprobs.emplace_back();
@@ -90,7 +90,7 @@ Event Generation::Append(int32_t id, const LogprobAt* logprobs) {
   return event;
 }
 
-bool Generation::AddText(absl::string_view text, Event* event) {
+bool RequestState::AddText(absl::string_view text, Event* event) {
   StopMatcher::Result match = stops_.Add(text);
   event->text += match.text;
   if (match.matched < 0) return false;
@@ -101,7 +101,7 @@ bool Generation::AddText(absl::string_view text, Event* event) {
   return true;
 }
 
-Usage Generation::MakeUsage() const {
+Usage RequestState::MakeUsage() const {
   Usage usage;
   usage.prompt_tokens = sequence_.prompt_tokens;
   usage.image_tokens = request_.prompt.image_tokens;

@@ -1,6 +1,6 @@
-// One live request inside the engine: its sequence, its sampler, its text, its clock readings.
+// One live request inside the engine: its sequence, sampler, detokenizer, stop strings and times.
 //
-// Threads: one thread (the engine's).
+// Threads: the engine's thread.
 #pragma once
 
 #include <memory>
@@ -18,7 +18,7 @@
 
 namespace tessera {
 
-// Facts about the model that end or bound a generation; shared by all, owned by the engine.
+// The model's facts that end or bound a generation. All requests share one, which the engine owns.
 struct GenerationRules {
   const Tokenizer* tokenizer = nullptr;
   std::vector<int32_t> eos;     // end-of-sequence ids
@@ -26,12 +26,13 @@ struct GenerationRules {
   int context_tokens = 0;
 };
 
-class Generation {
+class RequestState {
  public:
-  Generation(Request request, std::shared_ptr<OutputQueue> output_queue,
-             const GenerationRules* rules, Arena* arena, int64_t arrival);
+  RequestState(Request request, std::shared_ptr<OutputQueue> output_queue,
+               const GenerationRules* rules, Arena* arena, int64_t arrival);
 
-  // How the next token is sampled, as row `row` of those that the step draws.
+  // How the next token is sampled, and the sparse edits of its logits in row `row` of the step's
+  // sampled rows.
   SampleRule Rule() const { return sampler_.RuleAt(sampled_tokens()); }
   void AddEdit(int row, LogitEdits* out) const;
   // Whether the next token ends the generation, whichever it is.
@@ -44,14 +45,16 @@ class Generation {
   const Request& request() const { return request_; }
   OutputQueue& output_queue() { return *output_queue_; }
   Sequence& sequence() { return sequence_; }
+  const Sequence& sequence() const { return sequence_; }
   int output_tokens() const { return output_tokens_; }
-  // The same and the awaited one.
-  int sampled_tokens() const { return output_tokens_ + (sequence_.awaited >= 0 ? 1 : 0); }
+  // Output tokens, and the one that a step in flight samples.
+  int sampled_tokens() const { return output_tokens_ + (sequence_.pending_sample >= 0 ? 1 : 0); }
 
   // Usage as of now; the engine fills in the times it alone knows.
   Usage MakeUsage() const;
 
-  // Features of each image of the prompt, held only while its rows are still to be computed.
+  // Features of each image of the prompt. Null before they are needed and once its rows are in a
+  // batch.
   std::vector<std::shared_ptr<const ImageFeatures>> features;
 
   // Clock readings of the engine loop.

@@ -1,25 +1,21 @@
-// Continuous batching: decides which tokens of which sequences run in the next step, who gets
-// pages, and who is preempted. Pure host logic: no device, no clock, no gRPC.
+// Continuous batching with chunked prefill: decides which tokens of which sequences run in the next
+// step, and which sequence is preempted. Pure host logic: no device, no clock, no policy.
 //
-// Rank is (priority, then age). Decodes come first, so that a long prompt does not stall answers;
-// what is left of the token budget goes to prefill chunks, by rank. A sequence is admitted when all
-// its known tokens fit beside what running ones still need; if pages run out nevertheless, the
-// lowest-ranked running sequence is preempted: it gives back its pages and waits to be recomputed
-// (its full blocks stay in the prefix index until their pages are needed).
-// A sequence whose policy compresses is committed once the tokens up to its commit point (its whole
-// prompt, if nothing else is asked) are computed; what is left of the prompt then runs over the
-// compressed pages, in chunks that end where the next tokens leave the window (Compress). Room for
-// the new pages is made like any other.
-// A step may be planned before the tokens are known that the step before draws (Sequence::awaited).
-// Progress: the highest-ranked sequence can always take every page, so it always finishes.
-// Threads: one thread (the engine's).
+// Rank is (priority, then age). Decodes are scheduled first, so that a long prompt does not stall
+// answers; the rest of the token budget goes to prefill chunks, by rank. A sequence is admitted
+// when all its known tokens fit beside those that running sequences still need. If pages run out
+// nevertheless, the lowest-ranked running sequence is preempted: it gives its pages back and waits
+// to be recomputed. Its full blocks stay in the prefix cache until their pages are needed.
+// Asynchronous scheduling: a step may be scheduled before the tokens of the step before are known
+// (Sequence::pending_sample).
+// Progress: the highest-ranked sequence can take every page, so it always finishes.
+// Threads: the engine's thread.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "cache/pages/arena.h"
-#include "cache/prefix_cache.h"
+#include "engine/runtime/kv_cache_manager.h"
 #include "engine/runtime/sequence.h"
 
 namespace tessera {
@@ -29,71 +25,55 @@ struct SchedulerLimits {
   int max_sequences = 64;      // running at once
 };
 
-struct StepPlan {
+struct SchedulerOutput {
+  // Tokens [first, first + count) of the sequence run in this step.
   struct Item {
     Sequence* sequence = nullptr;
-    int first = 0;  // token index; count tokens from here run in this step
+    int first = 0;
     int count = 0;
-    bool sample = false;  // the last known token is among them: its logits are wanted
+    bool sample = false;  // the last known token is among them: the next one is sampled
   };
   std::vector<Item> items;
-  std::vector<Sequence*> admitted;   // left the queue in this plan
-  std::vector<Sequence*> preempted;  // back in the queue
-  int rows = 0;
-};
-
-// What Compress did to one sequence.
-struct Compressed {
-  bool committed = false;
-  double exited_tokens = 0;  // out of the window, mean over layers
-};
-
-// Runs the moves that compression asks for, before it returns.
-class TokenMover {
- public:
-  virtual ~TokenMover() = default;
-  virtual void Move(const std::vector<MoveBatch>& batches) = 0;
+  std::vector<Sequence*> admitted;   // left the queue
+  std::vector<Sequence*> preempted;  // went back to the queue
+  int rows = 0;                      // tokens of all items
 };
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerLimits& limits, Arena* arena, PrefixCache* prefix)
-      : limits_(limits), arena_(arena), prefix_(prefix) {}
+  Scheduler(const SchedulerLimits& limits, KvCacheManager* cache)
+      : limits_(limits), cache_(cache) {}
 
   void Add(Sequence* sequence);     // to the queue
-  void Remove(Sequence* sequence);  // from anywhere; its pages are released
-  // Reserves pages for what it plans. Every planned item must then be run and Completed, unless
-  // its sequence is Removed.
-  StepPlan Plan();
-  // The item's K and V are stored: advances the sequence and offers full blocks to the index.
-  void Complete(const StepPlan::Item& item);
-  // After Complete, while the sequence runs: commits it once its commit point is computed, then
-  // lets tokens leave its window, or the cache. May preempt lower ranks, or the sequence itself,
-  // into `preempted`. Exits of many layers and sequences are moved together: FinishMoves must
-  // follow.
-  Compressed Compress(Sequence* sequence, TokenMover& mover, std::vector<Sequence*>* preempted);
-  void FinishMoves(TokenMover& mover);
+  void Remove(Sequence* sequence);  // from anywhere; frees its pages
+  // Reserves pages for everything that it schedules. Every item must then be run and handed to
+  // Advance, unless its sequence is removed.
+  SchedulerOutput Schedule();
+  // Records that the item's K and V are stored, or will be before anything that is queued on the
+  // device from now on.
+  void Advance(const SchedulerOutput::Item& item);
+  // Frees pages for a running sequence: evicts unreferenced prefix blocks, else preempts the lowest
+  // rank below it into `preempted`. Returns false if there is nothing left to free.
+  bool FreePagesFor(Sequence* sequence, std::vector<Sequence*>* preempted);
+  // Takes the pages of a running sequence; it waits to be recomputed.
+  void Preempt(Sequence* sequence);
 
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }
 
  private:
-  // Pages for `tokens` more, reclaiming and preempting lower ranks; false: `sequence` itself must
-  // give way.
-  bool MakeRoom(Sequence* sequence, int tokens, StepPlan* plan);
-  // Frees something for `sequence`: idle prefix pages, else the lowest rank below it.
-  bool FreeSome(Sequence* sequence, int64_t pages, StepPlan* plan);
-  void Preempt(Sequence* sequence, StepPlan* plan);
+  void ScheduleRunning(bool decodes, SchedulerOutput* out);
+  void ScheduleWaiting(SchedulerOutput* out);
+  // Appends the sequence's next `count` tokens, or preempts it if it gets no pages even after lower
+  // ranks gave theirs.
+  void ScheduleItem(Sequence* sequence, int count, SchedulerOutput* out);
   bool TryAdmit(Sequence* sequence);
-  void Schedule(Sequence* sequence, int count, StepPlan* plan);
+  void PreemptInto(Sequence* sequence, SchedulerOutput* out);
 
   SchedulerLimits limits_;
-  Arena* arena_;
-  PrefixCache* prefix_;
+  KvCacheManager* cache_;
   std::vector<Sequence*> waiting_;  // by rank, best first
   std::vector<Sequence*> running_;  // by rank, best first
-  std::vector<MoveBatch> moves_;    // not issued yet
-  std::vector<Sequence*> moving_;   // whose tokens those are
 };
 
 }  // namespace tessera

@@ -48,7 +48,7 @@ Batch MakeBatch(const std::vector<Stretch>& sequences, const Pages& pages, int m
     batch.sample_rules.push_back({.temperature = 1, .top_p = 0.9f, .uniform = 0.5});
   }
   batch.logprob_places = 1 + kMaxTopLogprobs;
-  batch.fill_layer = [&sequences, &pages](int, Batch::Layer* out) {
+  batch.build_layer = [&sequences, &pages](int, Batch::Layer* out) {
     *out = {};
     out->run_begin.push_back(0);
     for (const Stretch& s : sequences) {

@@ -1,121 +1,117 @@
-// Engine::Loop's part that collects what policies need of the forward pass
-// (cache/policy/policy_stats.h).
-#include <algorithm>
-#include <cstddef>
+#include "engine/statistics/attention_columns.h"
 
-#include "engine/runtime/engine_core.h"
+#include <algorithm>
+
+#include "base/base.h"
+#include "engine/statistics/prompt_statistics.h"
+#include "engine/transfer/fetched.h"
 
 namespace tessera {
+namespace {
 
-void Engine::Loop::AskForStatistics(const StepPlan::Item& item, Batch* batch) {
-  Sequence& s = *item.sequence;
-  if (!s.needs.any()) return;
-  if (s.committed) {
-    if (!s.needs.attention_steps) return;
-    const int stored = s.cache.stored(0);  // as in every layer
-    s.stats.GrowColumns(stored);
-    batch->column_jobs.push_back(
-        {batch->sequences() - 1, batch->rows() - item.count, item.count, batch->column_tokens});
-    batch->column_tokens += stored;
-    return;
+// The jobs of one step: the observed rows of each sequence.
+class StepColumns final : public StepStatistic {
+ public:
+  explicit StepColumns(const StatisticShape& shape) : shape_(shape) {}
+
+  void Clear() override {
+    jobs_.clear();
+    statistics_.clear();
+    width_ = 0;
   }
-  const int hidden = model_->config().text.hidden, tokens = s.view().tokens();
-  s.stats.Begin(s.needs, arena_.geometry().layers, tokens, hidden);
-  const int first_row = batch->rows() - item.count, end = std::min(item.first + item.count, tokens);
-  if (s.needs.residual_peaks > 0) {
-    for (int i = item.first; i < end; ++i) batch->peak_rows.push_back(first_row + i - item.first);
-    batch->peaks = std::max(batch->peaks, s.stats.peaks_per_token());
-    batch->medians |= s.needs.residual_medians;
+
+  StatisticDue Add(const StatisticChunk& chunk) override {
+    const PolicyNeeds& needs = *chunk.needs;
+    if (needs.attention_rows == 0) return StatisticDue::kNever;
+    if (chunk.committed) {
+      if (!needs.attention_steps) return StatisticDue::kNever;
+      chunk.statistics->Find<AttentionColumns>()->Grow(chunk.stored_tokens);
+      AddJob(chunk, chunk.first_row, chunk.count, chunk.stored_tokens);
+      return StatisticDue::kNextStep;
+    }
+    // The prompt's last `attention_rows` rows; a chunk may hold a part of them.
+    const int end = std::min(chunk.first_token + chunk.count, chunk.prompt_tokens);
+    const int first = std::max(chunk.first_token, chunk.prompt_tokens - needs.attention_rows);
+    if (first >= end) return StatisticDue::kNever;
+    AddJob(chunk, chunk.first_row + first - chunk.first_token, end - first, chunk.prompt_tokens);
+    return StatisticDue::kNextStep;
   }
-  const int voter = std::max(item.first, tokens - s.needs.attention_rows);
-  if (s.needs.attention_rows > 0 && voter < end) {
-    batch->column_jobs.push_back({batch->sequences() - 1, first_row + voter - item.first,
-                                  end - voter, batch->column_tokens});
-    batch->column_tokens += tokens;
+  bool empty() const override { return jobs_.empty(); }
+
+  void Stage(Ops& ops, Staging& staging) override {
+    std::vector<float> sums(shape_.layers * width_);
+    for (size_t i = 0; i < jobs_.size(); ++i) {
+      auto& from = *statistics_[i]->Find<AttentionColumns>();
+      for (int layer = 0; layer < shape_.layers; ++layer) {
+        const absl::Span<const float> so_far = from.sums(layer);
+        std::copy(so_far.begin(), so_far.end(), &sums[layer * width_ + jobs_[i].columns]);
+      }
+    }
+    staged_jobs_ = staging.Add(jobs_);
+    device_sums_ = staging.Add(sums);
+  }
+  void OnAttention(Ops& ops, int layer, const float* qkv, const int32_t* query_begin,
+                   const KvLayerView& kv) override {
+    ops.AttentionColumns(qkv, query_begin, staged_jobs_, std::ssize(jobs_), shape_.heads, kv,
+                         device_sums_ + layer * width_);
+  }
+  void BeginFetch(Ops& ops) override { sums_.Begin(ops, device_sums_, shape_.layers * width_); }
+
+  void Collect(absl::FunctionRef<PromptStatistics*(int)> find) override {
+    for (const ColumnJob& job : jobs_) {
+      PromptStatistics* statistics = find(job.sequence);
+      auto* to = statistics == nullptr ? nullptr : statistics->Find<AttentionColumns>();
+      if (to == nullptr) continue;
+      for (int layer = 0; layer < shape_.layers; ++layer) {
+        const absl::Span<float> sums = to->sums(layer);
+        std::copy_n(sums_.get() + layer * width_ + job.columns, sums.size(), sums.begin());
+      }
+    }
+  }
+
+ private:
+  void AddJob(const StatisticChunk& chunk, int first_row, int rows, int tokens) {
+    jobs_.push_back({chunk.sequence, first_row, rows, width_});
+    statistics_.push_back(chunk.statistics);
+    width_ += tokens;
+  }
+
+  StatisticShape shape_;
+  std::vector<ColumnJob> jobs_;
+  std::vector<PromptStatistics*> statistics_;  // [jobs], until Stage
+  int64_t width_ = 0;                          // tokens of all jobs together
+  const ColumnJob* staged_jobs_ = nullptr;
+  float* device_sums_ = nullptr;  // [layers, width]
+  Fetched<float> sums_;
+};
+
+}  // namespace
+
+AttentionColumns::AttentionColumns(const PolicyNeeds& needs, const StatisticShape& shape,
+                                   int tokens)
+    : outlives_commit_(needs.attention_steps), sums_(shape.layers, std::vector<float>(tokens)) {}
+
+void AttentionColumns::Keep(int layer, absl::Span<const int32_t> kept) {
+  std::vector<float>& sums = sums_[layer];
+  for (size_t i = 0; i < kept.size(); ++i) sums[i] = sums[kept[i]];
+  sums.resize(kept.size());
+}
+
+void AttentionColumns::Grow(int tokens) {
+  for (std::vector<float>& sums : sums_) {
+    TESSERA_CHECK(std::ssize(sums) <= tokens);
+    sums.resize(tokens);
   }
 }
 
-// Sums go to the device as they are and come back with the step's rows added: so their bits do not
-// depend on how the prompt is cut.
-void Engine::Loop::FillColumns(const StepPlan& plan, Batch* batch) {
-  const int64_t width = batch->column_tokens;
-  batch->columns.resize(arena_.geometry().layers * width);
-  for (const ColumnJob& job : batch->column_jobs) {
-    PromptStats& stats = plan.items[job.sequence].sequence->stats;
-    for (int layer = 0; layer < arena_.geometry().layers; ++layer) {
-      const absl::Span<const float> sums = stats.Columns(layer);
-      std::copy(sums.begin(), sums.end(), batch->columns.begin() + layer * width + job.columns);
-    }
-  }
-}
-
-// A sequence that was preempted meanwhile is measured again when it runs again.
-void Engine::Loop::CollectStatistics(const Flight& flight, const LlavaModel::Answers& answers) {
-  const Batch& batch = flight.batch;
-  const int layers = arena_.geometry().layers;
-  for (const ColumnJob& job : batch.column_jobs) {
-    Sequence& s = *flight.plan.items[job.sequence].sequence;
-    if (!s.running) continue;
-    for (int layer = 0; layer < layers; ++layer) {
-      const absl::Span<float> to = s.stats.Columns(layer);
-      std::copy_n(answers.columns + layer * batch.column_tokens + job.columns, to.size(),
-                  to.begin());
-    }
-  }
-  const auto rows = std::ssize(batch.peak_rows);
-  size_t at = 0;  // of the plan's items, as rows ascend
-  for (int64_t i = 0; i < rows; ++i) {
-    while (batch.query_begin[at + 1] <= batch.peak_rows[i]) ++at;
-    const StepPlan::Item& item = flight.plan.items[at];
-    if (!item.sequence->running) continue;
-    const int token = item.first + batch.peak_rows[i] - batch.query_begin[at];
-    for (int layer = 0; layer < layers; ++layer) {
-      const int64_t row = layer * rows + i;
-      item.sequence->stats.SetPeaks(layer, token, answers.peaks + row * batch.peaks,
-                                    batch.medians ? answers.medians + row : nullptr);
-    }
-  }
-}
-
-// As many as the model takes at a time; SettleLowPass goes on with the others.
-void Engine::Loop::BeginLowPass(Flight* flight, StepReport* report) {
-  const absl::Time start = SteadyNow();
-  const int layers = arena_.geometry().layers;
-  std::erase_if(flight->low_pass, [this](Sequence* s) {
-    const bool gone = !Live(s) || !s->running;  // ended, or preempted and to be measured again
-    if (gone) s->held = false;
-    return gone;
-  });
-  for (flight->begun = 0; flight->begun < flight->low_pass.size(); ++flight->begun) {
-    Sequence& s = *flight->low_pass[flight->begun];
-    std::vector<PageId> pages;
-    for (int layer = 0; layer < layers; ++layer) {
-      const std::vector<PageId>& own = s.cache.runs(layer).back().pages;  // the only run until now
-      pages.insert(pages.end(), own.begin(), own.end());
-    }
-    const PromptView prompt = s.view();
-    if (!model_->BeginLowPass(arena_memory_.get(), pages, prompt, s.needs.Segments(prompt))) break;
-    // Nothing was asked of the steps when all of it was found in the prefix index.
-    s.stats.Begin(s.needs, layers, s.view().tokens(), model_->config().text.hidden);
-  }
-  report->compress_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
-}
-
-void Engine::Loop::SettleLowPass(Flight* flight, StepReport* report) {
-  while (!flight->low_pass.empty()) {
-    const absl::Time start = SteadyNow();
-    const std::vector<LowPassStats> low_pass = model_->FinishLowPass();
-    report->forward_seconds += absl::ToDoubleSeconds(SteadyNow() - start);
-    const auto begun = flight->low_pass.begin() + static_cast<std::ptrdiff_t>(flight->begun);
-    const std::vector<Sequence*> measured(flight->low_pass.begin(), begun);
-    TESSERA_CHECK(low_pass.size() == measured.size());
-    for (size_t i = 0; i < measured.size(); ++i) {
-      if (Live(measured[i]) && measured[i]->running) measured[i]->stats.SetLowPass(low_pass[i]);
-    }
-    flight->low_pass.erase(flight->low_pass.begin(), begun);
-    Release(measured, report);
-    BeginLowPass(flight, report);
-  }
-}
+const StatisticEntry kAttentionColumns = {
+    [](const PolicyNeeds& needs) { return needs.attention_rows > 0; },
+    [](const PolicyNeeds& needs, const StatisticShape& shape,
+       int tokens) -> std::unique_ptr<SequenceStatistic> {
+      return std::make_unique<AttentionColumns>(needs, shape, tokens);
+    },
+    [](const StatisticShape& shape) -> std::unique_ptr<StepStatistic> {
+      return std::make_unique<StepColumns>(shape);
+    }};
 
 }  // namespace tessera

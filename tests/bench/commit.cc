@@ -13,8 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "cache/policies/registry.h"
+#include "engine/runtime/compressor.h"
 #include "engine/statistics/low_pass_residuals.h"
-#include "engine/runtime/scheduler.h"
+#include "engine/statistics/residual_peaks.h"
 #include "tests/bench/device_cache.h"
 #include "tests/bench/engine_fixture.h"
 
@@ -53,7 +54,7 @@ struct Times {
 };
 
 // One geometry's arena on the device, and the commits in it.
-class Commits final : private TokenMover {
+class Commits {
  public:
   Commits(Device& device, const Flags& flags, const KvGeometry& geometry, int tokens)
       : device_(device),
@@ -61,12 +62,14 @@ class Commits final : private TokenMover {
         ops_(device.ops()),
         hidden_(static_cast<int>(flags.Number("hidden"))),
         // Beside the 16-bit pages those of a few layers that are written before the old are free.
-        arena_(2 * PageBytes(Format::kRaw16, geometry) * geometry.layers *
+        cache_(2 * PageBytes(Format::kRaw16, geometry) * geometry.layers *
                        CeilDiv(tokens, PageTokens(Format::kRaw16)) +
                    (int64_t{64} << 20),
                geometry),
-        prefix_(&arena_),
-        scheduler_({tokens, 1}, &arena_, &prefix_),
+        arena_(cache_.arena()),
+        scheduler_({tokens, 1}, &cache_),
+        compressor_(&scheduler_, geometry,
+                    [this](const std::vector<MoveBatch>& batches) { Move(batches); }),
         memory_(ops_.Allocate(arena_.total_bytes())),
         stream_(ops_.Allocate(int64_t{tokens} * hidden_ * 4)),
         sums_(ops_.Allocate(int64_t{geometry.layers} * tokens * 4 * 4)),
@@ -79,21 +82,19 @@ class Commits final : private TokenMover {
   void Run(const Prompt& prompt, const Policy& policy, Times* times) {
     Sequence s(&arena_, prompt, policy, 0, 0);
     scheduler_.Add(&s);
-    const StepPlan plan = scheduler_.Plan();
+    const SchedulerOutput plan = scheduler_.Schedule();
     TESSERA_CHECK(plan.items.size() == 1 && plan.rows == static_cast<int>(prompt.ids.size()));
-    scheduler_.Complete(plan.items[0]);
+    scheduler_.Advance(plan.items[0]);
     staging_.Begin();
     if (s.needs.low_pass && times->low_pass == 0) MeasureLowPass(s, times);
     Wait();
     const absl::Time start = SteadyNow();
     Measure(s);
     const absl::Time measured = SteadyNow();
-    std::vector<Sequence*> preempted;
-    const Compressed done = scheduler_.Compress(&s, *this, &preempted);
-    scheduler_.FinishMoves(*this);
+    const Compressor::Result done = compressor_.Compress({&s});
     Wait();
     const absl::Time end = SteadyNow();
-    TESSERA_CHECK(done.committed && preempted.empty());
+    TESSERA_CHECK(done.report.commits == 1 && done.preempted.empty());
     times->statistics.push_back(absl::ToDoubleSeconds(measured - start));
     times->compress.push_back(absl::ToDoubleSeconds(end - measured));
     times->kept_bytes = s.cache.bytes();
@@ -106,15 +107,16 @@ class Commits final : private TokenMover {
   }
 
  private:
-  // As Engine::Loop's statistics, waiting for them.
+  // As the engine measures statistics, but waiting for each.
   void Measure(Sequence& s) {
     if (!s.needs.any()) return;
     const KvGeometry& geometry = arena_.geometry();
     const int tokens = s.commit_tokens;
-    s.stats.Begin(s.needs, geometry.layers, tokens, hidden_);
+    s.statistics.Begin(s.needs, {.layers = geometry.layers, .hidden = hidden_}, tokens);
     if (s.needs.low_pass) MeasureLowPass(s, nullptr);
     if (s.needs.residual_peaks == 0) return;
-    const int top = s.stats.peaks_per_token();
+    auto& statistic = *s.statistics.Find<ResidualPeaks>();
+    const int top = statistic.peaks_per_token();
     std::vector<int32_t> rows(tokens);
     for (int i = 0; i < tokens; ++i) rows[i] = i;
     const Buffer list = Upload(ops_, rows);
@@ -132,8 +134,8 @@ class Commits final : private TokenMover {
     ops_.CopyToHost(host.data(), peak, all * top * 4);
     if (median != nullptr) ops_.CopyToHost(host_medians.data(), median, all * 4);
     for (int64_t i = 0; i < all; ++i) {
-      s.stats.SetPeaks(static_cast<int>(i / tokens), static_cast<int>(i % tokens), &host[i * top],
-                       median == nullptr ? nullptr : &host_medians[i]);
+      statistic.Set(static_cast<int>(i / tokens), static_cast<int>(i % tokens), &host[i * top],
+                    median == nullptr ? nullptr : &host_medians[i]);
     }
   }
   void MeasureLowPass(Sequence& s, Times* times) {
@@ -147,7 +149,7 @@ class Commits final : private TokenMover {
     if (times == nullptr) {
       TESSERA_CHECK(residuals_.Begin(memory_.get(), geometry, pages, s.view(), segments));
       Wait();
-      s.stats.SetLowPass(residuals_.Take()[0]);
+      s.statistics.Find<LowPassResiduals>()->Set(residuals_.Take()[0]);
       return;
     }
     const PageId* list = staging_.Add(pages);
@@ -162,7 +164,7 @@ class Commits final : private TokenMover {
     }
   }
   // As LlavaModel::MoveTokens.
-  void Move(const std::vector<MoveBatch>& batches) override {
+  void Move(const std::vector<MoveBatch>& batches) {
     for (const MoveBatch& batch : batches) {
       const TokenMove* moves = staging_.Add(batch.moves);
       staging_.Upload();
@@ -179,12 +181,13 @@ class Commits final : private TokenMover {
   const Flags& flags_;
   Ops& ops_;
   int hidden_;
-  Arena arena_;
-  PrefixCache prefix_;
+  KvCacheManager cache_;
+  Arena& arena_;
   Scheduler scheduler_;
+  Compressor compressor_;
   Buffer memory_, stream_, sums_;
   Staging staging_;
-  KvResiduals residuals_;
+  LowPassMeasurement residuals_;
 };
 
 absl::Status Run(const Flags& flags, Report& report) {

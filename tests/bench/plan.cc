@@ -13,25 +13,24 @@ absl::Status Run(const Flags& flags, Report& report) {
     // The cache of LLaVA-1.5-7B, bookkeeping only.
     const KvGeometry geometry{32, 32, 128};
     const auto n = static_cast<int>(running);
-    Arena arena(int64_t{200} << 30, geometry);
-    PrefixCache prefix(&arena);
-    Scheduler scheduler({2 * n + 512, n}, &arena, &prefix);
+    KvCacheManager cache(int64_t{200} << 30, geometry);
+    Scheduler scheduler({2 * n + 512, n}, &cache);
     ASSIGN_OR_RETURN(const auto policy, ParsePolicy("none"));
     std::vector<Prompt> prompts(n);
     std::vector<std::unique_ptr<Sequence>> sequences;
     for (int i = 0; i < n; ++i) {
       prompts[i].ids.assign(500 + i % 16, 7);
-      sequences.push_back(std::make_unique<Sequence>(&arena, prompts[i], *policy, 0, i));
+      sequences.push_back(std::make_unique<Sequence>(&cache.arena(), prompts[i], *policy, 0, i));
       scheduler.Add(sequences.back().get());
     }
     const auto step = [&] {
       const absl::Time start = SteadyNow();
-      const StepPlan plan = scheduler.Plan();
+      const SchedulerOutput plan = scheduler.Schedule();
       const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
       bool decodes = static_cast<int>(plan.items.size()) == n;
       for (const auto& item : plan.items) {
         decodes &= item.count == 1;
-        scheduler.Complete(item);
+        scheduler.Advance(item);
         if (item.sample) item.sequence->tokens.push_back(7);
       }
       return decodes ? seconds : -1.0;  // chunks still run

@@ -19,7 +19,7 @@ class WrappedModel : public LlavaModel {
   }
   void Ban(const std::vector<int32_t>& ids) override { model_->Ban(ids); }
   void Forward(const Batch& batch, uint8_t* arena) override { model_->Forward(batch, arena); }
-  Answers Finish() override { return model_->Finish(); }
+  Output Finish() override { return model_->Finish(); }
   bool BeginLowPass(const uint8_t* arena, const std::vector<PageId>& pages,
                     const PromptView& prompt,
                     const std::vector<LowPassSegment>& segments) override {

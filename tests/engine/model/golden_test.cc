@@ -31,7 +31,7 @@ std::vector<float> FirstStepLogits(Checkpoint& c, const Prompt& prompt) {
   for (int i = 0; i < n; ++i) batch.positions.push_back(i);
   batch.query_begin = {0, n};
   batch.logit_rows = {n - 1};
-  batch.fill_layer = [&](int l, Batch::Layer* layer) {
+  batch.build_layer = [&](int l, Batch::Layer* layer) {
     layer->slots.clear();
     for (int i = 0; i < n; ++i) layer->slots.push_back(cache.SlotOf(l, i));
     layer->pages = cache.runs(l)[0].pages;
@@ -42,7 +42,7 @@ std::vector<float> FirstStepLogits(Checkpoint& c, const Prompt& prompt) {
   for (const auto& span : prompt.images) images.push_back(span.image.get());
   const auto features = c.model->EncodeImages(images);
   for (size_t i = 0; i < images.size(); ++i)
-    batch.splices.push_back(
+    batch.image_rows.push_back(
         {prompt.images[i].begin, 0, static_cast<int32_t>(features[i]->rows), features[i]});
   c.model->Forward(batch, memory.get());
   const float* logits = c.model->Finish().logits;

@@ -1,5 +1,5 @@
-// Steps planned before the tokens of the step before are known (EngineOptions::run_ahead): answers,
-// ends and memory are those of an engine that waits for every step.
+// Steps planned before the tokens of the step before are known (EngineOptions::async_scheduling):
+// answers, ends and memory are those of an engine that waits for every step.
 #include <algorithm>
 #include <atomic>
 #include <latch>
@@ -30,10 +30,10 @@ class Watched final : public testing::WrappedModel {
     awaited_rows +=
         std::count_if(batch.ids.begin(), batch.ids.end(), [](int id) { return id < 0; });
     behind_measures += under_way_ == 2 && measures_ ? 1 : 0;
-    measures_ = !batch.peak_rows.empty() || !batch.column_jobs.empty();
+    measures_ = !batch.statistics.empty();
     WrappedModel::Forward(batch, arena);
   }
-  Answers Finish() override {
+  Output Finish() override {
     --under_way_;
     if (on_finish) on_finish();
     return WrappedModel::Finish();
@@ -81,12 +81,12 @@ class Gate {
   std::latch there_{1}, open_{1};
 };
 
-EngineOptions Options(bool run_ahead) {
+EngineOptions Options(bool async_scheduling) {
   EngineOptions o;
   o.kv_cache_bytes = 64 << 20;
   o.check_integrity = true;
   o.stall_timeout = absl::InfiniteDuration();
-  o.run_ahead = run_ahead;
+  o.async_scheduling = async_scheduling;
   return o;
 }
 
@@ -147,7 +147,7 @@ std::vector<Request> EveryKind(const std::vector<int32_t>& likely, const std::st
   return all;
 }
 
-TEST(RunAheadTest, AnswersAndEndsAreThoseOfAnEngineThatWaits) {
+TEST(AsyncSchedulingTest, AnswersAndEndsAreThoseOfAnEngineThatWaits) {
   Running waiting = Start(Options(false));
   const Answer plain = Ask(*waiting.engine, Endless("a", 30, 24));
   ASSERT_EQ(plain.ids.size(), 24u);
@@ -190,7 +190,7 @@ TEST(RunAheadTest, AnswersAndEndsAreThoseOfAnEngineThatWaits) {
 }
 
 // Penalties see a token that the host has not seen yet, and no kind of draw ends the run ahead.
-TEST(RunAheadTest, EveryKindOfDrawRunsAhead) {
+TEST(AsyncSchedulingTest, EveryKindOfSamplingRunsAhead) {
   const std::pair<const char*, void (*)(Request&)> kinds[] = {
       {"log-probabilities", [](Request& r) { r.top_logprobs = 3; }},
       {"repetition", [](Request& r) { r.sampling.repetition_penalty = 1.5f; }},
@@ -230,7 +230,7 @@ TEST(RunAheadTest, EveryKindOfDrawRunsAhead) {
 }
 
 // A sequence whose end can be foreseen takes no row too many.
-TEST(RunAheadTest, NothingRunsBehindAForeseenEnd) {
+TEST(AsyncSchedulingTest, NothingRunsBehindAForeseenEnd) {
   Running r = Start(Options(true));
   const Answer a = Ask(*r.engine, Endless("a", 20, 30));
   EXPECT_EQ(a.ids.size(), 30u);
@@ -240,7 +240,7 @@ TEST(RunAheadTest, NothingRunsBehindAForeseenEnd) {
 }
 
 // More prompts of one step than are measured at a time: each has its answer all the same.
-TEST(RunAheadTest, MorePromptsToMeasureThanThereIsRoomFor) {
+TEST(AsyncSchedulingTest, MorePromptsToMeasureThanThereIsRoomFor) {
   const auto measured = [](int i) {
     Request r = Endless(std::to_string(i), 16 + i % 5, 12);
     r.policy = *ParsePolicy("flashcache(keep=0.5)");
@@ -279,7 +279,7 @@ TEST(RunAheadTest, MorePromptsToMeasureThanThereIsRoomFor) {
 
 // All are found in the prefix index and completed by one step, and there is no room beside them for
 // what the first commits write: the last ones are preempted while they wait for their turn.
-TEST(RunAheadTest, PromptsArePreemptedBeforeTheyAreMeasured) {
+TEST(AsyncSchedulingTest, PromptsArePreemptedBeforeTheyAreMeasured) {
   constexpr int kPrompts = 17;
   const auto prompt = [](int i) {
     Request r = Endless(std::to_string(i), 480, 4);
@@ -325,7 +325,7 @@ TEST(RunAheadTest, PromptsArePreemptedBeforeTheyAreMeasured) {
 }
 
 // What a prompt's policy decides by may come while others run on: only that prompt waits.
-TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
+TEST(AsyncSchedulingTest, OthersRunWhileAPromptIsMeasured) {
   const char* policies[] = {"akvq(window=16)", "snapkv(keep=0.5)", "flashcache(keep=0.5)"};
   for (const bool ahead : {false, true}) {
     Running r = Start(Options(ahead));
@@ -352,7 +352,7 @@ TEST(RunAheadTest, OthersRunWhileAPromptIsMeasured) {
 }
 
 // Requests that are cancelled while their next row is under way, and others that take their place.
-TEST(RunAheadTest, CancelledBetweenPlanAndAnswer) {
+TEST(AsyncSchedulingTest, CancelledBetweenPlanAndAnswer) {
   std::atomic<int> finishes{0};
   std::vector<Reader> readers(40);
   Running r = Start(Options(true), [&] {
@@ -383,7 +383,7 @@ TEST(RunAheadTest, CancelledBetweenPlanAndAnswer) {
 
 // Pages run out between a step's plan and its answers, so that sequences are preempted whose token
 // is not here yet.
-TEST(RunAheadTest, PreemptedWhileTheirTokenIsAwaited) {
+TEST(AsyncSchedulingTest, PreemptedWhileTheirTokenIsAwaited) {
   std::vector<std::vector<int32_t>> expected;
   for (const bool ahead : {false, true}) {
     EngineOptions o = Options(ahead);
@@ -417,7 +417,7 @@ TEST(RunAheadTest, PreemptedWhileTheirTokenIsAwaited) {
   }
 }
 
-TEST(RunAheadTest, StoppedWithAStepUnderWay) {
+TEST(AsyncSchedulingTest, StoppedWithAStepUnderWay) {
   Running r = Start(Options(true));
   Reader reader;
   ASSERT_TRUE(r.engine->Submit(Endless("a", 10, 490), reader.output_queue(), nullptr).ok());

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "cache/policies/registry.h"
-#include "engine/runtime/scheduler.h"
+#include "engine/runtime/compressor.h"
+#include "engine/statistics/residual_peaks.h"
 
 namespace tessera {
 namespace {
@@ -29,21 +30,18 @@ Prompt MakePrompt() {
   return prompt;
 }
 
-struct NoMemory : TokenMover {
-  void Move(const std::vector<MoveBatch>&) override {}
-};
-
 // What a forward pass would have found: some tokens' peaks are larger than others'.
 void SetStats(Sequence& s) {
   if (!s.policy->needs().any()) return;
-  s.stats.Begin(s.policy->needs(), kDemo.layers, s.commit_tokens, /*width=*/256);
-  const std::vector<float> none(s.stats.peaks_per_token());
+  s.statistics.Begin(s.policy->needs(), {.layers = kDemo.layers, .hidden = 256}, s.commit_tokens);
+  auto& statistic = *s.statistics.Find<ResidualPeaks>();
+  const std::vector<float> none(statistic.peaks_per_token());
   for (int layer = 0; layer < kDemo.layers; ++layer) {
     for (int t = 0; t < s.commit_tokens; ++t) {
       std::vector<float> peaks = none;
       peaks[0] = static_cast<float>(t * 7919 % 1009 + 1);
       const float median = 1;
-      s.stats.SetPeaks(layer, t, peaks.data(), &median);
+      statistic.Set(layer, t, peaks.data(), &median);
     }
   }
 }
@@ -57,33 +55,33 @@ struct Outcome {
 // Runs `requests` of them to their ends.
 Outcome Serve(const char* text, const Prompt& prompt, int64_t arena_bytes, int requests) {
   const std::shared_ptr<const Policy> policy = *ParsePolicy(text);
-  Arena arena(arena_bytes, kDemo);
-  PrefixCache prefix(&arena);
-  Scheduler scheduler({.max_batch_tokens = 1024, .max_sequences = 512}, &arena, &prefix);
-  NoMemory mover;
+  KvCacheManager cache(arena_bytes, kDemo);
+  Scheduler scheduler({.max_batch_tokens = 1024, .max_sequences = 512}, &cache);
+  // There is no memory behind the arena: moves are bookkeeping.
+  Compressor compressor(&scheduler, kDemo, [](const std::vector<MoveBatch>&) {});
   std::vector<std::unique_ptr<Sequence>> sequences;
   for (int i = 0; i < requests; ++i) {
-    sequences.push_back(std::make_unique<Sequence>(&arena, prompt, *policy, 0, i));
+    sequences.push_back(std::make_unique<Sequence>(&cache.arena(), prompt, *policy, 0, i));
     scheduler.Add(sequences.back().get());
   }
   Outcome outcome;
   int finished = 0, crowded_steps = 0;
   while (finished < requests) {
-    const StepPlan plan = scheduler.Plan();
+    const SchedulerOutput plan = scheduler.Schedule();
     TESSERA_CHECK(!plan.items.empty());
     ++outcome.steps;
     if (scheduler.waiting() > 0) {
       outcome.running += scheduler.running();
       ++crowded_steps;
     }
-    std::vector<Sequence*> preempted;
-    for (const StepPlan::Item& item : plan.items) scheduler.Complete(item);
-    for (const StepPlan::Item& item : plan.items) {
+    std::vector<Sequence*> advanced;
+    for (const SchedulerOutput::Item& item : plan.items) {
+      scheduler.Advance(item);
       if (item.sequence->commit_due()) SetStats(*item.sequence);
-      scheduler.Compress(item.sequence, mover, &preempted);
+      advanced.push_back(item.sequence);
     }
-    scheduler.FinishMoves(mover);
-    for (const StepPlan::Item& item : plan.items) {
+    compressor.Compress(advanced);
+    for (const SchedulerOutput::Item& item : plan.items) {
       if (!item.sample) continue;
       item.sequence->tokens.push_back(1);
       if (static_cast<int>(item.sequence->tokens.size()) - item.sequence->prompt_tokens < kOutput) {
@@ -95,8 +93,8 @@ Outcome Serve(const char* text, const Prompt& prompt, int64_t arena_bytes, int r
     }
   }
   outcome.running /= crowded_steps;
-  EXPECT_TRUE(arena.CheckIntegrity().ok());
-  EXPECT_EQ(arena.used_bytes(), 0);
+  EXPECT_TRUE(cache.arena().CheckIntegrity().ok());
+  EXPECT_EQ(cache.arena().used_bytes(), 0);
   return outcome;
 }
 

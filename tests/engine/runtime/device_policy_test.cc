@@ -45,7 +45,8 @@ std::vector<Event> Answers(const std::string& device, const std::string& policy_
   EngineOptions options;
   options.kv_cache_bytes = 256 << 20;
   options.check_integrity = true;
-  options.run_ahead = true;  // on the CPU too: a row behind an unforeseen end is memory as well
+  options.async_scheduling =
+      true;  // on the CPU too: a row behind an unforeseen end is memory as well
   Engine engine(std::move(c.model), c.tokenizer, options, nullptr);
   std::vector<Event> all;
   for (Request& r : requests) {

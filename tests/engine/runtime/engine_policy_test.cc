@@ -133,7 +133,7 @@ TEST(EnginePolicyTest, AnswersDoNotDependOnTheScheduleUnderAnyPolicy) {
     o.max_sequences = 3 + static_cast<int>(seed);
     o.max_batch_tokens = 60 + 50 * static_cast<int>(seed);
     o.prefix_cache = seed != 2;
-    o.run_ahead = seed == 3;
+    o.async_scheduling = seed == 3;
     const std::vector<Answer> got = run(o, seed, &preemptions);
     for (size_t i = 0; i < got.size(); ++i) {
       EXPECT_TRUE(got[i].last.status.ok()) << got[i].last.status;

@@ -128,7 +128,7 @@ TEST(EnginePropertyTest, AnswersDoNotDependOnTheSchedule) {
     o.max_sequences = 1 + static_cast<int>(rng() % 8);
     o.max_batch_tokens = 16 + static_cast<int>(rng() % 300);
     o.prefix_cache = seed % 2 == 1;
-    o.run_ahead = seed >= 3;
+    o.async_scheduling = seed >= 3;
     o.image_cache_bytes = seed % 3 == 0 ? 0 : 1 << 20;
     // 8 images need about 620 tokens: 10 MiB in 16-bit pages of the demo model.
     o.kv_cache_bytes = (seed <= 3 ? 22 : 64) << 20;
@@ -268,24 +268,7 @@ TEST(EngineTest, AReaderThatStallsIsGivenUp) {
   ExpectAllFree(*engine);
 }
 
-TEST(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
-  auto engine = TinyEngine(Options());
-  Reader r, late;
-  ASSERT_TRUE(engine->Submit(Endless("a", 10, 50), r.output_queue(), nullptr).ok());
-  engine->BeginDrain();
-  EXPECT_EQ(engine->Submit(Endless("b", 10, 5), late.output_queue(), nullptr).code(),
-            absl::StatusCode::kUnavailable);
-  EXPECT_TRUE(engine->DrainUntil(SteadyNow() + absl::Seconds(60)));
-  EXPECT_EQ(r.ReadAll().ids.size(), 50u);
-}
-
-TEST(EngineTest, DrainCancelsAtItsDeadlineAndStopEndsTheRest) {
-  auto engine = TinyEngine(Options());
-  Reader r;
-  ASSERT_TRUE(engine->Submit(Endless("a", 10, 490), r.output_queue(), nullptr).ok());
-  EXPECT_FALSE(engine->DrainUntil(SteadyNow()));
-  EXPECT_FALSE(r.ReadAll().last.status.ok());
-
+TEST(EngineTest, StopEndsWhatRunsAndRefusesTheRest) {
   auto other = TinyEngine(Options());
   Reader s;
   ASSERT_TRUE(other->Submit(Endless("a", 10, 490), s.output_queue(), nullptr).ok());
@@ -338,7 +321,7 @@ TEST_P(EngineStormTest, TwoThousandRequestsWithCancelsLeaveNothingBehind) {
   o.max_sequences = 6;
   o.max_batch_tokens = 64;
   o.max_queue = 4000;
-  o.run_ahead = GetParam();
+  o.async_scheduling = GetParam();
   o.image_cache_bytes = 64 << 10;
   Checkpoint parts = testing::LoadCheckpoint(SourcePath(kTiny));
   std::vector<Prompt> pool;

@@ -109,16 +109,6 @@ TEST_P(EngineClockTest, ADeadlineComesAllTheSame) {
   EXPECT_EQ(reader.ReadAll().last.status.code(), absl::StatusCode::kDeadlineExceeded);
 }
 
-TEST_P(EngineClockTest, ADrainWaitsAsLongAsItSaid) {
-  Reader reader;
-  ASSERT_TRUE(engine_->Submit(Endless(300), reader.output_queue(), nullptr).ok());
-  auto drained = std::async(std::launch::async,
-                            [&] { return engine_->DrainUntil(SteadyNow() + absl::Minutes(30)); });
-  const WallClockJump jump(by());
-  EXPECT_TRUE(drained.get());
-  EXPECT_EQ(reader.ReadAll().ids.size(), 300u);
-}
-
 INSTANTIATE_TEST_SUITE_P(Hours, EngineClockTest, ::testing::Values(1, -1));
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "cache/policies/registry.h"
+#include "engine/runtime/compressor.h"
 
 namespace tessera {
 namespace {
@@ -27,9 +28,10 @@ class FakeEngine {
  public:
   FakeEngine(const SchedulerLimits& limits, int64_t arena_bytes)
       : limits_(limits),
-        arena_(arena_bytes, kGeometry),
-        prefix_(&arena_),
-        scheduler_(limits, &arena_, &prefix_) {}
+        cache_(arena_bytes, kGeometry),
+        arena_(cache_.arena()),
+        prefix_(cache_.prefix_cache()),
+        scheduler_(limits, &cache_) {}
   ~FakeEngine() {
     for (auto& [s, job] : jobs_) scheduler_.Remove(s);
   }
@@ -48,8 +50,8 @@ class FakeEngine {
   }
 
   // One step; returns the plan after running it. Finished sequences are removed.
-  StepPlan Step() {
-    const StepPlan plan = scheduler_.Plan();
+  SchedulerOutput Step() {
+    const SchedulerOutput plan = scheduler_.Schedule();
     int rows = 0;
     for (const auto& item : plan.items) {
       rows += item.count;
@@ -64,7 +66,7 @@ class FakeEngine {
     EXPECT_LE(rows, limits_.max_batch_tokens);
     EXPECT_LE(scheduler_.running(), limits_.max_sequences);
     for (const auto& item : plan.items) {
-      scheduler_.Complete(item);
+      scheduler_.Advance(item);
       if (!item.sample) continue;
       Sequence* s = item.sequence;
       s->tokens.push_back(static_cast<int>(s->tokens.size()) % 500);
@@ -98,8 +100,9 @@ class FakeEngine {
     int output = 0;
   };
   SchedulerLimits limits_;
-  Arena arena_;
-  PrefixCache prefix_;
+  KvCacheManager cache_;
+  Arena& arena_;
+  PrefixCache& prefix_;
   Scheduler scheduler_;
   std::map<Sequence*, std::unique_ptr<Job>> jobs_;
   std::vector<int64_t> finished_;
@@ -118,7 +121,7 @@ TEST(SchedulerTest, PromptsAreCutIntoChunksAndOnlyTheLastSamples) {
   std::vector<int> counts;
   std::vector<bool> samples;
   while (engine.live() > 0) {
-    const StepPlan plan = engine.Step();
+    const SchedulerOutput plan = engine.Step();
     ASSERT_EQ(plan.items.size(), 1u);
     counts.push_back(plan.items[0].count);
     samples.push_back(plan.items[0].sample);
@@ -129,30 +132,26 @@ TEST(SchedulerTest, PromptsAreCutIntoChunksAndOnlyTheLastSamples) {
 
 // Up to the commit, then to where tokens leave the window.
 TEST(SchedulerTest, ChunksEndAtTheCommitAndAtWindowExits) {
-  struct NoMoves : TokenMover {
-    void Move(const std::vector<MoveBatch>&) override {}
-  } mover;
-  Arena arena(16 << 20, kGeometry);
-  PrefixCache prefix(&arena);
-  Scheduler scheduler({64, 8}, &arena, &prefix);
+  KvCacheManager cache(16 << 20, kGeometry);
+  Scheduler scheduler({64, 8}, &cache);
+  Compressor compressor(&scheduler, kGeometry, [](const std::vector<MoveBatch>&) {});
   const Prompt prompt = MakePrompt(200, 1);
   const auto policy = *ParsePolicy("rtn(bits=2, window=8)");
-  Sequence s(&arena, prompt, *policy, 0, 0);
+  Sequence s(&cache.arena(), prompt, *policy, 0, 0);
   s.commit_tokens = 90;
   scheduler.Add(&s);
   std::vector<int> counts;
   std::vector<bool> commits;
   std::vector<int> exits;
-  std::vector<Sequence*> preempted;
   while (s.to_compute() > 0) {
-    const StepPlan plan = scheduler.Plan();
+    const SchedulerOutput plan = scheduler.Schedule();
     ASSERT_EQ(plan.items.size(), 1u);
     counts.push_back(plan.items[0].count);
-    scheduler.Complete(plan.items[0]);
-    const Compressed done = scheduler.Compress(&s, mover, &preempted);
-    scheduler.FinishMoves(mover);
-    commits.push_back(done.committed);
-    exits.push_back(static_cast<int>(done.exited_tokens));
+    scheduler.Advance(plan.items[0]);
+    const Compressor::Result done = compressor.Compress({&s});
+    EXPECT_TRUE(done.preempted.empty());
+    commits.push_back(done.report.commits > 0);
+    exits.push_back(static_cast<int>(done.report.exited_tokens));
   }
   // 8 tokens stay at 16 bit at the commit: 32 more, and 32 leave.
   EXPECT_EQ(counts, (std::vector<int>{64, 26, 32, 32, 32, 14}));
@@ -168,7 +167,7 @@ TEST(SchedulerTest, DecodesRunBesideALongPrefill) {
   engine.Add(1000, 1);
   const int before = static_cast<int>(first->tokens.size());
   for (int i = 0; i < 5; ++i) {
-    const StepPlan plan = engine.Step();
+    const SchedulerOutput plan = engine.Step();
     EXPECT_EQ(plan.items.size(), 2u);
     EXPECT_EQ(plan.rows, 64);
     EXPECT_EQ(plan.items[0].sequence, first);  // the decode comes first
@@ -190,7 +189,7 @@ TEST(SchedulerTest, AHigherPriorityPushesALowerOneOut) {
   engine.Add(8, 50);
   engine.Step();
   engine.Add(8, 2, /*priority=*/1);
-  const StepPlan plan = engine.Step();
+  const SchedulerOutput plan = engine.Step();
   ASSERT_EQ(plan.preempted.size(), 1u);
   EXPECT_EQ(plan.preempted[0]->arrival, 0);
   for (int i = 0; engine.live() > 0 && i < 200; ++i) engine.Step();
@@ -235,7 +234,7 @@ TEST(SchedulerTest, APrefixHitSkipsComputedBlocksButRunsAtLeastOneToken) {
   engine.Add(160, 1, 0, true, /*seed=*/3);
   while (engine.live() > 0) engine.Step();
   Sequence* again = engine.Add(160, 1, 0, true, /*seed=*/3);
-  const StepPlan plan = engine.Step();
+  const SchedulerOutput plan = engine.Step();
   ASSERT_EQ(plan.items.size(), 1u);
   EXPECT_EQ(plan.items[0].first, 144);  // 9 of 10 full blocks: the last must give logits
   EXPECT_EQ(plan.items[0].count, 16);

@@ -89,7 +89,8 @@ TEST(WarmUpTest, LowPassResidualsAreRehearsedWhereTheyMayBeAskedFor) {
   for (const auto& [context, tokens] : {std::pair(41, 41), std::pair(1000, 80)}) {
     model->low_pass.clear();
     WarmUp(*model, {10, 10, context, /*low_pass=*/true}, arena.get(), bytes);
-    std::vector<std::pair<int, int>> expected(KvResiduals::kMost, {tokens, CeilDiv(tokens, 5)});
+    std::vector<std::pair<int, int>> expected(LowPassMeasurement::kMost,
+                                              {tokens, CeilDiv(tokens, 5)});
     expected[0].second = tokens;
     EXPECT_EQ(model->low_pass, expected) << context;
   }

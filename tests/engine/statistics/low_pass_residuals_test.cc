@@ -10,12 +10,12 @@
 namespace tessera {
 namespace {
 
-TEST(KvResidualsTest, PromptsComeWholeWithTheirRanks) {
+TEST(LowPassMeasurementTest, PromptsComeWholeWithTheirRanks) {
   auto made = MakeBackend("reference", {});
   ASSERT_TRUE(made.ok()) << made.status();
   Ops& ops = **made;
   Staging staging(&ops, /*first_event=*/0);
-  KvResiduals residuals(&ops, &staging);
+  LowPassMeasurement residuals(&ops, &staging);
   const KvGeometry geometry{3, 2, 64};
   constexpr int64_t kPages = 4;  // of a layer
   const int64_t page_bytes = PageBytes(Format::kRaw16, geometry);
@@ -72,7 +72,7 @@ TEST(KvResidualsTest, PromptsComeWholeWithTheirRanks) {
     return residuals.Begin(arena.get(), geometry, pages, view(segments), segments);
   };
   while (begin(prompts[begun % prompts.size()])) ++begun;
-  EXPECT_EQ(begun, KvResiduals::kMost);
+  EXPECT_EQ(begun, LowPassMeasurement::kMost);
   const auto taken = residuals.Take();
   ASSERT_EQ(taken.size(), begun);
   for (size_t i = 0; i < begun; ++i) expect_right(taken[i], prompts[i % prompts.size()]);
