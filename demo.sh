@@ -19,7 +19,8 @@ while (($# > 0)); do
   shift
 done
 
-bin=build/release/bin
+preset=$(demo_preset)
+bin=build/$preset/bin
 log=build/demo/tesserad.log
 pictures=models/demo/pictures
 start_limit_seconds=60
@@ -115,7 +116,7 @@ read_metrics() {
 }
 
 install_packages "${BUILD_PACKAGES[@]}"
-build_preset release tesserad tessera
+build_preset "$preset" tesserad tessera
 
 heading "Starting tesserad on $(nproc) cores"
 start_server

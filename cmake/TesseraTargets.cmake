@@ -33,6 +33,15 @@ function(tessera_test folder)
   set_property(GLOBAL APPEND PROPERTY TESSERA_TEST_FOLDERS tests_${folder})
 endfunction()
 
+# tessera_python_test(name file): a test program in Python against the built binaries, of the tier
+# "clients". The first python3 in PATH runs it; it exits with 77 if something that it needs is not
+# installed.
+function(tessera_python_test name file)
+  add_test(NAME ${name} COMMAND python3 -B ${file})
+  set_tests_properties(${name} PROPERTIES LABELS clients SKIP_RETURN_CODE 77 TIMEOUT 300
+                       ENVIRONMENT TESSERA_BINARY_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+endfunction()
+
 # tessera_fuzz(name SOURCES ... DEPS ...): libFuzzer target fuzz_<name>, built by the fuzz preset
 # only. Seeds, where there are any, lie in tests/fuzz/corpus/<name>/.
 function(tessera_fuzz name)

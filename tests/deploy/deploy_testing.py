@@ -13,6 +13,12 @@ import sys
 import unittest
 import urllib.request
 
+try:
+    import yaml  # noqa: F401  (the tests that import this file use it)
+except ImportError:
+    print("skipped: the Python package PyYAML is not installed")
+    sys.exit(77)
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SKIPPED = 77  # ctest's SKIP_RETURN_CODE
@@ -65,6 +71,13 @@ def read_flagfile(text):
     strange = [line for line in lines if line and not line.startswith(("#", "--"))]
     assert not strange, strange
     return [(name, value if equals else None) for name, equals, value in pairs]
+
+
+def filled(query):
+    """A dashboard's query with values in place of Grafana's variables."""
+    for variable, value in (("__rate_interval", "1m"), ("__range", "1h"), (r"\w+", ".*")):
+        query = re.sub(rf"\${variable}\b", value, query)
+    return query
 
 
 def seconds(text):

@@ -3,9 +3,8 @@ two forms of the rules."""
 import re
 import unittest
 
+import deploy_testing as dt  # first: it says what is missing
 import yaml
-
-import deploy_testing as dt
 import names_test
 
 # Of other programs that the documents run.

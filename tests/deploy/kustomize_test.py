@@ -8,9 +8,8 @@ import sys
 import tempfile
 import unittest
 
+import deploy_testing as dt  # first: it says what is missing
 import yaml
-
-import deploy_testing as dt
 
 KUSTOMIZE = dt.DEPLOY / "kustomize"
 OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())

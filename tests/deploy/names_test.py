@@ -5,9 +5,8 @@ import json
 import re
 import unittest
 
+import deploy_testing as dt  # first: it says what is missing
 import yaml
-
-import deploy_testing as dt
 
 # What Prometheus, the operator and histograms add.
 TARGET_LABELS = {"job", "instance", "namespace", "pod", "le"}

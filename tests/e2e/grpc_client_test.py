@@ -13,8 +13,9 @@ import unittest
 try:
     import grpc
     from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
 except ImportError as missing:
-    print(f"skipped: {missing.name} is not installed (python3-grpcio)")
+    print(f"skipped: the Python package {missing.name} is not installed")
     sys.exit(77)
 if shutil.which("openssl") is None:
     print("skipped: openssl is not installed")
@@ -171,6 +172,19 @@ class GrpcClient(unittest.TestCase):
         response = call(self.message("TokenizeRequest")(text="Hello"), timeout=60,
                         credentials=grpc.access_token_call_credentials("alices-token"))
         self.assertGreater(len(response.ids), 0)
+
+    def test_health_by_the_official_stubs(self):
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        for service in ("", "live", "tessera.v1.Inference"):
+            reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
+            self.assertEqual(reply.status, serving, service)
+        with self.assertRaises(grpc.RpcError) as raised:
+            stub.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=60)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.NOT_FOUND)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=60)
+        self.assertEqual(next(watch).status, serving)
+        watch.cancel()
 
     def test_a_stranger_without_a_certificate(self):
         channel = self.connect(self.addresses["listen"], certificate=False)
