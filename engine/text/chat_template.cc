@@ -12,7 +12,7 @@ namespace {
 using Role = ChatMessage::Role;
 using Part = ChatMessage::Part;
 
-// Pieces in the making: adjacent texts become one.
+// Appends pieces and joins adjacent texts.
 class Writer {
  public:
   Writer& Text(absl::string_view text) {
@@ -43,7 +43,7 @@ class Writer {
   std::vector<PromptPiece> pieces_;
 };
 
-// Without trailing and, if `front`, leading white space. REQUIRES: parts not empty.
+// Removes trailing and, if `front`, leading white space. REQUIRES: `parts` is not empty.
 std::vector<Part> Stripped(std::vector<Part> parts, bool front) {
   if (front && !parts.front().is_image) {
     parts.front().text = std::string(absl::StripLeadingAsciiWhitespace(parts.front().text));
@@ -72,8 +72,8 @@ void WriteVicuna(const std::vector<ChatMessage>& messages, Writer* out) {
 }
 
 void WriteLlama2(const std::vector<ChatMessage>& messages, Writer* out) {
-  bool open = false;  // the system text has opened the first instruction
-  bool later = false;
+  bool open = false;   // the system text has opened the first instruction
+  bool later = false;  // an assistant turn precedes this turn
   for (const ChatMessage& message : messages) {
     switch (message.role) {
       case Role::kSystem:
@@ -215,8 +215,8 @@ std::vector<std::string> ChatTemplateNames() {
 }
 
 std::string RecognizeChatTemplate(absl::string_view jinja) {
-  // Telling marks, the most telling first. LLaVA-1.6-Mistral's text has Llama 2's <<SYS>> as well,
-  // but ends its turns with a misspelt "<\s>".
+  // The most specific marker comes first. LLaVA-1.6-Mistral's text contains Llama 2's <<SYS>> too,
+  // but ends its turns with a misspelled "<\s>".
   struct Mark {
     const char* text;
     const char* name;

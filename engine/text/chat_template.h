@@ -1,15 +1,19 @@
-// Chat templates as a named table: vicuna, llama-2, mistral, chatml.
+// Chat templates, in a table by name: vicuna, llama-2, mistral, chatml.
 //
-// A template turns messages into an ordered list of pieces: text written by the template, text
-// written by a user, special tokens and images. Only the template can write special tokens; user
-// text is always plain.
-// Images stay where the caller's parts put them (llava-hf's own template moves them to the front of
-// the turn). As in LLaVA's training data a newline follows each image; it is written by the
-// template unless the text after the image begins with one, or the image ends the turn. Source of
-// the formats: lm-sys FastChat's vicuna_v1.1 as LLaVA-1.5 uses it (`</s>` after assistant turns,
-// system text optional and without a default, as in llava-hf), Meta's Llama 2 reference, Mistral's
-// v0.2 instruct format (system text in front of the first user turn), OpenAI's ChatML. Threads:
-// immutable, safe.
+// A template turns messages into an ordered list of pieces: text, special tokens and images. Only
+// the template writes special tokens. A user's text is always plain text.
+//
+// Images stay where the caller puts them; llava-hf's own template moves them to the front of the
+// turn. As in LLaVA's training data, a newline follows each image. The template writes it unless
+// the next text begins with a newline or the image ends the turn.
+//
+// Sources of the formats:
+// - vicuna: lm-sys FastChat's vicuna_v1.1 as LLaVA-1.5 uses it. `</s>` follows assistant turns, and
+//   there is no default system text, as in llava-hf.
+// - llama-2: Meta's reference.
+// - mistral: the v0.2 instruct format, with the system text in front of the first user turn.
+// - chatml: OpenAI's ChatML.
+// Threads: safe; immutable.
 #pragma once
 
 #include <string>
@@ -24,7 +28,7 @@ struct ChatMessage {
   enum class Role { kSystem, kUser, kAssistant };
   struct Part {
     bool is_image = false;
-    std::string text;  // when not an image; images are taken in order of appearance
+    std::string text;  // of a part that is not an image; images are matched in order
   };
   Role role = Role::kUser;
   std::vector<Part> parts;
@@ -33,7 +37,7 @@ struct ChatMessage {
 struct PromptPiece {
   enum class Kind { kText, kSpecial, kImage };
   Kind kind = Kind::kText;
-  std::string text;  // kText: adjacent texts are already joined; kSpecial: e.g. "</s>"
+  std::string text;  // kText: adjacent texts are one piece; kSpecial: the token, e.g. "</s>"
 };
 
 // Pieces of the whole prompt, ready for generation (the assistant's turn is opened). BOS is not
@@ -46,9 +50,10 @@ absl::StatusOr<std::vector<PromptPiece>> ApplyChatTemplate(
 
 bool HasChatTemplate(absl::string_view name);
 std::vector<std::string> ChatTemplateNames();
-// The table's name for a checkpoint's jinja text, by its telling marks; "" if none matches.
+// Returns the name of the template that a checkpoint's Jinja text expresses, recognized by its
+// markers; "" if it has none of them.
 std::string RecognizeChatTemplate(absl::string_view jinja);
-// The prompt as one string, for people: images as `image_token`.
+// Returns the prompt as one string for people to read, with `image_token` for each image.
 std::string RenderPieces(const std::vector<PromptPiece>& pieces, absl::string_view image_token);
 
 }  // namespace tessera

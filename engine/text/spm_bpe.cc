@@ -12,7 +12,8 @@
 namespace tessera {
 namespace {
 
-// A stretch of the text that is one symbol now; merged-away symbols are empty.
+// A part of the text that is one symbol now. A symbol that was merged into its left neighbor is
+// empty.
 struct Symbol {
   int32_t prev;
   int32_t next;
@@ -24,7 +25,7 @@ struct Merge {
   float score;
   int32_t left;
   int32_t right;
-  size_t bytes;  // of the merged symbol; tells a stale entry
+  size_t bytes;  // of the merged symbol; differs from the symbols' bytes once they have changed
 };
 
 struct MergesLater {
@@ -34,6 +35,94 @@ struct MergesLater {
 };
 
 }  // namespace
+
+// The symbols of one text: a linked list whose neighbors merge, the best pair first.
+class SpmBpe::Merger {
+ public:
+  // Splits the text into characters and user-defined pieces. REQUIRES: `normalized` is not empty.
+  Merger(const SpmBpe& bpe, absl::string_view normalized);
+  void MergeAll();
+  // Appends the ids of the symbols, with unused pieces split again.
+  void Emit(std::vector<int32_t>* out) const;
+
+ private:
+  // Adds the merge of two neighbors to the agenda if a piece has their text. -1: no neighbor.
+  void Offer(int32_t left, int32_t right);
+
+  const SpmBpe& bpe_;
+  std::vector<Symbol> symbols_;
+  std::priority_queue<Merge, std::vector<Merge>, MergesLater> agenda_;
+  absl::flat_hash_map<int32_t, size_t> split_at_;  // unused piece -> bytes of its left half
+};
+
+SpmBpe::Merger::Merger(const SpmBpe& bpe, absl::string_view normalized) : bpe_(bpe) {
+  symbols_.reserve(normalized.size());
+  for (absl::string_view rest = normalized; !rest.empty();) {
+    size_t length = bpe_.MatchUserDefined(rest);
+    const bool frozen = length > 0;
+    if (!frozen) length = static_cast<size_t>(std::max(1, Utf8Length(rest)));
+    const auto index = static_cast<int32_t>(symbols_.size());
+    symbols_.push_back({index - 1, index + 1, rest.substr(0, length), frozen});
+    rest.remove_prefix(length);
+  }
+  symbols_.back().next = -1;
+  for (size_t i = 1; i < symbols_.size(); ++i) {
+    Offer(static_cast<int32_t>(i - 1), static_cast<int32_t>(i));
+  }
+}
+
+void SpmBpe::Merger::Offer(int32_t left, int32_t right) {
+  if (left < 0 || right < 0 || symbols_[left].frozen || symbols_[right].frozen) return;
+  const absl::string_view merged(symbols_[left].text.data(),
+                                 symbols_[left].text.size() + symbols_[right].text.size());
+  const int32_t id = bpe_.FindPiece(merged);
+  if (id < 0) return;
+  const SpmPiece& piece = bpe_.model_->pieces[id];
+  agenda_.push({piece.score, left, right, merged.size()});
+  if (piece.type == SpmPiece::kUnused) split_at_[id] = symbols_[left].text.size();
+}
+
+void SpmBpe::Merger::MergeAll() {
+  while (!agenda_.empty()) {
+    const Merge top = agenda_.top();
+    agenda_.pop();
+    Symbol& left = symbols_[top.left];
+    Symbol& right = symbols_[top.right];
+    if (left.text.empty() || right.text.empty() ||
+        left.text.size() + right.text.size() != top.bytes) {
+      continue;  // one of the two has merged with another symbol since
+    }
+    left.text = absl::string_view(left.text.data(), top.bytes);
+    left.next = right.next;
+    if (right.next >= 0) symbols_[right.next].prev = top.left;
+    right.text = absl::string_view();
+    Offer(left.prev, top.left);
+    Offer(top.left, left.next);
+  }
+}
+
+void SpmBpe::Merger::Emit(std::vector<int32_t>* out) const {
+  std::vector<absl::string_view> stack;  // halves of unused pieces, the leftmost on top
+  for (int32_t i = 0; i >= 0; i = symbols_[i].next) {
+    stack.push_back(symbols_[i].text);
+    while (!stack.empty()) {
+      const absl::string_view text = stack.back();
+      stack.pop_back();
+      const int32_t id = bpe_.FindPiece(text);
+      if (id < 0) {
+        bpe_.EmitUnknown(text, out);
+        continue;
+      }
+      const auto split = split_at_.find(id);
+      if (split == split_at_.end()) {
+        out->push_back(id);
+        continue;
+      }
+      stack.push_back(text.substr(split->second));
+      stack.push_back(text.substr(0, split->second));
+    }
+  }
+}
 
 SpmBpe::SpmBpe(const SpmModel* model) : model_(model) {
   std::set<size_t, std::greater<size_t>> lengths;
@@ -108,9 +197,9 @@ std::string SpmBpe::Normalize(absl::string_view text, const Options& options) co
   return out;
 }
 
-void SpmBpe::EmitUnmerged(absl::string_view symbol, std::vector<int32_t>* out) const {
+void SpmBpe::EmitUnknown(absl::string_view character, std::vector<int32_t>* out) const {
   if (model_->byte_fallback) {
-    for (char c : symbol) out->push_back(model_->byte_ids[static_cast<uint8_t>(c)]);
+    for (char c : character) out->push_back(model_->byte_ids[static_cast<uint8_t>(c)]);
   } else if (out->empty() || out->back() != model_->unknown) {
     out->push_back(model_->unknown);
   }
@@ -118,69 +207,9 @@ void SpmBpe::EmitUnmerged(absl::string_view symbol, std::vector<int32_t>* out) c
 
 void SpmBpe::Encode(absl::string_view normalized, std::vector<int32_t>* out) const {
   if (normalized.empty()) return;
-  std::vector<Symbol> symbols;
-  symbols.reserve(normalized.size());
-  for (absl::string_view rest = normalized; !rest.empty();) {
-    size_t length = MatchUserDefined(rest);
-    const bool frozen = length > 0;
-    if (!frozen) length = static_cast<size_t>(std::max(1, Utf8Length(rest)));
-    const auto index = static_cast<int32_t>(symbols.size());
-    symbols.push_back({index - 1, index + 1, rest.substr(0, length), frozen});
-    rest.remove_prefix(length);
-  }
-  symbols.back().next = -1;
-
-  std::priority_queue<Merge, std::vector<Merge>, MergesLater> agenda;
-  absl::flat_hash_map<int32_t, size_t> split_at;  // unused piece -> bytes of its left half
-  const auto offer = [&](int32_t left, int32_t right) {
-    if (left < 0 || right < 0 || symbols[left].frozen || symbols[right].frozen) return;
-    const absl::string_view merged(symbols[left].text.data(),
-                                   symbols[left].text.size() + symbols[right].text.size());
-    const int32_t id = FindPiece(merged);
-    if (id < 0) return;
-    agenda.push({model_->pieces[id].score, left, right, merged.size()});
-    if (model_->pieces[id].type == SpmPiece::kUnused) split_at[id] = symbols[left].text.size();
-  };
-  for (size_t i = 1; i < symbols.size(); ++i) {
-    offer(static_cast<int32_t>(i - 1), static_cast<int32_t>(i));
-  }
-  while (!agenda.empty()) {
-    const Merge top = agenda.top();
-    agenda.pop();
-    Symbol& left = symbols[top.left];
-    Symbol& right = symbols[top.right];
-    if (left.text.empty() || right.text.empty() ||
-        left.text.size() + right.text.size() != top.bytes) {
-      continue;
-    }
-    left.text = absl::string_view(left.text.data(), top.bytes);
-    left.next = right.next;
-    if (right.next >= 0) symbols[right.next].prev = top.left;
-    right.text = absl::string_view();
-    offer(left.prev, top.left);
-    offer(top.left, left.next);
-  }
-
-  std::vector<absl::string_view> stack;  // halves of unused pieces, the leftmost on top
-  for (int32_t i = 0; i >= 0; i = symbols[i].next) {
-    stack.push_back(symbols[i].text);
-    while (!stack.empty()) {
-      const absl::string_view text = stack.back();
-      stack.pop_back();
-      const int32_t id = FindPiece(text);
-      if (id < 0) {
-        EmitUnmerged(text, out);
-        continue;
-      }
-      const auto split = split_at.find(id);
-      if (split == split_at.end()) {
-        out->push_back(id);
-        continue;
-      }
-      stack.push_back(text.substr(split->second));
-      stack.push_back(text.substr(0, split->second));
-    }
-  }
+  Merger merger(*this, normalized);
+  merger.MergeAll();
+  merger.Emit(out);
 }
 
 }  // namespace tessera

@@ -14,19 +14,19 @@ namespace {
 
 constexpr size_t kMaxPieces = 1 << 20;
 
-// One field of a protobuf message. Groups (wire types 3, 4) are not used by this format.
+// One field of a protobuf message. The format uses no groups (wire types 3 and 4).
 struct Field {
   uint32_t number = 0;
   uint32_t wire = 0;
-  uint64_t value = 0;       // wire 0, 1, 5
-  absl::string_view bytes;  // wire 2
+  uint64_t value = 0;       // wire types 0, 1, 5
+  absl::string_view bytes;  // wire type 2
 };
 
 class WireReader {
  public:
   explicit WireReader(absl::string_view bytes) : rest_(bytes) {}
 
-  // False at the end of the message, or at an error.
+  // Returns false at the end of the message and on an error.
   bool Next(Field* field) {
     if (rest_.empty()) return false;
     uint64_t key;
@@ -86,7 +86,7 @@ class WireReader {
 };
 
 struct Settings {
-  uint64_t model_type = 1;  // unigram, when the file does not say
+  uint64_t model_type = 1;  // the format's default: unigram
   bool space_as_suffix = false;
   bool has_character_map = false;
 };
@@ -142,10 +142,11 @@ absl::Status CheckPieces(absl::string_view what, SpmModel* model) {
     const auto fail = [&](const char* why) {
       return absl::InvalidArgumentError(absl::StrCat(what, ": piece ", id, ": ", why));
     };
-    if (piece.text.empty() || piece.text.size() > kMaxPieceBytes) return fail("bad length");
-    if (!IsValidUtf8(piece.text)) return fail("not UTF-8");
-    if (!std::isfinite(piece.score)) return fail("score is not finite");
-    if (!seen.insert(piece.text).second) return fail("text occurs twice");
+    if (piece.text.empty() || piece.text.size() > kMaxPieceBytes)
+      return fail("its length is not within [1, 512] bytes");
+    if (!IsValidUtf8(piece.text)) return fail("is not UTF-8");
+    if (!std::isfinite(piece.score)) return fail("its score is not finite");
+    if (!seen.insert(piece.text).second) return fail("its text occurs twice");
     if (piece.type == SpmPiece::kUnknown) {
       model->unknown = static_cast<int32_t>(id);
       ++unknowns;
@@ -197,15 +198,16 @@ absl::StatusOr<SpmModel> ParseSpmModel(absl::string_view bytes, absl::string_vie
     return absl::InvalidArgumentError(absl::StrCat(what, ": no pieces"));
   }
   if (settings.model_type != kModelTypeBpe) {
-    return absl::UnimplementedError(absl::StrCat(what, ": SentencePiece model type ",
-                                                 settings.model_type, "; only BPE (2) is encoded"));
+    return absl::UnimplementedError(absl::StrCat(
+        what, ": SentencePiece model type ", settings.model_type, "; only BPE (2) is supported"));
   }
   if (settings.has_character_map) {
     return absl::UnimplementedError(
-        absl::StrCat(what, ": normaliser with a character map; only identity is computed"));
+        absl::StrCat(what, ": the normalizer has a character map; only identity is supported"));
   }
   if (settings.space_as_suffix) {
-    return absl::UnimplementedError(absl::StrCat(what, ": treat_whitespace_as_suffix"));
+    return absl::UnimplementedError(
+        absl::StrCat(what, ": treat_whitespace_as_suffix is not supported"));
   }
   RETURN_IF_ERROR(CheckPieces(what, &model));
   return model;

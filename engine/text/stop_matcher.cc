@@ -35,7 +35,7 @@ StopMatcher::Result StopMatcher::Add(absl::string_view text) {
       while (bytes > 0 && text[i] != stop[bytes]) bytes = fallback[bytes];
       bytes += text[i] == stop[bytes];
       if (bytes < stop.size()) continue;
-      // The first end is also this stop's first start.
+      // All matches of one stop string are equally long: the first to end is the first to start.
       const size_t start = before + i + 1 - stop.size();
       const bool better = result.matched < 0 || start < begin ||
                           (start == begin && stop.size() > stops_[result.matched].size());

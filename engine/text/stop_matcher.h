@@ -1,11 +1,13 @@
-// Finds stop strings in streamed text, also across token and UTF-8 borders, and holds back text
-// that may still become one.
+// Finds stop strings in streamed text and holds back text that may become one.
 //
-// The answer is given by the first Add after which any stop string is complete: generation never
-// runs on to see whether a longer one would follow. Of all then complete, the earliest match wins;
-// among those that start at the same place, the longest. What is held back is exactly the longest
-// end of the text that is a proper prefix of some stop string. Time is linear in the text, times
-// the number of stops (an automaton each, after Knuth, Morris and Pratt 1977). One thread.
+// A stop string may span several tokens, and tokens may cut a character. The first Add after which
+// a stop string is complete reports it; generation never continues to look for a longer one. Among
+// several complete stop strings the one that starts first wins; among those with the same start,
+// the longest. The matcher holds back the longest suffix of the text that is a proper prefix of a
+// stop string, and nothing else.
+//
+// Cost: linear in the text times the number of stop strings, by one automaton for each (Knuth,
+// Morris and Pratt 1977). Threads: one.
 #pragma once
 
 #include <string>
@@ -17,32 +19,35 @@ namespace tessera {
 
 class StopMatcher {
  public:
-  // Stop strings are bytes, none empty (CHECK; Validate refuses them).
+  // REQUIRES: no stop string is empty; Validate rejects those. With `include_stop`, the output ends
+  // with the stop string that was found, else right before it.
   StopMatcher(std::vector<std::string> stops, bool include_stop);
 
   struct Result {
-    std::string text;  // safe to send now; valid UTF-8 if text and stops are
-    int matched = -1;  // index of the stop string found: generation ends
+    std::string text;  // may be sent now; valid UTF-8 if the text and the stop strings are
+    int matched = -1;  // index of the stop string that ends the generation; -1: none
   };
-  // REQUIRES: nothing has matched yet. With `include_stop` the text ends with the stop string, else
-  // just before it; what follows it in the last piece is dropped.
+  // Appends generated text. On a match it drops the text behind the stop string.
+  // REQUIRES: no earlier Add matched.
   Result Add(absl::string_view text);
-  std::string Finish();  // text held back, when generation ends otherwise
+  // Returns the text that was held back, when the generation ends for another reason.
+  std::string Finish();
 
   const std::string& stop(int index) const { return stops_[index]; }
 
  private:
-  // Progress of one stop string: how many of its bytes the text ends with.
+  // The automaton of one stop string.
   struct Progress {
-    std::vector<size_t> fallback;  // by bytes matched: the longest shorter prefix that also fits
-    size_t bytes = 0;
+    // [bytes of the stop string + 1] By bytes matched: the longest shorter prefix that matches too.
+    std::vector<size_t> fallback;
+    size_t bytes = 0;  // the text ends with this many first bytes of the stop string
   };
 
   std::vector<std::string> stops_;
   bool include_stop_;
   bool matched_ = false;
-  std::vector<Progress> progress_;  // by stop
-  std::string held_;
+  std::vector<Progress> progress_;  // [stop strings]
+  std::string held_;                // received, and not returned yet
 };
 
 }  // namespace tessera

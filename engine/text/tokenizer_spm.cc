@@ -35,15 +35,15 @@ struct Settings {
   bool add_bos = true;
   std::string bos = "<s>";                          // empty: none
   absl::flat_hash_map<std::string, int32_t> added;  // content -> id
-  std::vector<std::string> special;                 // contents that never come out of text
+  std::vector<std::string> special;                 // contents that text never encodes to
 };
 
-// A token's content where the files write either "..." or {"content": "...", ...}.
+// Reads a token's content. The files write "..." or {"content": "...", ...}.
 absl::Status TokenContent(const Json& json, absl::string_view what, const std::string& key,
                           std::string* out) {
   const Json* content = json.is_object() ? FindMember(json, "content") : &json;
   if (content == nullptr || !content->is_string()) {
-    return Invalid(what, absl::StrCat(key, ": neither text nor an object with content"));
+    return Invalid(what, absl::StrCat(key, " is neither a string nor an object with content"));
   }
   *out = content->get<std::string>();
   return absl::OkStatus();
@@ -52,7 +52,7 @@ absl::Status TokenContent(const Json& json, absl::string_view what, const std::s
 absl::Status AddToken(absl::string_view what, const std::string& content, int32_t id,
                       Settings* settings) {
   if (content.empty() || content.size() > kMaxPieceBytes || !IsValidUtf8(content)) {
-    return Invalid(what, absl::StrCat("added token ", id, ": bad content"));
+    return Invalid(what, absl::StrCat("added token ", id, " has bad content"));
   }
   const auto [it, added] = settings->added.emplace(content, id);
   if (!added && it->second != id) {
@@ -62,15 +62,16 @@ absl::Status AddToken(absl::string_view what, const std::string& content, int32_
   return absl::OkStatus();
 }
 
-// {"32000": {"content": "<image>", "special": true, "lstrip": false, ...}, ...}
+// Reads {"32000": {"content": "<image>", "special": true, "lstrip": false, ...}, ...}.
 absl::Status ReadAddedTokensDecoder(const Json& config, Settings* settings) {
   const Json* decoder = FindMember(config, "added_tokens_decoder");
   if (decoder == nullptr) return absl::OkStatus();
-  if (!decoder->is_object()) return Invalid(kConfigFile, "added_tokens_decoder: not an object");
+  if (!decoder->is_object()) return Invalid(kConfigFile, "added_tokens_decoder is not an object");
   for (const auto& [key, entry] : decoder->items()) {
     int32_t id;
     if (!absl::SimpleAtoi(key, &id) || id < 0 || id >= kMaxTokenId) {
-      return Invalid(kConfigFile, absl::StrCat("added_tokens_decoder: bad id ", key.substr(0, 32)));
+      return Invalid(kConfigFile,
+                     absl::StrCat("added_tokens_decoder has the bad id ", key.substr(0, 32)));
     }
     const std::string at = absl::StrCat(kConfigFile, ": added token ", id);
     std::string content;
@@ -79,14 +80,15 @@ absl::Status ReadAddedTokensDecoder(const Json& config, Settings* settings) {
     RETURN_IF_ERROR(GetBool(entry, at, "special", &special));
     RETURN_IF_ERROR(GetBool(entry, at, "lstrip", &lstrip));
     RETURN_IF_ERROR(GetBool(entry, at, "rstrip", &rstrip));
-    if (lstrip || rstrip) return absl::UnimplementedError(absl::StrCat(at, ": lstrip, rstrip"));
+    if (lstrip || rstrip)
+      return absl::UnimplementedError(absl::StrCat(at, ": lstrip and rstrip are not supported"));
     RETURN_IF_ERROR(AddToken(at, content, id, settings));
     if (special) settings->special.push_back(content);
   }
   return absl::OkStatus();
 }
 
-// The named special tokens of tokenizer_config.json and special_tokens_map.json.
+// Reads the named special tokens of tokenizer_config.json or special_tokens_map.json.
 absl::Status ReadNamedSpecials(const Json& json, absl::string_view what, Settings* settings) {
   for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
                           "cls_token", "mask_token", "additional_special_tokens"}) {
@@ -107,7 +109,7 @@ absl::Status ReadAddedTokens(const std::string& text, Settings* settings) {
   for (const auto& [content, value] : json.items()) {
     int id = -1;
     RETURN_IF_ERROR(GetInt(Json{{"id", value}}, kAddedFile, "id", 0, kMaxTokenId - 1, &id));
-    if (id < 0) return Invalid(kAddedFile, "a token without id");
+    if (id < 0) return Invalid(kAddedFile, "a token has no id");
     RETURN_IF_ERROR(AddToken(kAddedFile, content, id, settings));
     settings->special.push_back(content);
   }
@@ -124,7 +126,9 @@ absl::StatusOr<Settings> ReadSettings(const TokenizerTexts& texts) {
     RETURN_IF_ERROR(GetBool(json, kConfigFile, "add_prefix_space", &settings.add_prefix_space));
     RETURN_IF_ERROR(GetBool(json, kConfigFile, "add_bos_token", &settings.add_bos));
     RETURN_IF_ERROR(GetBool(json, kConfigFile, "add_eos_token", &add_eos));
-    if (add_eos) return absl::UnimplementedError(absl::StrCat(kConfigFile, ": add_eos_token"));
+    if (add_eos)
+      return absl::UnimplementedError(
+          absl::StrCat(kConfigFile, ": add_eos_token is not supported"));
     if (const Json* bos = FindMember(json, "bos_token"); bos != nullptr) {
       RETURN_IF_ERROR(TokenContent(*bos, kConfigFile, "bos_token", &settings.bos));
     } else if (json.contains("bos_token")) {
@@ -148,7 +152,7 @@ class SpmTokenizer : public Tokenizer {
     for (size_t id = 0; id < model.pieces.size(); ++id) {
       pieces.emplace(model.pieces[id].text, static_cast<int32_t>(id));
     }
-    // A special token stored as an ordinary piece must not come out of a user's text.
+    // A user's text must not encode to a special token that is stored as an ordinary piece.
     for (const std::string& content : settings.special) {
       const auto it = pieces.find(content);
       if (it == pieces.end()) continue;
@@ -245,13 +249,13 @@ class SpmTokenizer : public Tokenizer {
   }
 
   const SpmModel model_;
-  const SpmBpe bpe_;  // views of model_
+  const SpmBpe bpe_;  // holds views of model_
   const bool legacy_;
   const bool add_prefix_space_;
   int vocab_size_;
   int32_t bos_ = -1;
   bool add_bos_ = false;
-  absl::flat_hash_map<int32_t, std::string> added_;  // ids beyond the model's
+  absl::flat_hash_map<int32_t, std::string> added_;  // tokens that are not in the model
   absl::flat_hash_map<std::string, int32_t> special_ids_;
 };
 

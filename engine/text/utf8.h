@@ -1,6 +1,6 @@
-// UTF-8, one character at a time.
+// Reads UTF-8 one character at a time.
 //
-// Threads: functions only, safe.
+// Threads: safe; functions only.
 #pragma once
 
 #include "absl/strings/string_view.h"
@@ -9,9 +9,10 @@ namespace tessera {
 
 constexpr char kReplacementCharacter[] = "\xEF\xBF\xBD";  // U+FFFD
 
-// Bytes of the character that `text` starts with: 1..4; 0 if its first byte cannot start one
-// (overlong forms, surrogates and values above U+10FFFF included); -1 if `text` ends inside a
-// character that may still become valid. REQUIRES: text not empty.
+// Returns the number of bytes of the first character of `text`, 1 to 4. Returns 0 if the first byte
+// starts no valid character; overlong forms, surrogates and values above U+10FFFF are invalid.
+// Returns -1 if `text` ends inside a character that may still become valid.
+// REQUIRES: text is not empty.
 int Utf8Length(absl::string_view text);
 
 bool IsValidUtf8(absl::string_view text);

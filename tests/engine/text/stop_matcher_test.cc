@@ -22,7 +22,7 @@ TEST(StopMatcher, HoldsBackOnlyWhatMayBecomeAStop) {
   StopMatcher matcher({"END"}, false);
   EXPECT_EQ(matcher.Add("aE").text, "a");
   EXPECT_EQ(matcher.Add("N").text, "");
-  EXPECT_EQ(matcher.Add("E").text, "EN");  // the new E may begin it
+  EXPECT_EQ(matcher.Add("E").text, "EN");  // the new E may begin the stop string
   EXPECT_EQ(matcher.Add("x").text, "Ex");
   EXPECT_EQ(matcher.Add("E").text, "");
   EXPECT_EQ(matcher.Finish(), "E");
@@ -70,14 +70,14 @@ TEST(StopMatcher, WorksInsideUtf8) {
   EXPECT_EQ(matcher.Add("\x82").text, "");
   EXPECT_EQ(matcher.Add("\xac!").matched, 0);
   StopMatcher other({"é"}, false);
-  EXPECT_EQ(other.Add("è").text, "è");  // same first byte: a whole other character passes
+  EXPECT_EQ(other.Add("è").text, "è");  // the same first byte, but another character
 }
 
 TEST(StopMatcherDeath, EmptyStopsAreACheck) {
   EXPECT_DEATH(StopMatcher({"a", ""}, false), "check failed");
 }
 
-// What the header promises, by searching the whole text again after every piece.
+// Holds the header's promises by a search through the whole text after every piece.
 struct Expected {
   std::string sent;  // all text sent so far
   int matched = -1;

@@ -46,7 +46,7 @@ std::unique_ptr<Tokenizer> MustParse(const TokenizerTexts& texts) {
 
 std::unique_ptr<Tokenizer> Demo() { return std::move(Tokenizer::Load(kDemo)).value(); }
 
-// --- tokenizer.model in the making: protobuf's wire format by hand
+// --- writes tokenizer.model files: protobuf's wire format by hand
 
 std::string Varint(uint64_t v) {
   std::string out;
@@ -67,8 +67,7 @@ const std::string kUnkPiece = PieceMessage("<unk>", 0, 2);
 const std::string kBpe = Message(2, Number(3, 2));
 const std::string kKeepSpaces = Message(3, Number(4, 0));
 
-// --- against SentencePiece
-// ------------------------------------------------------------------------
+// --- comparison with SentencePiece
 
 uint64_t Fnv(absl::string_view text) {
   uint64_t h = 0xcbf29ce484222325u;
@@ -122,13 +121,12 @@ TEST_P(SpmDecodeTest, DecodesAsSpmDecode) {
 
 INSTANTIATE_TEST_SUITE_P(Models, SpmDecodeTest, testing::Values("demo", "noprefix"));
 
-// --- against the float32 reference's prompts
-// ------------------------------------------------------
+// --- comparison with the float32 reference's prompts
 
 TEST(TokenizerTest, EvaluationPromptsGiveTheReferenceIds) {
   const auto tokenizer = Demo();
   const std::string eval = SourcePath("tests/eval");
-  // (set, task) -> prompt; golden lines are named the same way, in the same order.
+  // (set, task) -> prompt: the golden lines have the same names in the same order.
   std::vector<nlohmann::json> questions;
   for (const std::string& line : Lines(eval + "/questions.jsonl")) {
     questions.push_back(*ParseJson(line, "questions"));
@@ -156,7 +154,6 @@ TEST(TokenizerTest, EvaluationPromptsGiveTheReferenceIds) {
 }
 
 // --- special tokens
-// -------------------------------------------------------------------------------
 
 TEST(TokenizerTest, DemoFacts) {
   const auto t = Demo();
@@ -196,8 +193,8 @@ TEST(TokenizerTest, TextNeverBecomesASpecialToken) {
   }
 }
 
-// A checkpoint may store <|im_start|> as an ordinary or user-defined piece: declared special, it
-// still never comes out of text, and the template finds it.
+// A checkpoint may store <|im_start|> as an ordinary or user-defined piece and declare it special.
+// Text must not encode to it, and the template must find it.
 TEST(TokenizerTest, DeclaredSpecialPiecesDoNotMatchText) {
   const std::string model = kUnkPiece + PieceMessage("<s>", 0, 3) + PieceMessage("<|a|>", 0, 4) +
                             PieceMessage("<|b|>", 0, 4) + PieceMessage("<", -1, 1) +
@@ -254,7 +251,6 @@ TEST(TokenizerTest, AddedTokensAreChecked) {
 }
 
 // --- legacy
-// ---------------------------------------------------------------------------------------
 
 TEST(TokenizerTest, LegacyPrefixesEveryTextElseOnlyTheFirst) {
   const std::string model = FileText(absl::StrCat(kDemo, "/tokenizer.model"));
@@ -276,7 +272,6 @@ TEST(TokenizerTest, LegacyPrefixesEveryTextElseOnlyTheFirst) {
 }
 
 // --- robustness
-// -----------------------------------------------------------------------------------
 
 TEST(TokenizerTest, AnyTextComesBack) {
   const auto t = Demo();
@@ -362,7 +357,7 @@ TEST(TokenizerTest, RefusesBrokenModels) {
                     absl::StatusCode::kDataLoss, {"tokenizer.model"}));
 }
 
-// Every cut and many flips of a real model: an error or a tokenizer, never a crash.
+// A model that is cut short or has flipped bytes gives an error or a tokenizer, never a crash.
 TEST(TokenizerTest, DamagedModelsDoNoHarm) {
   const std::string model = FileText(absl::StrCat(kDemo, "/tokenizer.model"));
   for (size_t size = 0; size < model.size(); size += 13) {
@@ -389,7 +384,6 @@ TEST(TokenizerTest, LoadNamesTheMissingFile) {
 }
 
 // --- streaming
-// ------------------------------------------------------------------------------------
 
 TEST(DetokenizerTest, HoldsBackUnfinishedCharacters) {
   const auto t = Demo();
@@ -419,7 +413,7 @@ TEST(DetokenizerTest, StripsTheDummySpaceOnceAndOnlyAtTheStart) {
   EXPECT_EQ(t->Decode(after_control), "two  images");
   EXPECT_EQ(t->Decode({461}), "");
   EXPECT_EQ(t->Decode({461, 461}), " ");
-  EXPECT_EQ(t->Decode({3 + ' ', 461}), "  ");  // a byte is no dummy
+  EXPECT_EQ(t->Decode({3 + ' ', 461}), "  ");  // a byte piece is no dummy prefix
   EXPECT_EQ(t->Decode({}), "");
 }
 
