@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
   if (base == MAP_FAILED) {
     return absl::InternalError(absl::StrCat(path, ": mmap: ", strerror(map_error)));
   }
-  // Advice only: weights are read once, front to back within a tensor.
+  // Advice only: each tensor is read once, from front to back.
   (void)madvise(base, static_cast<size_t>(info.st_size), MADV_SEQUENTIAL);
   return std::unique_ptr<MappedFile>(
       new MappedFile(static_cast<char*>(base), static_cast<size_t>(info.st_size)));

@@ -1,7 +1,8 @@
-// A file mapped read-only for as long as this lives.
+// Maps a file into memory, read-only, until the object is destroyed.
 //
-// The file must not be truncated meanwhile. Threads: immutable, safe. Errors: NOT_FOUND,
-// INVALID_ARGUMENT (no regular file), DATA_LOSS (empty); each names the path.
+// The file must not be truncated in that time. Threads: safe; immutable. Errors, each with the
+// path: NOT_FOUND, INVALID_ARGUMENT (not a regular file, or not readable), DATA_LOSS (empty),
+// INTERNAL (mmap failed).
 #pragma once
 
 #include <cstddef>

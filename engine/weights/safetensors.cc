@@ -21,7 +21,7 @@ absl::Status Invalid(absl::string_view what, absl::string_view tensor, const std
       absl::StrCat(what, ": tensor \"", tensor.substr(0, kMaxNameBytes), "\": ", why));
 }
 
-// Bytes of one element; 0 for dtypes that this table does not know.
+// Returns the bytes of one element; 0 for an unknown dtype.
 int64_t ElementBytes(absl::string_view dtype) {
   static constexpr std::pair<const char*, int> kSizes[] = {
       {"F64", 8}, {"I64", 8},  {"U64", 8},     {"C64", 8},    {"F32", 4}, {"I32", 4},
@@ -33,7 +33,7 @@ int64_t ElementBytes(absl::string_view dtype) {
   return 0;
 }
 
-// A non-negative integer below 2^62, so that sums of two cannot overflow.
+// Reads an integer in [0, 2^62), so that the sum of two cannot overflow.
 bool ReadSize(const Json& value, int64_t* out) {
   if (!value.is_number_unsigned() || value.get<uint64_t>() >= (uint64_t{1} << 62)) return false;
   *out = value.get<int64_t>();
@@ -42,13 +42,14 @@ bool ReadSize(const Json& value, int64_t* out) {
 
 absl::Status ReadEntry(const Json& json, absl::string_view what, SafetensorsEntry* entry) {
   const std::string& name = entry->name;
-  if (name.empty() || name.size() > kMaxNameBytes) return Invalid(what, name, "bad name");
+  if (name.empty() || name.size() > kMaxNameBytes)
+    return Invalid(what, name, "the name is empty or longer than 512 bytes");
   const Json* dtype = FindMember(json, "dtype");
   const Json* shape = FindMember(json, "shape");
   const Json* range = FindMember(json, "data_offsets");
   if (!dtype || !dtype->is_string() || !shape || !shape->is_array() || !range ||
       !range->is_array() || range->size() != 2) {
-    return Invalid(what, name, "needs dtype, shape and data_offsets");
+    return Invalid(what, name, "it needs dtype, shape and data_offsets");
   }
   entry->dtype = dtype->get<std::string>();
   if (entry->dtype.size() > 32) return Invalid(what, name, "bad dtype");
@@ -66,7 +67,7 @@ absl::Status ReadEntry(const Json& json, absl::string_view what, SafetensorsEntr
     if (!ReadSize(value, &dim)) return Invalid(what, name, "bad shape");
     entry->shape.push_back(dim);
     empty |= dim == 0;
-    // Zero is left out of the product, so that [huge, huge, 0] is caught as well.
+    // The product skips zeros, so that [huge, huge, 0] overflows too.
     if (dim != 0 && __builtin_mul_overflow(elements, dim, &elements)) {
       return Invalid(what, name, "shape overflows");
     }
@@ -119,7 +120,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensors(absl::string_view file, absl:
     if (entry.begin != next) {
       return Invalid(
           what, entry.name,
-          absl::StrCat("data begins at ", entry.begin, ", expected ", next, ": overlap or hole"));
+          absl::StrCat("data begins at ", entry.begin, ", expected ", next, " (overlap or hole)"));
     }
     next = entry.end;
   }
@@ -130,7 +131,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensors(absl::string_view file, absl:
   }
   if (next < data_bytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat(what, ": ", data_bytes - next, " bytes belong to no tensor"));
+        absl::StrCat(what, ": ", data_bytes - next, " bytes of data belong to no tensor"));
   }
   return header;
 }

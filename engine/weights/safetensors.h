@@ -1,8 +1,10 @@
-// The safetensors container: its header, checked, as a list of tensors.
+// Parses the header of a safetensors file into a checked list of tensors.
 //
-// Layout: 8-byte little-endian header length, JSON header (name -> dtype, shape, [begin, end)
-// relative to the data's start; optional `__metadata__` of strings), raw row-major data at any
-// alignment. Threads: functions only, safe. Errors: INVALID_ARGUMENT naming `what` and the tensor.
+// Layout of a file: the header's length in 8 little-endian bytes; a JSON header; row-major data at
+// any alignment. The header maps a name to dtype, shape and [begin, end), in bytes from the start
+// of the data. It may hold `__metadata__`, an object of strings.
+// Threads: safe; functions only.
+// Errors, with `what` and the tensor: INVALID_ARGUMENT, and DATA_LOSS for a truncated file.
 #pragma once
 
 #include <cstdint>
@@ -16,18 +18,19 @@ namespace tessera {
 
 struct SafetensorsEntry {
   std::string name;
-  std::string dtype;           // as written: "BF16", "I64", ...
-  std::vector<int64_t> shape;  // products fit in int64
-  int64_t begin = 0;           // bytes from the data's start
+  std::string dtype;           // as in the file: "BF16", "I64", ...
+  std::vector<int64_t> shape;  // the number of elements fits in int64
+  int64_t begin = 0;           // in bytes from the start of the data
   int64_t end = 0;
 };
 
 struct SafetensorsHeader {
-  int64_t data_offset = 0;                // of the data's start, from the file's first byte
+  int64_t data_offset = 0;                // of the start of the data, in bytes
   std::vector<SafetensorsEntry> tensors;  // ascending by begin
 };
 
-// `file` is the whole file. Sizes of unknown dtypes cannot be checked; their ranges are.
+// `file` holds the whole file; `what` names it in errors. For an unknown dtype the byte range is
+// checked, but not whether it fits the shape.
 absl::StatusOr<SafetensorsHeader> ParseSafetensors(absl::string_view file, absl::string_view what);
 
 }  // namespace tessera

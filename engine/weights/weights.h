@@ -1,14 +1,18 @@
-// Model weights from files: safetensors by mmap, single or sharded, or random from shapes alone.
+// Opens model weights: safetensors files, single or sharded, or random values for given shapes.
 //
-// Files are foreign: the header is at most 100 MB and inside the file, shape products are checked
-// for overflow and must equal the byte range, ranges must cover the data without overlap or holes,
-// names are unique (also between shards, also after mapping), shards named by
-// model.safetensors.index.json must be plain file names inside the directory and hold what the
-// index says. Tensors of a dtype this engine does not read are accepted until they are asked for.
-// Symbolic links are followed: download caches are made of them, and the directory is the
-// operator's. A file must not be truncated while it is mapped. Lifetime: views from Find live as
-// long as the source. Threads: one thread. Errors: INVALID_ARGUMENT / NOT_FOUND / DATA_LOSS /
-// UNIMPLEMENTED (dtype) with file and tensor.
+// The files are untrusted. These rules hold before any tensor is read:
+// - The header has at most 100 MB and lies inside the file.
+// - The number of elements of a shape does not overflow and fits the tensor's byte range.
+// - The byte ranges cover the data without overlaps and holes.
+// - Names are unique over all shards, after they were mapped to canonical names.
+// - model.safetensors.index.json names plain files inside the directory, and each file holds the
+//   tensors that the index says.
+// A tensor of a dtype that the engine does not read is an error only when Find asks for it.
+// Symbolic links are followed: download caches consist of them, and the operator owns the
+// directory. Files are mapped and must not be truncated while the source lives.
+//
+// Lifetime: views from Find live as long as the source. Threads: one.
+// Errors, with file and tensor: INVALID_ARGUMENT, NOT_FOUND, DATA_LOSS, UNIMPLEMENTED (dtype).
 #pragma once
 
 #include <memory>
@@ -20,18 +24,19 @@
 
 namespace tessera {
 
-// Opens <dir>/model.safetensors.index.json or <dir>/model.safetensors. Names of the older llava-hf
-// layout (`language_model.model.*`, `language_model.lm_head.weight`) and the newer one
-// (`model.language_model.*`, `model.vision_tower.*`, `model.multi_modal_projector.*`,
-// `lm_head.weight`) are both found under the canonical names of TensorSource.
+// Opens <dir>/model.safetensors.index.json, or <dir>/model.safetensors if there is no index. Find
+// takes canonical names for both layouts of llava-hf checkpoints: the older one has
+// `language_model.model.*` and `language_model.lm_head.weight`; the newer one has
+// `model.language_model.*`, `model.vision_tower.*`, `model.multi_modal_projector.*` and
+// `lm_head.weight`.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& dir);
 
-// The canonical name of a checkpoint's tensor name, by the table of layouts; others stay.
+// Returns the canonical name of a checkpoint's tensor. Names of no known layout stay as they are.
 std::string CanonicalTensorName(absl::string_view name);
 
-// Random weights of any name and shape: N(0, 0.02); ones for weights with "norm" in their name,
-// zeros for biases. Reproducible by name and seed. Memory is produced on demand: a view lives until
-// 8 other tensors have been found after it, and asking again before that costs nothing.
+// Makes random weights of any name and shape. Values follow N(0, 0.02^2); weights with "norm" in
+// their name are ones, and biases are zeros. Name and seed determine the values. A tensor is made
+// when Find asks for it, and its view lives until Find has returned 8 other tensors after it.
 std::unique_ptr<TensorSource> MakeDummyWeights(DType dtype, uint64_t seed);
 
 }  // namespace tessera

@@ -14,12 +14,12 @@ namespace tessera {
 namespace {
 
 constexpr double kStddev = 0.02;
-constexpr size_t kKept = 9;  // the newest and 8 before it
+constexpr size_t kKept = 9;  // the newest tensor and 8 before it
 constexpr int kQuantiles = 1 << 16;
-constexpr int64_t kElementsPerThread = 1 << 20;  // a thread's start costs less than these
+constexpr int64_t kElementsPerThread = 1 << 20;  // more work than the start of a thread
 
-// x with P(Z < x) = p for a standard normal Z and 0 < p <= 0.5, by bisection: exact enough for
-// any dtype here and free of library random generators, whose sequences differ between platforms.
+// Returns x with P(Z < x) = p for a standard normal Z and 0 < p <= 0.5. Bisection is exact enough
+// for every dtype. A library's generator would give other values on other platforms.
 double NormalQuantile(double p) {
   double low = -10, high = 0;
   for (int i = 0; i < 60; ++i) {
@@ -36,7 +36,7 @@ uint64_t Mix(uint64_t x) {  // splitmix64's finaliser (Steele, Lea, Flood 2014)
   return x ^ (x >> 31);
 }
 
-uint64_t HashName(absl::string_view name) {  // FNV-1a: stable between runs and platforms
+uint64_t HashName(absl::string_view name) {  // FNV-1a: the same on all platforms
   uint64_t h = 0xcbf29ce484222325u;
   for (char c : name) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
   return h;
@@ -54,8 +54,8 @@ uint32_t FromDouble(DType, double v) {
   return std::bit_cast<uint32_t>(static_cast<float>(v));
 }
 
-// The equal-probability quantiles of N(0, kStddev^2): 16 random bits pick one, so a 64-bit hash
-// gives four values and billions of parameters take seconds.
+// Returns the quantiles of N(0, kStddev^2) at equal steps of probability. 16 random bits choose
+// one, so a 64-bit hash gives four values, and billions of parameters take seconds.
 template <class Element>
 std::vector<Element> MakeTable(DType dtype) {
   std::vector<Element> table(kQuantiles);
@@ -67,7 +67,7 @@ std::vector<Element> MakeTable(DType dtype) {
   return table;
 }
 
-// Values [begin, end) of a tensor of `count`; begin is a multiple of 4.
+// Fills the elements [begin, end) of a tensor. REQUIRES: `begin` is a multiple of 4.
 template <class Element>
 void FillRange(const std::vector<Element>& table, uint64_t key, int64_t begin, int64_t end,
                Element* out) {
@@ -83,7 +83,7 @@ void FillRange(const std::vector<Element>& table, uint64_t key, int64_t begin, i
   for (; i < end; ++i, bits >>= 16) out[i] = table[bits & 0xffff];
 }
 
-// Large tensors on all processors: a value depends on its place alone.
+// Fills a tensor on all processors. A value depends only on its index, not on the thread.
 template <class Element>
 void FillNormal(const std::vector<Element>& table, uint64_t key, int64_t count, Element* out) {
   const auto processors = static_cast<int64_t>(std::thread::hardware_concurrency());
@@ -115,14 +115,15 @@ class DummySource : public TensorSource {
                                   const std::vector<int64_t>& shape) override {
     for (size_t i = 0; i < kept_.size(); ++i) {
       if (kept_[i].name != name || kept_[i].shape != shape) continue;
-      std::rotate(kept_.begin() + i, kept_.begin() + i + 1, kept_.end());  // now the newest
+      std::rotate(kept_.begin() + i, kept_.begin() + i + 1, kept_.end());  // makes it the newest
       return View(kept_.back());
     }
     int64_t elements = 1;
     for (int64_t dim : shape) {
       if (dim < 0 || __builtin_mul_overflow(elements, dim, &elements) ||
           elements > (int64_t{1} << 48)) {
-        return absl::InvalidArgumentError(absl::StrCat("dummy weights: bad shape of ", name));
+        return absl::InvalidArgumentError(
+            absl::StrCat("dummy weights: tensor \"", name, "\" has a bad shape"));
       }
     }
     if (kept_.size() == kKept) kept_.pop_front();
@@ -160,8 +161,8 @@ class DummySource : public TensorSource {
 
   DType dtype_;
   uint64_t seed_;
-  std::vector<uint16_t> narrow_;  // quantiles in dtype_; one of the two is filled
-  std::vector<uint32_t> wide_;
+  std::vector<uint16_t> narrow_;  // quantiles, if dtype_ has 16 bits
+  std::vector<uint32_t> wide_;    // quantiles, if dtype_ is float32
   std::deque<Kept> kept_;
 };
 

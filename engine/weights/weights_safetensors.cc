@@ -39,7 +39,7 @@ class SafetensorsSource : public TensorSource {
     return absl::OkStatus();
   }
 
-  // Whether file `name` holds the tensor that the index calls `tensor`.
+  // Says whether file `name` holds the tensor that the index calls `tensor`.
   bool Holds(const std::string& name, absl::string_view tensor) const {
     const auto it = tensors_.find(CanonicalTensorName(tensor));
     return it != tensors_.end() && it->second.entry.name == tensor &&
@@ -62,12 +62,12 @@ class SafetensorsSource : public TensorSource {
     } else if (entry.dtype == "BF16") {
       tensor.dtype = DType::kBF16;
     } else if (entry.dtype != "F32") {
-      return absl::UnimplementedError(
-          absl::StrCat(at, ": dtype ", entry.dtype, " (F32, F16 and BF16 are read)"));
+      return absl::UnimplementedError(absl::StrCat(
+          at, ": dtype ", entry.dtype, " is not supported (only F32, F16 and BF16 are)"));
     }
     if (entry.shape != shape) {
       return absl::InvalidArgumentError(
-          absl::StrCat(at, ": shape [", absl::StrJoin(entry.shape, ", "), "], wanted [",
+          absl::StrCat(at, ": shape [", absl::StrJoin(entry.shape, ", "), "], expected [",
                        absl::StrJoin(shape, ", "), "]"));
     }
     return tensor;
@@ -93,7 +93,8 @@ absl::Status AddSharded(const nlohmann::json& index, const std::string& index_pa
                         SafetensorsSource* source) {
   const nlohmann::json* map = FindMember(index, "weight_map");
   if (map == nullptr || !map->is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(index_path, ": no object \"weight_map\""));
+    return absl::InvalidArgumentError(
+        absl::StrCat(index_path, ": \"weight_map\" is missing or not an object"));
   }
   std::set<std::string> shards;
   for (const auto& [tensor, file] : map->items()) {
@@ -120,7 +121,7 @@ absl::Status AddSharded(const nlohmann::json& index, const std::string& index_pa
 }  // namespace
 
 std::string CanonicalTensorName(absl::string_view name) {
-  // The first prefix that matches is replaced: older layout, then newer.
+  // The first prefix that matches is replaced. The older layout comes first.
   static constexpr std::pair<absl::string_view, absl::string_view> kLayouts[] = {
       {"language_model.model.", "language_model."},
       {"language_model.lm_head.", "lm_head."},
@@ -134,7 +135,7 @@ std::string CanonicalTensorName(absl::string_view name) {
     canonical = absl::StrCat(to, name.substr(from.size()));
     break;
   }
-  // transformers 5 drops a level that every published checkpoint has.
+  // transformers 5 omits the level `vision_model`, which every published checkpoint has.
   constexpr absl::string_view kTower = "vision_tower.", kModel = "vision_model.";
   if (absl::StartsWith(canonical, kTower) &&
       !absl::StartsWith(absl::string_view(canonical).substr(kTower.size()), kModel)) {

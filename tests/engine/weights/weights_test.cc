@@ -154,7 +154,7 @@ TEST_F(WeightsTest, RefusesBrokenHeaders) {
   EXPECT_TRUE(fails(Entry("t", "F32", "1,1,1,1,1,1,1,1,2", 0, 8), data, "dimensions"));
   EXPECT_TRUE(fails(Entry("t", "F32", "2", 8, 0), data, "data_offsets"));
   EXPECT_TRUE(fails(Entry("t", "F32", "2", -8, 0), data, "data_offsets"));
-  EXPECT_TRUE(fails(Entry("", "F32", "2", 0, 8), data, "bad name"));
+  EXPECT_TRUE(fails(Entry("", "F32", "2", 0, 8), data, "name is empty"));
   EXPECT_TRUE(fails("\"t\":[]", data, "needs dtype"));
   EXPECT_TRUE(fails("\"t\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}", data, "needs"));
   EXPECT_TRUE(fails(ok + "," + ok, data, "duplicate key"));
@@ -233,7 +233,6 @@ TEST(SafetensorsTest, DamagedHeadersDoNoHarm) {
 }
 
 // --- dummy weights
-// --------------------------------------------------------------------------------
 
 TEST(DummyWeightsTest, NormalByNameAndSeed) {
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
@@ -251,7 +250,7 @@ TEST(DummyWeightsTest, NormalByNameAndSeed) {
     // bfloat16 rounding adds at most 2^-9 relative to each value.
     EXPECT_LT(std::abs(std::sqrt(square / n) / 0.02 - 1), 5 / std::sqrt(2 * n) + 0x1p-9);
     const double p = std::erfc(std::sqrt(2.0));
-    const double rounding = dtype == DType::kBF16 ? 0.001 : 0.0002;  // 0.04's neighbours
+    const double rounding = dtype == DType::kBF16 ? 0.001 : 0.0002;  // of the values next to 0.04
     EXPECT_LT(std::abs(beyond_two_sigma / n - p), 5 * std::sqrt(p / n) + rounding);
     EXPECT_EQ(Values(*MakeDummyWeights(dtype, 1), "x.weight", {512, 513}), w);
     EXPECT_NE(Values(*MakeDummyWeights(dtype, 2), "x.weight", {512, 513}), w);
@@ -260,7 +259,7 @@ TEST(DummyWeightsTest, NormalByNameAndSeed) {
 }
 
 TEST(DummyWeightsTest, AValueDependsOnItsPlaceAlone) {
-  // Large tensors are cut among threads, these two at different places.
+  // Threads share the work on large tensors; these two are split at different elements.
   const auto source = MakeDummyWeights(DType::kBF16, 1);
   const std::vector<float> whole = Values(*source, "x.weight", {3 << 20 | 3});
   std::vector<float> part = Values(*source, "x.weight", {2 << 20});
@@ -289,10 +288,10 @@ TEST(DummyWeightsTest, ViewsLiveForEightMoreAndRepeatsCostNothing) {
   const auto first = source->Find("w0", {1000});
   const std::vector<float> values = ToFloats(*first);
   for (int i = 1; i <= 8; ++i) ASSERT_TRUE(source->Find(absl::StrCat("w", i), {1000}).ok());
-  EXPECT_EQ(ToFloats(*first), values);  // address sanitizer would see a freed view
+  EXPECT_EQ(ToFloats(*first), values);  // AddressSanitizer reports a freed view
   EXPECT_EQ(source->Find("w0", {1000})->data, first->data);
   for (int i = 10; i < 18; ++i) ASSERT_TRUE(source->Find(absl::StrCat("w", i), {1000}).ok());
-  EXPECT_EQ(source->Find("w0", {1000})->data, first->data);  // asking again made it the newest
+  EXPECT_EQ(source->Find("w0", {1000})->data, first->data);  // Find made it the newest
 }
 
 }  // namespace
