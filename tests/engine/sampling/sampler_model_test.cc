@@ -1,4 +1,4 @@
-// The sampler on random logits, against plain full sorts.
+// Compares the sampler with plain full sorts on random logits.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -11,7 +11,7 @@
 namespace tessera {
 namespace {
 
-// The header's rules by full sorts.
+// Samples by the header's rules with full sorts.
 int32_t NaiveSample(const SamplingParams& params, const std::vector<float>& logits, uint64_t seed,
                     int index) {
   std::vector<int32_t> order(logits.size());

@@ -48,7 +48,8 @@ std::vector<float> LogOf(std::vector<double> probabilities) {
   return logits;
 }
 
-// The value that a chi-square variable of `df` degrees exceeds once in a million (Wilson-Hilferty).
+// Returns the value that a chi-square variable of `df` degrees exceeds with probability 1e-6
+// (Wilson-Hilferty).
 double ChiSquareLimit(int df) {
   const double z = 4.753, a = 2.0 / (9.0 * df);
   return df * std::pow(1 - a + z * std::sqrt(a), 3);
@@ -83,7 +84,7 @@ TEST(UniformSample, IsUniformOverIndicesAndOverSeeds) {
       previous = u;
     }
     ExpectDistribution(bins, std::vector<double>(100, 0.01));
-    ExpectDistribution(pairs, std::vector<double>(100, 0.01));  // neighbours are independent
+    ExpectDistribution(pairs, std::vector<double>(100, 0.01));  // samples are independent
   }
 }
 
@@ -158,13 +159,13 @@ TEST(Sampler, TheOrderOfTheFilters) {
   const std::vector<float> logits = LogOf({0.4, 0.3, 0.2, 0.1});
   SamplingParams params = At(1);
   params.top_k = 2;
-  params.top_p = 0.55f;  // of the renormalised top two (.571, .429); of all it would keep two
+  params.top_p = 0.55f;  // after top-k (.571, .429) it keeps one; before top-k it would keep two
   EXPECT_EQ(Support(params, logits), (std::set<int32_t>{0}));
   params = At(1);
-  params.top_p = 0.5f;  // keeps two; after min-p first (.571, .429) it would keep one
+  params.top_p = 0.5f;  // keeps two; after min-p (.571, .429) it would keep one
   params.min_p = 0.6f;
   EXPECT_EQ(Support(params, logits), (std::set<int32_t>{0, 1}));
-  params = At(2);  // flattened before top-p and min-p: .325 .282 .230 .163
+  params = At(2);  // temperature comes before top-p and min-p: .325 .282 .230 .163
   params.top_p = 0.6f;
   EXPECT_EQ(Support(params, logits), (std::set<int32_t>{0, 1}));
   params = At(2);
@@ -184,19 +185,19 @@ TEST(Sampler, PenaltiesFollowTheirFormulae) {
   sampler.AddOutputToken(2);
   for (int i = 0; i < 3; ++i) sampler.AddOutputToken(3);
   sampler.AddPromptToken(3);
-  sampler.AddOutputToken(1000);  // outside this vocabulary
+  sampler.AddOutputToken(1000);  // outside the vocabulary
   std::vector<float> logits = {4, -4, 4, -4, 4};
   EXPECT_EQ(Sampled(sampler, &logits, 0), 4);
   EXPECT_THAT(logits, ::testing::ElementsAre(2, -8, 2 - 0.5f - 0.25f, -8 - 0.5f - 3 * 0.25f, 4));
 }
 
-// What a row is edited by is the same before its last token is known and after.
+// A row is edited the same before and after its newest token is known.
 TEST(Sampler, AnAwaitedTokenCounts) {
   SamplingParams params = At(0);
   params.repetition_penalty = 1.5f;
   params.presence_penalty = 0.5f;
   params.frequency_penalty = 0.25f;
-  for (const int32_t id : {0, 2, 3}) {  // of the prompt, of the output, of neither
+  for (const int32_t id : {0, 2, 3}) {  // in the prompt, in the output, in neither
     Sampler known(params, 1, kNothing), awaiting(params, 1, kNothing);
     for (Sampler* sampler : {&known, &awaiting}) {
       sampler->AddPromptToken(0);
@@ -222,7 +223,7 @@ TEST(Sampler, AnEditNamesAnIdOnce) {
   EXPECT_THAT(logits, ::testing::ElementsAre(1, 5, 0, 1, 9));
   LogitEdits edits;
   Sampler(At(1), 1, {3}).AddEdit(0, false, 5, &edits);
-  EXPECT_TRUE(edits.rows.empty());  // nothing was asked for
+  EXPECT_TRUE(edits.rows.empty());  // the request asks for no edit
 }
 
 TEST(Sampler, PenaltiesComeBeforeTemperature) {
@@ -235,7 +236,7 @@ TEST(Sampler, PenaltiesComeBeforeTemperature) {
     std::vector<float> logits = {0, 0};
     ++counts[Sampled(sampler, &logits, i)];
   }
-  const double p = 1 / (1 + std::exp(1.0));  // the difference of 2, halved
+  const double p = 1 / (1 + std::exp(1.0));  // a difference of 2 at temperature 2
   ExpectDistribution(counts, {p, 1 - p});
 }
 
@@ -291,7 +292,7 @@ TEST(Sampler, BrokenLogitsNeverLeaveTheRange) {
     EXPECT_EQ(SampleOnce(At(temperature), {1, kInfinity, kNan}), 1);
     EXPECT_EQ(SampleOnce(At(temperature), {kNan, kNan, kNan}, 0, 1, {0}), 1);
     EXPECT_EQ(SampleOnce(At(temperature), {1, 2, 3}, 0, 1, {0, 1, 2}), 0);
-    EXPECT_EQ(SampleOnce(At(temperature), {1, 2, 3}, 0, 1, {0, 2}, {1}), 1);  // only an end is left
+    EXPECT_EQ(SampleOnce(At(temperature), {1, 2, 3}, 0, 1, {0, 2}, {1}), 1);  // a stop id is left
   }
 }
 
