@@ -14,6 +14,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kConfig[] = "config.json";
+constexpr char kTextConfig[] = "config.json: text_config";
 constexpr char kGeneration[] = "generation_config.json";
 constexpr int kMaxEosTokens = 64;
 
@@ -25,7 +26,7 @@ absl::Status Unsupported(absl::string_view where, const std::string& why) {
   return absl::UnimplementedError(absl::StrCat(where, ": ", why));
 }
 
-// "bfloat16" under either key, older `torch_dtype` or newer `dtype`; false if neither is there.
+// Reads the dtype from `torch_dtype` (older files) or `dtype`. Returns false if both are absent.
 absl::StatusOr<bool> ReadDType(const Json& object, absl::string_view where, DType* out) {
   std::string name;
   RETURN_IF_ERROR(GetString(object, where, "torch_dtype", &name));
@@ -43,11 +44,26 @@ absl::StatusOr<bool> ReadDType(const Json& object, absl::string_view where, DTyp
   return true;
 }
 
+// Reads the dtype and the text model. `json` is the whole file; its values apply where text_config
+// has none.
+absl::Status ReadText(const Json& json, const Json& text_json, ModelConfig* config) {
+  ASSIGN_OR_RETURN(bool has_dtype, ReadDType(json, kConfig, &config->dtype));
+  if (!has_dtype) {
+    ASSIGN_OR_RETURN(has_dtype, ReadDType(text_json, kTextConfig, &config->dtype));
+  }
+  bool tied = config->text.tied_embeddings;
+  RETURN_IF_ERROR(GetBool(json, kConfig, "tie_word_embeddings", &tied));
+  RETURN_IF_ERROR(ReadTextConfig(text_json, kTextConfig, &config->text));
+  if (FindMember(text_json, "tie_word_embeddings") == nullptr) config->text.tied_embeddings = tied;
+  return absl::OkStatus();
+}
+
+// Reads which hidden state of the vision tower becomes the image's features.
 absl::Status ReadVisionFeature(const Json& json, ClipConfig* vision) {
   if (const Json* layer = FindMember(json, "vision_feature_layer"); layer && layer->is_array()) {
-    return Unsupported(kConfig, "vision_feature_layer as a list");
+    return Unsupported(kConfig, "vision_feature_layer is a list; only one layer is supported");
   }
-  // Hidden states are numbered 0 (embeddings) .. layers, or from the end.
+  // Hidden states count from 0 (the embeddings) to `layers`; negative numbers count from the end.
   RETURN_IF_ERROR(GetInt(json, kConfig, "vision_feature_layer", -(vision->layers + 1),
                          vision->layers, &vision->feature_layer));
   std::string strategy = "default";
@@ -59,19 +75,38 @@ absl::Status ReadVisionFeature(const Json& json, ClipConfig* vision) {
   return absl::OkStatus();
 }
 
-// A token id under `key` of `object`; -1 stays for none.
+// Reads the vision tower and the projector. `vision_json` may be null.
+absl::Status ReadVision(const Json& json, const Json* vision_json, ModelConfig* config) {
+  const Json empty = Json::object();
+  if (vision_json == nullptr) {
+    // LlavaConfig's own default: CLIP ViT-L/14 at 336 pixels.
+    ClipConfig& vision = config->vision;
+    vision.hidden = 1024, vision.intermediate = 4096, vision.layers = 24;
+    vision.heads = 16, vision.image_size = 336, vision.patch = 14;
+    vision_json = &empty;
+  }
+  RETURN_IF_ERROR(ReadVisionConfig(*vision_json, "config.json: vision_config", &config->vision));
+  RETURN_IF_ERROR(ReadVisionFeature(json, &config->vision));
+  std::string activation = "gelu";
+  RETURN_IF_ERROR(GetString(json, kConfig, "projector_hidden_act", &activation));
+  ASSIGN_OR_RETURN(config->projector_activation,
+                   ParseGelu("config.json: projector_hidden_act", activation));
+  return absl::OkStatus();
+}
+
+// Reads a token id; -1 is none.
 absl::Status ReadToken(const Json& object, absl::string_view where, const char* key, int vocab,
                        int* out) {
   return GetInt(object, where, key, -1, vocab - 1, out);
 }
 
-// An id or a list of ids; `*out` is kept when the key is absent.
+// Reads an id or a list of ids. Keeps `*out` if the key is absent.
 absl::Status ReadEos(const Json& object, absl::string_view where, int vocab,
                      std::vector<int>* out) {
   const Json* eos = FindMember(object, "eos_token_id");
   if (eos == nullptr) return absl::OkStatus();
   const Json list = eos->is_array() ? *eos : Json::array({*eos});
-  if (list.size() > kMaxEosTokens) return Invalid(where, "eos_token_id: too many ids");
+  if (list.size() > kMaxEosTokens) return Invalid(where, "eos_token_id has too many ids");
   std::vector<int> ids;
   for (const Json& item : list) {
     int id = -1;
@@ -100,10 +135,9 @@ absl::Status ReadSpecialTokens(const Json& json, const Json& text_json, const Js
     return Invalid(kConfig, absl::StrCat("image token ", config->image_token,
                                          " is outside the vocabulary of ", vocab));
   }
-  const std::pair<const Json*, const char*> sources[] = {// the later wins
-                                                         {&text_json, "config.json: text_config"},
-                                                         {&json, kConfig},
-                                                         {&generation, kGeneration}};
+  // A later source overrides an earlier one.
+  const std::pair<const Json*, const char*> sources[] = {
+      {&text_json, kTextConfig}, {&json, kConfig}, {&generation, kGeneration}};
   for (const auto& [source, where] : sources) {
     RETURN_IF_ERROR(ReadToken(*source, where, "bos_token_id", vocab, &config->bos_token));
     RETURN_IF_ERROR(ReadToken(*source, where, "pad_token_id", vocab, &config->pad_token));
@@ -113,7 +147,7 @@ absl::Status ReadSpecialTokens(const Json& json, const Json& text_json, const Js
   for (int eos : config->eos_tokens) {
     if (eos >= vocab) return Invalid(kConfig, absl::StrCat("eos token ", eos, " >= vocab_size"));
   }
-  if (config->eos_tokens.empty()) return Invalid(kConfig, "eos_token_id: missing");
+  if (config->eos_tokens.empty()) return Invalid(kConfig, "eos_token_id is missing");
   return absl::OkStatus();
 }
 
@@ -122,26 +156,26 @@ absl::Status ReadGeneration(const Json& json, GenerationDefaults* out) {
   RETURN_IF_ERROR(GetBool(json, kGeneration, "do_sample", &sample));
   RETURN_IF_ERROR(
       GetFloat(json, kGeneration, "repetition_penalty", 1e-3, 1e3, &out->repetition_penalty));
-  // Checked even where greedy search leaves them unused. 1, 50 and 1 are transformers' defaults.
+  // These are checked even if greedy search does not use them. 1, 50, 1 are transformers' defaults.
   float temperature = 1.0f, top_p = 1.0f;
   int top_k = 50;
   RETURN_IF_ERROR(GetFloat(json, kGeneration, "temperature", 0.0, 100.0, &temperature));
   RETURN_IF_ERROR(GetInt(json, kGeneration, "top_k", 0, kMaxVocab, &top_k));
   RETURN_IF_ERROR(GetFloat(json, kGeneration, "top_p", 0.0, 1.0, &top_p));
   if (!sample) return absl::OkStatus();
-  if (top_p == 0.0f) return Invalid(kGeneration, "top_p: 0 leaves no token");
+  if (top_p == 0.0f) return Invalid(kGeneration, "top_p is 0, which leaves no token");
   out->temperature = temperature;
   out->top_k = top_k;
   out->top_p = top_p;
   return absl::OkStatus();
 }
 
-// The jinja text in a `chat_template` member: a string, or a list of named ones ("default").
+// Returns the Jinja text of `chat_template`: a string, or the entry "default" of a list.
 absl::StatusOr<std::string> TemplateText(const Json& json, absl::string_view where) {
   const Json* value = FindMember(json, "chat_template");
   if (value == nullptr) return "";
   if (value->is_string()) return value->get<std::string>();
-  if (!value->is_array()) return Invalid(where, "chat_template: neither text nor a list");
+  if (!value->is_array()) return Invalid(where, "chat_template is neither a string nor a list");
   for (const Json& entry : *value) {
     std::string name, text;
     RETURN_IF_ERROR(GetString(entry, where, "name", &name));
@@ -171,6 +205,22 @@ absl::StatusOr<std::string> FindTemplate(const ModelConfigTexts& texts) {
   return jinja.empty() ? "vicuna" : RecognizeChatTemplate(jinja);
 }
 
+// Reads the image processor's settings. `text` is empty if the file is absent.
+absl::Status ReadProcessor(const std::string& text, ModelConfig* config) {
+  if (text.empty()) {
+    config->processor.shortest_edge = config->processor.crop = config->vision.image_size;
+  } else {
+    ASSIGN_OR_RETURN(config->processor, ParseProcessorConfig(text));
+  }
+  if (config->processor.crop != config->vision.image_size) {
+    return Invalid(
+        "preprocessor_config.json",
+        absl::StrCat("crop_size ", config->processor.crop,
+                     " is not config.json's vision image_size ", config->vision.image_size));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigTexts& texts) {
@@ -186,32 +236,14 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigTexts& texts) {
   const Json* text_json = FindMember(json, "text_config");
   const Json* vision_json = FindMember(json, "vision_config");
   for (const Json* part : {text_json, vision_json}) {
-    if (part && !part->is_object()) return Invalid(kConfig, "text_config, vision_config: objects");
+    if (part != nullptr && !part->is_object()) {
+      return Invalid(kConfig, "text_config and vision_config must be objects");
+    }
   }
   if (text_json == nullptr) text_json = &kEmpty;
 
-  ASSIGN_OR_RETURN(bool has_dtype, ReadDType(json, kConfig, &config.dtype));
-  if (!has_dtype) {
-    ASSIGN_OR_RETURN(has_dtype, ReadDType(*text_json, "config.json: text_config", &config.dtype));
-  }
-  RETURN_IF_ERROR(GetBool(json, kConfig, "tie_word_embeddings", &config.text.tied_embeddings));
-  const bool tied = config.text.tied_embeddings;
-  RETURN_IF_ERROR(ReadTextConfig(*text_json, "config.json: text_config", &config.text));
-  if (FindMember(*text_json, "tie_word_embeddings") == nullptr) config.text.tied_embeddings = tied;
-
-  if (vision_json == nullptr) {
-    // LlavaConfig's own default: CLIP ViT-L/14 at 336 pixels.
-    config.vision.hidden = 1024, config.vision.intermediate = 4096, config.vision.layers = 24;
-    config.vision.heads = 16, config.vision.image_size = 336, config.vision.patch = 14;
-    vision_json = &kEmpty;
-  }
-  RETURN_IF_ERROR(ReadVisionConfig(*vision_json, "config.json: vision_config", &config.vision));
-  RETURN_IF_ERROR(ReadVisionFeature(json, &config.vision));
-  std::string projector = "gelu";
-  RETURN_IF_ERROR(GetString(json, kConfig, "projector_hidden_act", &projector));
-  ASSIGN_OR_RETURN(config.projector_activation,
-                   ParseGelu("config.json: projector_hidden_act", projector));
-
+  RETURN_IF_ERROR(ReadText(json, *text_json, &config));
+  RETURN_IF_ERROR(ReadVision(json, vision_json, &config));
   ASSIGN_OR_RETURN(const Json generation, ParseOptional(texts.generation, kGeneration));
   std::string model_type = "llama";
   RETURN_IF_ERROR(GetString(*text_json, kConfig, "model_type", &model_type));
@@ -219,18 +251,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigTexts& texts) {
       ReadSpecialTokens(json, *text_json, generation, HasDefaultTokens(model_type), &config));
   RETURN_IF_ERROR(ReadGeneration(generation, &config.generation));
   ASSIGN_OR_RETURN(config.chat_template, FindTemplate(texts));
-
-  if (texts.preprocessor.empty()) {
-    config.processor.shortest_edge = config.processor.crop = config.vision.image_size;
-  } else {
-    ASSIGN_OR_RETURN(config.processor, ParseProcessorConfig(texts.preprocessor));
-  }
-  if (config.processor.crop != config.vision.image_size) {
-    return Invalid(
-        "preprocessor_config.json",
-        absl::StrCat("crop_size ", config.processor.crop,
-                     " is not config.json's vision image_size ", config.vision.image_size));
-  }
+  RETURN_IF_ERROR(ReadProcessor(texts.preprocessor, &config));
   return config;
 }
 

@@ -13,7 +13,7 @@ constexpr int kMaxInner = 1 << 18;  // intermediate sizes
 constexpr int kMaxLayers = 512;
 constexpr int kMaxHeads = 1024;
 constexpr int kMaxPositions = 1 << 24;
-constexpr int kMaxHeadDim = 256;  // kernels: a multiple of 8 up to this
+constexpr int kMaxHeadDim = 256;  // the kernels' limit
 constexpr int kMaxImageSide = 4096;
 
 absl::Status Invalid(absl::string_view where, const std::string& why) {
@@ -32,14 +32,14 @@ absl::Status CheckHeadDim(absl::string_view where, int head_dim) {
   return absl::OkStatus();
 }
 
-// What the text families differ in when a key is absent.
+// One text family: its defaults for absent keys, and what it fixes.
 struct TextFamily {
   const char* model_type;
   LlamaConfig defaults;
   int default_kv_heads;     // 0: as many as heads
   bool qkv_bias;            // fixed by the family, not by `attention_bias`
-  bool sliding_by_default;  // the window is used unless the config says null
-  bool has_default_tokens;  // bos 1, eos 2
+  bool sliding_by_default;  // the sliding window is used unless the key is null
+  bool has_default_tokens;  // bos is 1 and eos is 2
 };
 
 const TextFamily* FindFamily(absl::string_view model_type) {
@@ -59,7 +59,8 @@ const TextFamily* FindFamily(absl::string_view model_type) {
   return nullptr;
 }
 
-// rope_theta of older files, rope_parameters of newer ones; anything but plain rotation is refused.
+// Reads rope_theta (older files) or rope_parameters (newer ones). Rejects everything but plain
+// RoPE.
 absl::Status ReadRope(const Json& json, absl::string_view where, LlamaConfig* text) {
   RETURN_IF_ERROR(GetFloat(json, where, "rope_theta", 1.0, 1e12, &text->rope_theta));
   float partial = 1.0f;

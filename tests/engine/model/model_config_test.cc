@@ -15,7 +15,7 @@ using Json = nlohmann::json;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
 
-// The shape in which llava-1.5-7b-hf is published: most of the text model is left to defaults.
+// The published config.json of llava-1.5-7b-hf: most of the text model takes defaults.
 constexpr char kPublished[] = R"({
   "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100,
   "image_token_index": 32000, "model_type": "llava", "pad_token_id": 32001,
@@ -35,7 +35,7 @@ absl::StatusOr<ModelConfig> Parse(const Json& config) {
   return ParseModelConfig({.config = config.dump()});
 }
 
-// The published shape with `value` at `pointer` ("/text_config/head_dim").
+// Returns the published file with `value` at `pointer` ("/text_config/head_dim").
 Json With(const std::string& pointer, const Json& value) {
   Json json = Json::parse(kPublished);
   json[Json::json_pointer(pointer)] = value;
@@ -87,7 +87,7 @@ TEST(ModelConfigTest, WithoutSubConfigsTheFamilysOwnDefaultsStand) {
   EXPECT_EQ(config->vision.image_size, 336);
   EXPECT_EQ(config->vision.hidden, 1024);
   EXPECT_EQ(config->dtype, DType::kBF16);
-  // A vision_config that is there but empty takes CLIPVisionConfig's defaults.
+  // An empty vision_config takes CLIPVisionConfig's defaults.
   const auto clip = Parse(With("/vision_config", Json::object()));
   ASSERT_TRUE(clip.ok()) << clip.status();
   EXPECT_EQ(clip->vision.hidden, 768);
@@ -180,7 +180,7 @@ TEST(ModelConfigTest, MistralDefaults) {
   EXPECT_TRUE(Fails(Parse(json), kUnimplemented, {"sliding_window 4096"}));
   json["text_config"]["max_position_embeddings"] = 4096;
   EXPECT_TRUE(Parse(json).ok());
-  json["text_config"].erase("sliding_window");  // the default, 4096, reaches the whole context
+  json["text_config"].erase("sliding_window");  // the default, 4096, covers the whole context
   EXPECT_TRUE(Parse(json).ok());
   json["text_config"]["max_position_embeddings"] = 4097;
   EXPECT_TRUE(Fails(Parse(json), kUnimplemented, {"sliding_window"}));
@@ -202,7 +202,7 @@ TEST(ModelConfigTest, Qwen2Defaults) {
   json["text_config"]["use_sliding_window"] = true;
   EXPECT_TRUE(Fails(Parse(json), kUnimplemented, {"sliding_window 1024"}));
   EXPECT_TRUE(Fails(Parse(With("/text_config", {{"model_type", "qwen2"}})), kInvalid,
-                    {"eos_token_id: missing"}));
+                    {"eos_token_id is missing"}));
 }
 
 TEST(ModelConfigTest, TiedEmbeddingsAtEitherLevelTheNearerWins) {
@@ -257,7 +257,7 @@ TEST(ModelConfigTest, RefusesWrongValues) {
       {"/text_config/vocab_size", 0, "vocab_size"},
       {"/text_config/vocab_size", 1 << 21, "vocab_size"},
       {"/text_config/vocab_size", "32064", "vocab_size"},
-      {"/text_config/vocab_size", 32000, "32000"},  // the image token is then outside
+      {"/text_config/vocab_size", 32000, "32000"},  // the image token is outside the vocabulary
       {"/text_config/hidden_size", -1, "hidden_size"},
       {"/text_config/hidden_size", 4095, "hidden_size"},
       {"/text_config/num_hidden_layers", 1'000'000, "num_hidden_layers"},
