@@ -24,14 +24,14 @@ struct Checkpoint {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<LlavaModel> model;
 };
-// `device`: of MakeBackend, or "cuda_precise" for cuda with BackendOptions::precise.
+// `device` is a name that MakeBackend knows, or "cuda_precise": cuda with BackendOptions::precise.
 Checkpoint LoadCheckpoint(const std::string& dir, const std::string& device = "cpu",
                           int max_rows = 2048, int threads = 2);
 
-// Lines of a JSON-lines file.
+// Returns the lines of a JSON Lines file.
 std::vector<nlohmann::json> ReadLines(const std::string& path);
 
-// Everything that one request produced.
+// Everything that the engine returned for one request.
 struct Answer {
   std::vector<int32_t> ids;
   std::vector<float> logprobs;
@@ -39,14 +39,14 @@ struct Answer {
   Event last;
 };
 
-// A request's reading end, for tests: waits on its own condition variable.
+// Reads the events of one request and waits on its own condition variable.
 class Reader {
  public:
   Reader();
   std::shared_ptr<OutputQueue> output_queue() { return output_queue_; }
-  // Takes events until the end; CHECK-fails after `limit`.
+  // Takes events until the last one; CHECK-fails after `limit`.
   Answer ReadAll(absl::Duration limit = absl::Minutes(2));
-  // Waits for one more event; false when it was the last one or after `limit`.
+  // Waits for one more event. Returns false if it was the last one, or after `limit`.
   bool ReadOne(Answer* answer, absl::Duration limit = absl::Minutes(2));
 
  private:
@@ -56,13 +56,14 @@ class Reader {
 };
 
 Request MakeRequest(const std::string& id, Prompt prompt, int max_tokens);
-// The prompt of one line of questions.jsonl or of tiny_gqa's golden.json (`ids`).
+// Builds the prompt of one line of questions.jsonl.
 Prompt PromptOfQuestion(const Checkpoint& c, const nlohmann::json& question,
                         const std::string& dir);
+// Builds a prompt from ids, as tiny_gqa's golden.json has them.
 Prompt PromptOfIds(const Checkpoint& c, const std::vector<int32_t>& ids,
                    const std::vector<std::string>& image_paths);
 
-// Submits and reads to the end; CHECK-fails if the engine refuses.
+// Submits a request and reads all its events; CHECK-fails if the engine rejects it.
 Answer Ask(Engine& engine, Request request);
 
 }  // namespace tessera::testing

@@ -10,7 +10,7 @@ namespace {
 std::atomic<int64_t> ahead_seconds{0};
 }  // namespace
 
-// The binary's own stands before the C library's, for shared libraries too.
+// The binary's definition takes precedence over the C library's, for shared libraries too.
 extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
   const auto result = static_cast<int>(syscall(SYS_clock_gettime, clock, now));
   if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec += ahead_seconds.load();

@@ -1,14 +1,15 @@
-// Sets the wall clock of this process, as an operator or NTP sets a machine's: every reader of
-// CLOCK_REALTIME in the test's binary sees it, the C++ library and gRPC included; absl::Now(),
-// which counts cycles in between, within two seconds. The kernel's own clock, by which threads
-// sleep, stays. Clocks that cannot be set are as ever.
+// Moves the wall clock of the test's process, as an operator or NTP moves a machine's.
+//
+// Every reader of CLOCK_REALTIME in the binary sees the new time, the C++ library and gRPC too.
+// absl::Now() follows within two seconds, because it counts cycles between readings. The kernel's
+// clock, by which threads sleep, and the steady clocks do not change.
 #pragma once
 
 #include "absl/time/time.h"
 
 namespace tessera::testing {
 
-// While it lives, the wall clock is `by` ahead of the true one. One at a time.
+// The wall clock is ahead by `by` as long as this object lives. Only one may live at a time.
 class WallClockJump {
  public:
   explicit WallClockJump(absl::Duration by);

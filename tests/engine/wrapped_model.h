@@ -1,4 +1,4 @@
-// A model that passes everything on: what a test wants to see or change, it overrides.
+// A model that forwards every call to another one. Tests override what they observe or change.
 #pragma once
 
 #include <memory>
