@@ -2,7 +2,7 @@
 
   python3 tests/golden/check_demo.py [LINES]
 
-Two independent makers of the same goldens: make_eval.py's plain PyTorch model, and transformers itself.
+The goldens come from make_eval.py's plain PyTorch model. This script repeats them with transformers.
 Needs torch, transformers, pillow.
 """
 import json, os, sys

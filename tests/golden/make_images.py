@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/images: what Pillow decodes and resizes, and what CLIP's geometry makes of it.
+"""Writes tests/golden/images: test images, and the results of Pillow's decoders and resize and of CLIP's
+image processor.
 
 Run with Debian's python3 (python3-pil, python3-numpy) and cjpeg (libjpeg-turbo-progs) in the PATH:
 
@@ -9,8 +10,8 @@ Tables are tab-separated text; the first line of each records the versions that 
   decode.tsv     file, width, height, SHA-256 of Image.open(file).convert("RGB")'s bytes
   resize.tsv     kind, seed, width, height, new width, new height, filter, SHA-256 of the result
   processor.tsv  kind, seed, width, height, config's JSON, side, SHA-256 of the result
-Inputs of the last two are made by `synthetic`, which tests/vision/test_images.h repeats in C++.
-bad_* files must be refused; the test says how.
+`synthetic` makes the inputs of the last two tables; tests/vision/test_images.h has the same function in C++.
+The decoders must reject the bad_* files; the test says with which error.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def sha(data):
     return hashlib.sha256(data).hexdigest()
 
 
-# --- synthetic pictures ---------------------------------------------------------------------------
+# --- synthetic images -----------------------------------------------------------------------------
 
 
 def mix(seed, index):
@@ -84,7 +85,7 @@ def make_resize():
     for i in range(250):
         kind = KINDS[i % 3]
         size = [rng.randint(1, 700) for _ in range(4)]
-        if i % 10 == 7:  # thin, tiny and unchanged sides
+        if i % 10 == 7:  # thin, tiny and unchanged sizes
             size[rng.randrange(4)] = rng.choice((1, 2, 3))
         if i % 25 == 9:
             size[2] = size[0]
@@ -102,14 +103,14 @@ def make_resize():
 
 
 def resized_shape(width, height, edge):
-    """The shorter side becomes `edge`, the longer int(edge * long / short) in float64."""
+    """Returns the size with the shorter side `edge` and the longer int(edge * long / short), in float64."""
     short, long = min(width, height), max(width, height)
     other = int(edge * long / short)
     return (edge, other) if width <= height else (other, edge)
 
 
 def center_crop(pixels, side):
-    """Window of side x side with top = (height - side) // 2; what lies outside is zero."""
+    """Crops side x side pixels with top = (height - side) // 2. Pixels outside the image are zero."""
     height, width = pixels.shape[:2]
     canvas = np.zeros((max(height, side) , max(width, side), 3), np.uint8)
     pad_y, pad_x = math.ceil((canvas.shape[0] - height) / 2), math.ceil((canvas.shape[1] - width) / 2)
@@ -183,7 +184,7 @@ def make_processor():
 
 
 def photo(seed, width, height):
-    """Smooth shapes with some noise: something that a lossy coder has to work on."""
+    """Returns smooth shapes with some noise, so that a lossy coder loses something."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     rng = np.random.RandomState(seed)
     out = np.zeros((height, width, 3))
@@ -199,7 +200,7 @@ def chunk(kind, data):
 
 
 def png(width, height, depth, color, rows, interlaced=False, extra=b""):
-    """A PNG of packed rows (`rows(x0, y0, dx, dy)` gives the bytes of each row of a subimage)."""
+    """Returns a PNG of packed rows. `rows(x0, y0, dx, dy)` returns the bytes of each row of a subimage."""
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
               (0, 1, 1, 2)] if interlaced else [(0, 0, 1, 1)]
     raw = b""
@@ -212,7 +213,7 @@ def png(width, height, depth, color, rows, interlaced=False, extra=b""):
 
 
 def packed_png(values, depth, color, interlaced=False, extra=b""):
-    """values: [height, width, channels] of samples below 2**depth."""
+    """Packs samples below 2**depth. values: [height, width, channels]."""
     height, width, _ = values.shape
 
     def rows(x0, y0, dx, dy):
@@ -275,7 +276,7 @@ def pngs():
                                   + chunk(b"tEXt", b"Comment\0hello"))
     yield "interlaced_1x1.png", packed_png(rgb[:1, :1], 8, 2, True)
     yield "interlaced_3x2.png", packed_png(rgb[:2, :3], 8, 2, True)
-    yield "filtered.png", saved(Image.fromarray(photo(6, 64, 48)), "PNG")  # rows filtered by choice
+    yield "filtered.png", saved(Image.fromarray(photo(6, 64, 48)), "PNG")  # the encoder chooses a filter for each row
 
 
 def webps():
@@ -303,7 +304,7 @@ def patched_jpeg_size(data, width, height):
 
 
 def scans_of(data):
-    """A progressive JPEG as [what precedes the first scan, scan, scan, ...], a scan with its tables."""
+    """Splits a progressive JPEG into [header, scan, scan, ...]; a scan includes its tables."""
     parts, start, at = [], 0, 2
     while data[at + 1] != 0xD9:
         kind, size = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
@@ -319,7 +320,7 @@ def scans_of(data):
 
 
 def many_scans(pixels):
-    """A valid progressive JPEG of 128 scans, glued from two since cjpeg writes at most 100."""
+    """Returns a valid progressive JPEG of 128 scans, joined from two because cjpeg writes at most 100."""
     script = OUT / "scans.tmp"
 
     def encode(lines):
@@ -333,7 +334,7 @@ def many_scans(pixels):
     _, *second = encode(["0: 1-63, 0, 2"] + [f"0: {k}-{k}, 2, 1" for k in range(1, 64)]
                         + ["0: 1-63, 1, 0"])
     data = head + b"".join(first[:64] + second[2:]) + b"\xff\xd9"
-    image = Image.open(io.BytesIO(data))  # Pillow, without a limit, reads it well
+    image = Image.open(io.BytesIO(data))  # Pillow has no such limit and reads it
     plain = Image.open(io.BytesIO(cjpeg(pixels, grey=True)))
     assert image.tobytes() == plain.tobytes()
     return data
@@ -364,7 +365,7 @@ def bad_files():
     yield "bad_animated.webp", saved(image, "WEBP", save_all=True,
                                      append_images=[image.transpose(Image.FLIP_TOP_BOTTOM)])
     lossless = bytearray(saved(image.quantize(4).convert("RGB"), "WEBP", lossless=True))
-    at = lossless.index(b"VP8L") + 9  # 14 bits width - 1, 14 bits height - 1
+    at = lossless.index(b"VP8L") + 9  # 14 bits of width - 1, 14 bits of height - 1
     lossless[at : at + 4] = struct.pack("<I", 0x0FFFFFFF)
     yield "bad_huge.webp", bytes(lossless)
     lossy = bytearray(saved(image, "WEBP"))

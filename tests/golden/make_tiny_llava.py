@@ -1,10 +1,10 @@
-"""Makes tests/golden/tiny_gqa: a random tiny LLaVA and what Hugging Face transformers answers.
+"""Writes tests/golden/tiny_gqa: a tiny LLaVA with random weights, and the answers of transformers.
 
   python3 tests/golden/make_tiny_llava.py [OUT]
 
-The demo model is multi-head, without biases, and its pictures need no resize. This one has grouped-query
+The demo model has multi-head attention and no biases, and its images need no resize. This one has grouped-query
 attention, QKV and output biases, half-precision weights under the newer tensor names, and odd-sized JPEG and
-PNG pictures that go through Pillow's resize and a centre crop. The reference runs in float32 on the stored
+PNG images that go through Pillow's resize and a center crop. The reference runs in float32 on the stored
 weights. Needs torch, transformers, pillow, numpy; versions are recorded in golden.json.
 """
 import json, os, shutil, sys
@@ -85,7 +85,7 @@ def greedy(model, ids, pixels, steps):
         if top is None:
             values, indices = logits.topk(20)
             top = [[int(i), float(v)] for i, v in zip(indices, values)]
-        logits[IMAGE_TOKEN] = logits[513] = float("-inf")          # never drawn by the server either
+        logits[IMAGE_TOKEN] = logits[513] = float("-inf")          # the server never samples these either
         logits[514:] = float("-inf")                                # ids without text
         out.append(int(logits.argmax()))
     return out, top

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/tokenizer/: a mixed text, small models, and what SentencePiece says of them.
+"""Writes tests/golden/tokenizer/: a mixed text, small models, and SentencePiece's results for both.
 
-Needs Debian's `sentencepiece` package (spm_train, spm_encode, spm_decode). Everything random comes
-from one seed; training is deterministic on one thread. Run from the repository's root.
+Needs Debian's `sentencepiece` package (spm_train, spm_encode, spm_decode). One seed determines all random
+values, and training runs on one thread, so the output is reproducible. Run it from the repository's root.
 
-  text.txt        one case a line: prose, code, CJK, emoji, runs of spaces, marks, digits, noise
+  text.txt        one case per line: prose, code, CJK, emoji, runs of spaces, marks, digits, noise
   <model>.model   trained here ("demo" is models/demo/tokenizer.model)
-  <model>.ids     a line for each line of text.txt: number of ids and FNV-1a of their decimals
-  <model>.decode  random ids, a tab, and the text they stand for (JSON string)
-  versions.txt    what made them
+  <model>.ids     for each line of text.txt: the number of ids and the FNV-1a hash of their decimals
+  <model>.decode  random ids, a tab, and their text (a JSON string)
+  versions.txt    the versions of the tools
 """
 import json
 import pathlib
@@ -126,7 +126,7 @@ def varint(data, at):
 
 
 def mark_unused(path, every):
-    """Retypes some merged pieces as UNUSED (5): text then merges through them and splits them again."""
+    """Marks some merged pieces as UNUSED (5). The encoder then merges through them and splits them again."""
     data, out, at, piece = path.read_bytes(), b"", 0, 0
     while at < len(data):
         start = at
@@ -161,7 +161,7 @@ def encode(name, model, text):
 
 def decode(name, model, pieces):
     cases = [[rng.randrange(3, pieces) for _ in range(rng.randint(1, 12))] for _ in range(150)]
-    # Runs of byte pieces: whole characters, cut ones, wrong ones.
+    # Byte pieces in a row: whole characters, unfinished ones and invalid ones.
     for _ in range(100):
         data = bytearray("".join(rng.choice(EMOJI + MARKS + ["a", "é", "的"]) for _ in range(3)).encode())
         for _ in range(rng.randint(0, 3)):
