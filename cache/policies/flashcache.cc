@@ -138,7 +138,7 @@ class FlashCache final : public Selector {
     return share(0, 2) + share(1, 3);
   }
 
-  // Returns the tokens that must stay and the `count` others with the largest deviation. The others
+  // Returns the tokens that must stay and the `count` others with the largest deviation. The
   // others have ranks below `limit`, which grows by one for each token that must stay and ranks
   // before it.
   static std::vector<int32_t> Keep(const Scope& scope, int64_t count,
