@@ -35,7 +35,7 @@ absl::Status AuditCache(const Arena& arena, const PrefixCache* index,
   }
   if (bytes != arena.used_bytes()) {
     return absl::InternalError(
-        absl::StrCat(arena.used_bytes() - bytes, " bytes of pages are in use but held by nobody"));
+        absl::StrCat(arena.used_bytes() - bytes, " bytes of pages are in use but have no holder"));
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// The audit of the whole cache: that every page is held by exactly those who say so.
+// Audits the whole KV cache: every page must be held by exactly the owners that claim it.
 #pragma once
 
 #include "absl/status/status.h"
@@ -9,9 +9,12 @@
 
 namespace tessera {
 
-// Runs the CheckIntegrity of every part, then proves that each page's reference count is the number
-// of sequences and index blocks that hold it, and that no page is in use without a holder (a leak).
-// `index` may be null. `sequences` are all that live on the arena. For tests and debug builds.
+// Runs CheckIntegrity of every part, then compares each page's reference count with the number of
+// sequences and prefix blocks that hold the page. Returns INTERNAL if they differ, or if a page is
+// in use and has no holder (a leak).
+//
+// `index` may be null. `sequences` must list every sequence that lives on the arena. Takes time
+// linear in the number of pages: for tests and debug builds.
 absl::Status AuditCache(const Arena& arena, const PrefixCache* index,
                         absl::Span<const SequenceCache* const> sequences);
 

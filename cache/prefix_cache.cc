@@ -15,8 +15,9 @@ Digest PrefixRoot(absl::string_view model, absl::string_view salt) {
 std::vector<Digest> BlockKeys(const Digest& root, absl::Span<const PrefixToken> tokens) {
   std::vector<Digest> keys;
   keys.reserve(tokens.size() / kBlockTokens);
-  // Per token: id, then -1 for text, or the offset and the image's digest. The second number tells
-  // how the record goes on, so that two different blocks never give the same bytes.
+  // Each token contributes its id, then -1 for text, or the offset and the image's digest. The
+  // second number tells whether a digest follows, so two different blocks never give the same
+  // bytes.
   constexpr size_t kMaxToken = 2 * sizeof(int32_t) + sizeof(Digest);
   uint8_t buffer[sizeof(Digest) + kBlockTokens * kMaxToken];
   const Digest* parent = &root;
@@ -63,7 +64,8 @@ PrefixCache::Match PrefixCache::Find(absl::Span<const Digest> keys, int max_bloc
     match.pages[layer].reserve(chain.size());
     for (int32_t block : chain) match.pages[layer].push_back(PagesOf(block)[layer]);
   }
-  // The deepest first: parents must end up newer. Above a pinned block all are pinned.
+  // Move the deepest block first, so that parents end up newer than their children. All ancestors
+  // of a pinned block are pinned too.
   for (size_t i = chain.size(); i-- > 0 && !blocks_[chain[i]].pinned();) {
     Unlink(chain[i]);
     PushNewest(chain[i]);

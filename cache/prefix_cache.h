@@ -1,17 +1,20 @@
-// Finds the pages of a prompt's beginning that an earlier request already computed.
+// Prefix cache: finds the KV pages of a prompt's beginning that an earlier request already
+// computed.
 //
-// A block is 16 tokens (one RAW16 page per layer). Its key is SHA-256 over (parent key, the block's
-// token ids, and for every image token the image's digest and offset inside the image); the first
-// parent is SHA-256 of (model id, cache salt), so tenants with different salts never meet. Token
-// equality is not re-checked: the hash is full width.
+// A block is 16 tokens: one RAW16 page per layer. Its key is SHA-256 over the parent block's key,
+// the block's token ids and, for every image token, the image's digest and the token's offset
+// inside the image. The first block's parent is SHA-256 of (model id, cache salt), so tenants with
+// different salts never share pages. Tokens are not compared again: the full hash is the key.
 //
-// The index holds one reference to each page. A block is *pinned* while one of its pages, or of a
-// block below it, is shared with somebody else (the arena tells, by PageWatcher); the others are
-// *idle*. Exactly the idle blocks are reclaimable: every one of them, children before parents,
-// least recently used first, where a block counts as used until it is last unpinned or found. They
-// stand in a list in that order, parents before their children, so that its tail can always go next
-// and no operation ever looks at pinned blocks. Threads: one thread (the engine's). The arena must
-// outlive the index and has no other watcher.
+// The cache holds one reference to each of its pages. A block is *pinned* (vLLM: ref_cnt > 0) while
+// another holder shares one of its pages or a page of a block below it; the arena reports this
+// through PageWatcher. All other blocks are *idle* and can be evicted. Eviction takes children
+// before parents and the least recently used first. A block was last used when it was last unpinned
+// or last found. The idle list keeps this order, parents newer than their children. Its tail can
+// therefore always be evicted next, and no operation visits pinned blocks.
+//
+// Threads: one thread (the engine's). Ownership: the arena must outlive the cache and can have no
+// other watcher.
 #pragma once
 
 #include <cstdint>
@@ -28,15 +31,16 @@ namespace tessera {
 
 constexpr int kBlockTokens = PageTokens(Format::kRaw16);
 
-// A prompt token as the keys see it. `image` is null for text; for image tokens it points to the
-// image's digest and `image_offset` (not negative) is the token's index inside the image.
+// A prompt token as the keys see it. `image` is null for text. For an image token it points to the
+// image's digest, and `image_offset` (not negative) is the token's index inside the image.
 struct PrefixToken {
   int32_t id = 0;
   const Digest* image = nullptr;
   int32_t image_offset = 0;
 };
+// Returns the parent key of a prompt's first block.
 Digest PrefixRoot(absl::string_view model, absl::string_view salt);
-// A prompt's keys, one per full block.
+// Returns a prompt's keys: one for each full block. A part-filled last block has none.
 std::vector<Digest> BlockKeys(const Digest& root, absl::Span<const PrefixToken> tokens);
 
 class PrefixCache : private PageWatcher {
@@ -46,29 +50,33 @@ class PrefixCache : private PageWatcher {
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  // The longest known chain of `keys`: pages[layer][block], not referenced for the caller (adopt
-  // before anything else can reclaim). `max_blocks` bounds it (at least one token must be
-  // computed).
+  // The longest chain of known blocks at the beginning of a prompt.
   struct Match {
     int blocks = 0;
     std::vector<std::vector<PageId>> pages;  // [layer][block]
   };
+  // Returns the longest known chain of `keys`, at most `max_blocks` blocks (a prompt must compute
+  // at least one token itself), and marks its blocks as just used. Takes no reference for the
+  // caller, who must adopt the pages before any other call can evict them.
   Match Find(absl::Span<const Digest> keys, int max_blocks);
-  // As Find, but counts only: for admission, changes no order. `*idle_pages` (may be null) is how
-  // many pages adopting that chain would take out of reclaimable_pages().
+  // Returns the length of the chain that Find would return, and changes no order: for admission.
+  // Stores in `*idle_pages` (may be null) by how many pages adopting that chain would reduce
+  // reclaimable_pages().
   int Peek(absl::Span<const Digest> keys, int max_blocks, int64_t* idle_pages = nullptr) const;
-  // Registers block `index` of a chain: `pages` has one full page per layer, which the caller holds
-  // too. A key already known keeps its first pages. False, and nothing changed, when the parent is
-  // not known (any more): then the rest of the chain cannot be registered either.
+  // Registers block `index` of a chain. `pages` has one full page per layer, which the caller also
+  // holds. A key that is already known keeps its first pages. Returns false and changes nothing
+  // when the parent block is not known (any more); then the rest of the chain cannot be registered
+  // either.
   bool Insert(absl::Span<const Digest> keys, int index, absl::Span<const PageId> pages);
 
-  // Frees whole idle blocks until at least `pages` pages are free or none is left; returns how many
-  // were freed.
+  // Evicts idle blocks until at least `pages` pages are free or no idle block is left. Returns the
+  // number of pages freed.
   int64_t Reclaim(int64_t pages);
-  int64_t reclaimable_pages() const { return idle_blocks_ * layers_; }  // exact
+  // Returns exactly how many pages Reclaim can free now.
+  int64_t reclaimable_pages() const { return idle_blocks_ * layers_; }
   int64_t blocks() const { return static_cast<int64_t>(map_.size()); }
-  void Clear();                          // forgets all; pages live on where sequences hold them
-  std::vector<PageId> AllPages() const;  // held by the index, for audits
+  void Clear();                          // forgets all blocks; sequences keep their pages
+  std::vector<PageId> AllPages() const;  // that this cache holds a reference to, for audits
   absl::Status CheckIntegrity() const;
 
  private:
@@ -77,13 +85,13 @@ class PrefixCache : private PageWatcher {
     int32_t parent = -1;
     int32_t children = 0;
     int32_t pinned_children = 0;
-    int32_t shared_pages = 0;        // of its own
+    int32_t shared_pages = 0;        // pages of this block with another holder
     int32_t newer = -1, older = -1;  // links of the idle list
     bool pinned() const { return pinned_children > 0 || shared_pages > 0; }
   };
   void OnSharedChanged(uint32_t tag, bool shared) override;  // tag: block number
-  // After `block` changed between pinned and idle: moves it out of or into the list and tells its
-  // ancestors.
+  // Moves `block`, which has just become pinned or idle, out of or into the idle list and updates
+  // its ancestors.
   void PinnedChanged(int32_t block);
   void PushNewest(int32_t block);
   void Unlink(int32_t block);
@@ -97,7 +105,7 @@ class PrefixCache : private PageWatcher {
   std::unordered_map<Digest, int32_t, DigestHash> map_;
   std::vector<Block> blocks_;         // by block number
   std::vector<PageId> pages_;         // [block number][layer]
-  std::vector<int32_t> free_blocks_;  // numbers not in use
+  std::vector<int32_t> free_blocks_;  // unused block numbers
   int32_t newest_ = -1, oldest_ = -1;
   int64_t idle_blocks_ = 0;
 };

@@ -10,12 +10,6 @@
 
 namespace tessera {
 
-std::vector<int32_t> Run::Positions() const {
-  std::vector<int32_t> positions(tokens);
-  for (int32_t i = 0; i < tokens; ++i) positions[i] = Position(i);
-  return positions;
-}
-
 SequenceCache::SequenceCache(Arena* arena, bool commits)
     : arena_(arena),
       commits_(commits),
@@ -74,8 +68,8 @@ bool SequenceCache::Extend(int tokens) {
     spare_ -= tokens;
     return true;
   }
-  // The arena's count is exact and all pages are of one format: what is there now cannot run out
-  // half way, so there is nothing to roll back.
+  // The arena's count is exact and all pages have one format, so the pages available now cannot run
+  // out half way and nothing has to be rolled back.
   const int64_t fresh = PagesToExtend(tokens);
   if (fresh > arena_->available_pages(kOpen)) return false;
   pages_ += fresh;
@@ -84,7 +78,7 @@ bool SequenceCache::Extend(int tokens) {
   spare_ = std::numeric_limits<int>::max();
   for (int layer = 0; layer < layers(); ++layer) {
     Run& open = Synced(layer).back();
-    // Copy on write would go here, once a shared page can be part-filled.
+    // A part-filled shared page would need copy-on-write here.
     TESSERA_CHECK((open.tokens - tokens) % kOpenTokens == 0 ||
                   arena_->RefCount(open.pages.back()) == 1);
     const size_t pages = CeilDiv(open.tokens, kOpenTokens);
@@ -105,7 +99,7 @@ void SequenceCache::Shrink(int tokens) {
     std::vector<Run>& runs = Synced(layer);
     TESSERA_CHECK(tokens <= TokensInOpenRun(runs));
     Run& open = runs.back();
-    // What is dropped was reserved last, so it is what the open run ends with.
+    // The dropped tokens were reserved last, so they are the end of the open run.
     TESSERA_CHECK(open.Position(open.tokens - tokens) == length_ - tokens);
     open.tokens -= tokens;
     if (open.listed.size() > static_cast<size_t>(open.tokens)) {
@@ -203,10 +197,11 @@ absl::Status SequenceCache::CheckLayer(int layer) const {
                                 !run.listed.empty() && !previous.listed.empty() &&
                                 run.listed.front() > previous.listed.back();
       if (run.format <= previous.format && !next_segment) {
-        return error("closed runs are not in the order of formats and segments");
+        return error("closed runs are not in the order of formats and images");
       }
     }
-    if ((run.header != kNoPage) != HasHeader(run.format)) return error("a header lacks or is left");
+    if ((run.header != kNoPage) != HasHeader(run.format))
+      return error("a header page is missing or superfluous");
     if (run.header != kNoPage &&
         (!arena_->IsAllocated(run.header) || arena_->FormatOf(run.header) != Format::kHeader)) {
       return error("a header is free or of another format");
@@ -224,7 +219,8 @@ absl::Status SequenceCache::CheckLayer(int layer) const {
     }
     for (int i = 0; i < run.tokens; ++i) {
       const int32_t position = run.Position(i);
-      if (position < 0 || position >= length_) return error("stores a token that is not there");
+      if (position < 0 || position >= length_)
+        return error("stores a token beyond the sequence's length");
       if (stored[position]) return error(absl::StrCat("stores token ", position, " twice"));
       if (i > 0 && position < run.Position(i - 1)) return error("a run is out of order");
       stored[position] = true;

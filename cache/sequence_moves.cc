@@ -1,4 +1,5 @@
-// SequenceCache: what moves tokens between runs (commit, eviction, window exit).
+// SequenceCache, second part: the functions that move tokens between runs (commit, eviction, window
+// exit).
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -19,21 +20,22 @@ constexpr bool ExitsFit() {
   }
   return kExitTokens % kRawTokens == 0;
 }
-static_assert(ExitsFit(), "exits empty and fill whole pages");
+static_assert(ExitsFit(), "a window exit must empty and fill whole pages");
 
-constexpr QuantRule kCopy;  // of RAW16 to RAW16
+constexpr QuantRule kCopy;  // RAW16 to RAW16 has no parameters
 
-// Indices of tokens in the open run, by the format they leave it for.
+// Indices of tokens in the open run, by the format that they will be stored in.
 using ByFormat = std::array<std::vector<int32_t>, kNumFormats>;
 
-// Tokens that a commit moves into one run.
+// Tokens that a commit moves into one closed run.
 struct Leaving {
   Format format;
-  int32_t segment;                // 0 where the format has no headers
+  int32_t segment;                // image number; 0 if the format has no header page
   std::vector<int32_t> tokens{};  // indices in the open run
 };
 
-// Appends tokens of `open`, named by index, to `to`, whose pages are there already.
+// Appends the tokens of `open` at `indices` to `to`, whose pages are already allocated, and names
+// the moves in `batch`.
 void Append(const Run& open, absl::Span<const int32_t> indices, Run* to, MoveBatch* batch) {
   const int32_t page_tokens = PageTokens(to->format);
   int32_t page = to->tokens / page_tokens, slot = to->tokens % page_tokens;
@@ -71,7 +73,7 @@ void SequenceCache::UnrefAll(const std::vector<PageId>& pages) {
   if (pages.empty()) return;
   const auto n = static_cast<int64_t>(pages.size());
   pages_ -= n;
-  bytes_ -= n * arena_->page_bytes(arena_->FormatOf(pages.front()));  // all are of one format
+  bytes_ -= n * arena_->page_bytes(arena_->FormatOf(pages.front()));  // all have one format
   arena_->Unref(pages);
 }
 
@@ -100,7 +102,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
   TESSERA_CHECK(pivots.empty() || (storage.exits() && !FillsWholePages(storage.text)));
   TESSERA_CHECK(std::includes(kept.begin(), kept.end(), pivots.begin(), pivots.end()));
   pivots_[layer].assign(pivots.begin(), pivots.end());
-  TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not committed before
+  TESSERA_CHECK(TokensInOpenRun(runs) == length_ && runs.size() <= 1);  // not yet committed
   committed_ = true;
   const auto kept_tokens = static_cast<int32_t>(kept.size());
   int32_t misplaced = 0;
@@ -138,7 +140,7 @@ bool SequenceCache::Commit(int layer, absl::Span<const int32_t> kept,
     }
     to->tokens.push_back(kept[i]);
   }
-  if (FillsWholePages(storage.text) && !leaving.empty()) {  // the only format of the layer
+  if (FillsWholePages(storage.text) && !leaving.empty()) {  // then it is the layer's only format
     std::vector<int32_t>& tokens = leaving[0].tokens;
     const size_t left = tokens.size() % PageTokens(storage.text);
     window.insert(window.begin(), tokens.end() - static_cast<int64_t>(left), tokens.end());
@@ -202,7 +204,7 @@ bool SequenceCache::Evict(int layer, absl::Span<const int32_t> kept,
   if (unmoved == open.tokens) return true;
   TESSERA_CHECK(tokens > 0);
 
-  const int32_t pages = unmoved / kRawTokens;  // that stay
+  const int32_t pages = unmoved / kRawTokens;  // full pages that stay
   std::vector<PageId> fresh;
   if (!AllocatePages(kOpen, CeilDiv(tokens, kRawTokens) - pages, &fresh)) {
     UnrefAll(fresh);
@@ -254,10 +256,11 @@ bool SequenceCache::ExitWindow(int layer, absl::Span<const uint8_t> vision,
     const Format format = FormatOf(layer, open.Position(i), vision, storage);
     by_format[static_cast<int>(format)].push_back(i);
   }
-  const auto run_of = [&runs](Format format) {  // the closed run, or where it belongs
-    return std::lower_bound(runs.begin(), runs.end(), format,
-                            [](const Run& run, Format f) { return run.format < f; });
-  };
+  const auto run_of =
+      [&runs](Format format) {  // the closed run of `format`, or the place to insert it
+        return std::lower_bound(runs.begin(), runs.end(), format,
+                                [](const Run& run, Format f) { return run.format < f; });
+      };
   std::array<std::vector<PageId>, kNumFormats> fresh;
   bool room = true;
   for (int f = 0; f < kNumFormats && room; ++f) {

@@ -21,8 +21,8 @@ int64_t SlabBytesFor(const std::vector<int64_t>& page_bytes) {
   return RoundUp(*std::max_element(page_bytes.begin(), page_bytes.end()), kSlabBytes);
 }
 
-// Of all lists, by Arena::ListOf. A slab on one has a used page, so at most all but one are
-// free.
+// Returns the largest number of free pages of a listed slab, for each list (Arena::ListOf). A
+// listed slab has at least one used page.
 std::vector<int32_t> MaxFree(const std::vector<int64_t>& page_bytes) {
   std::vector<int32_t> max_free;
   for (int lifetime = 0; lifetime < 2; ++lifetime) {
@@ -126,11 +126,11 @@ void Arena::Unref(absl::Span<const PageId> pages) {
         watcher_->OnSharedChanged(tag, false);
       }
     }
-    if (slab.in_use < in_use) Shelve(s, in_use);
+    if (slab.in_use < in_use) UpdateList(s, in_use);
   }
 }
 
-void Arena::Shelve(int64_t s, int32_t in_use) {
+void Arena::UpdateList(int64_t s, int32_t in_use) {
   Slab& slab = slabs_[s];
   PageClass& page_class = ClassOf(slab.format);
   if (in_use < page_class.pages_per_slab) lists_.Remove(static_cast<int32_t>(s));
@@ -216,21 +216,21 @@ absl::Status Arena::CheckSlab(int64_t s) const {
   };
   const int64_t referenced = std::count_if(slab.ref_counts.begin(), slab.ref_counts.end(),
                                            [](uint16_t count) { return count > 0; });
-  if (referenced != slab.in_use) return error("pages in use are not those with references");
+  if (referenced != slab.in_use) return error("the pages in use are not the pages with references");
   for (size_t i = 0; i < slab.tags.size(); ++i) {
     if (slab.tags[i] != kNoTag && slab.ref_counts[i] == 0) return error("a free page is watched");
   }
   const bool part_filled = slab.in_use > 0 && slab.in_use < c.pages_per_slab;
   if (lists_.FreePages(s) != (part_filled ? c.pages_per_slab - slab.in_use : 0)) {
-    return error("stands on the wrong list");
+    return error("is on the wrong list");
   }
   if (slab.in_use == 0) {
     return slab.fresh == 0 && slab.free_list.empty() ? absl::OkStatus()
-                                                     : error("is free but has lists");
+                                                     : error("is free but lists pages");
   }
   if (slab.fresh > c.pages_per_slab ||
       slab.in_use + static_cast<int64_t>(slab.free_list.size()) != slab.fresh) {
-    return error("used + freed pages are not those ever used");
+    return error("used and freed pages do not add up to the pages ever used");
   }
   std::vector<bool> listed(slab.fresh);
   for (uint16_t index : slab.free_list) {

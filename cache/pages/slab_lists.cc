@@ -8,22 +8,22 @@
 namespace tessera {
 
 SlabLists::SlabLists(int64_t slabs, const std::vector<int32_t>& max_free)
-    : links_(slabs), formats_(max_free.size()) {
+    : links_(slabs), classes_(max_free.size()) {
   for (size_t f = 0; f < max_free.size(); ++f) {
     const size_t bits = static_cast<size_t>(max_free[f]) + 1;
-    formats_[f].heads.assign(bits, -1);
-    formats_[f].used.assign(CeilDiv<size_t>(bits, 64), 0);
-    formats_[f].words.assign(CeilDiv<size_t>(formats_[f].used.size(), 64), 0);
+    classes_[f].heads.assign(bits, -1);
+    classes_[f].used.assign(CeilDiv<size_t>(bits, 64), 0);
+    classes_[f].words.assign(CeilDiv<size_t>(classes_[f].used.size(), 64), 0);
   }
 }
 
-void SlabLists::Add(int format, int32_t slab, int32_t free_pages) {
-  Lists& lists = formats_[format];
+void SlabLists::Add(int size_class, int32_t slab, int32_t free_pages) {
+  Lists& lists = classes_[size_class];
   Link& link = links_[slab];
   TESSERA_CHECK(link.free_pages == 0);
   TESSERA_CHECK(free_pages > 0 && free_pages < static_cast<int32_t>(lists.heads.size()));
   int32_t& head = lists.heads[free_pages];
-  link = {-1, head, free_pages, format};
+  link = {-1, head, free_pages, size_class};
   if (head >= 0) links_[head].previous = slab;
   head = slab;
   const int32_t word = free_pages / 64;
@@ -34,7 +34,7 @@ void SlabLists::Add(int format, int32_t slab, int32_t free_pages) {
 void SlabLists::Remove(int32_t slab) {
   Link& link = links_[slab];
   TESSERA_CHECK(link.free_pages > 0);
-  Lists& lists = formats_[link.format];
+  Lists& lists = classes_[link.size_class];
   if (link.next >= 0) links_[link.next].previous = link.previous;
   if (link.previous >= 0) {
     links_[link.previous].next = link.next;
@@ -49,8 +49,8 @@ void SlabLists::Remove(int32_t slab) {
   link = {};
 }
 
-int32_t SlabLists::Fullest(int format) const {
-  const Lists& lists = formats_[format];
+int32_t SlabLists::Fullest(int size_class) const {
+  const Lists& lists = classes_[size_class];
   for (size_t i = 0; i < lists.words.size(); ++i) {
     if (lists.words[i] == 0) continue;
     const size_t word = i * 64 + std::countr_zero(lists.words[i]);
@@ -61,18 +61,18 @@ int32_t SlabLists::Fullest(int format) const {
 
 absl::Status SlabLists::CheckIntegrity() const {
   size_t listed = 0;
-  for (size_t f = 0; f < formats_.size(); ++f) {
-    const Lists& lists = formats_[f];
+  for (size_t f = 0; f < classes_.size(); ++f) {
+    const Lists& lists = classes_[f];
     for (size_t s = 0; s < lists.heads.size(); ++s) {
       const bool marked = (lists.used[s / 64] >> (s % 64)) & 1;
       if (marked != (lists.heads[s] >= 0)) {
-        return absl::InternalError(absl::StrCat("list ", s, " of format ", f, ": wrong mark"));
+        return absl::InternalError(absl::StrCat("list ", s, " of class ", f, ": wrong mark"));
       }
       int32_t previous = -1;
       for (int32_t slab = lists.heads[s]; slab >= 0; slab = links_[slab].next) {
         const Link& link = links_[slab];
         if (link.previous != previous || link.free_pages != static_cast<int32_t>(s) ||
-            link.format != static_cast<int32_t>(f) || ++listed > links_.size()) {
+            link.size_class != static_cast<int32_t>(f) || ++listed > links_.size()) {
           return absl::InternalError(absl::StrCat("slab ", slab, ": wrong link on its list"));
         }
         previous = slab;
@@ -81,12 +81,12 @@ absl::Status SlabLists::CheckIntegrity() const {
     for (size_t w = 0; w < lists.used.size(); ++w) {
       const bool marked = (lists.words[w / 64] >> (w % 64)) & 1;
       if (marked != (lists.used[w] != 0)) {
-        return absl::InternalError(absl::StrCat("lists of format ", f, ": wrong summary"));
+        return absl::InternalError(absl::StrCat("lists of class ", f, ": wrong summary"));
       }
     }
   }
   for (const Link& link : links_) {
-    if (link.free_pages > 0) --listed;  // reached above, or this does not come out at zero
+    if (link.free_pages > 0) --listed;  // each was reached above, or the sum is not zero
   }
   return listed == 0 ? absl::OkStatus() : absl::InternalError("a listed slab is on no list");
 }

@@ -1,25 +1,31 @@
-// `akvq`: AKVQ-VL, bits by what attention looks at, after a Walsh-Hadamard rotation.
+// `akvq`: AKVQ-VL, bit widths by what attention looks at, after a Walsh-Hadamard rotation.
 //
-// arXiv 2501.15021. Every layer: the last `window` tokens at 16 bit; q, k, v rotated, also what is
-// at 16 bit. Text-salient layers (0 .. tsa-1; Table I: the first two of LLaVA-1.5, v1.6-vicuna and
-// Qwen2-VL, none of v1.6-mistral): older text at `text` bits, vision at `low`. The other,
-// pivot-salient layers: everything older at `low`. Per token and head, asymmetric, range clipped
-// to 0.8 at 2 bit and not at 4 (`clip`: the paper sweeps it).
+// Source: arXiv 2501.15021. In every layer the last `window` tokens stay at 16 bit, and q, k and v
+// are rotated, tokens at 16 bit included. Text-salient layers (0 .. tsa-1; Table I: the first two
+// of LLaVA-1.5, v1.6-vicuna and Qwen2-VL, none of v1.6-mistral) store older text at `text` bits and
+// older vision tokens at `low`. All other layers, the pivot-salient ones, store everything older at
+// `low`. Quantization is per token and head and asymmetric. The range is clipped to 0.8 at 2 bit
+// and not at 4 (`clip`: the paper sweeps it).
 //
-// Ours: a real offset. The paper rounds the zero point to an integer (`offset=integer`), which
-// moves the four levels of 2 bit by up to half a step, and where keys have large outliers the step
-// is large: tests/bench/accuracy.md has what that costs. Stored as half either way, it takes no
-// more bytes.
+// Our change: a real zero point. The paper rounds it to an integer (`offset=integer`). That moves
+// the four levels of 2 bit by up to half a step, and the step is large where keys have large
+// outliers: tests/bench/accuracy.md has the cost. The zero point is stored as half either way and
+// takes no more bytes.
 //
-// Where the paper is silent: the window counts prompt and output alike (it says "recent"), the
-// system prompt is text, prefill attention reads 16 bit, tokens leave in groups of 32 (16-bit
-// tokens: window .. window + 31, never fewer than published), 8 bit is not clipped, 1 bit shrinks
-// the range to 0.3 with a real offset (a min/max range at 1 bit errs by more than the signal).
+// Our choices where the paper is silent:
+// - The window counts prompt and output alike (the paper says "recent").
+// - The system prompt is text.
+// - Attention in prefill reads 16 bit.
+// - Tokens leave the window in groups of 32, so window .. window + 31 tokens are at 16 bit: never
+//   fewer than published.
+// - 8 bit is not clipped. 1 bit shrinks the range to 0.3 with a real zero point, because a min/max
+//   range at 1 bit has an error larger than the signal.
 //
-// Pivots (pivots.h), published as 15 tokens found by massive activations with neither test nor
-// tensor named: in pivot-salient layers only (in text-salient ones there are no massive activations
-// yet), among the prompt's tokens that a selector left, the window's included, by the layer's own
-// input. They stay at 16 bit; generated tokens never become pivots.
+// Pivots (pivots.h): the paper keeps 15 tokens with massive activations and names neither the test
+// nor the tensor. We choose them in pivot-salient layers only, since text-salient layers have no
+// massive activations yet. The candidates are the prompt's tokens that a selector left, the
+// window's included, judged by the layer's own input. Pivots stay at 16 bit; generated tokens never
+// become pivots.
 #include "cache/policies/policies.h"
 #include "cache/policy/pivots.h"
 
@@ -84,7 +90,7 @@ class Akvq final : public Store {
   }
 
  private:
-  static constexpr int64_t kTextSalient = 2;  // of all published models but Mistral's
+  static constexpr int64_t kTextSalient = 2;  // all published models except Mistral's
   QuantRule RuleFor(int64_t bits) const {
     const float clip = bits >= 4 ? 1.0f : bits == 2 ? clip_ : 0.3f;
     return {.clip_k = clip, .clip_v = clip, .integer_offset = integer_offset_ && bits > 1};

@@ -1,18 +1,20 @@
-// `calibquant`: vision tokens at 1 bit, one range per channel over an image, logits calibrated.
+// `calibquant`: vision tokens at 1 bit, one range per channel and image, calibrated logits.
 //
-// CalibQuant (arXiv 2502.14882). After prefill, keys (rotated by position) and values of the image
-// tokens are stored per channel: min and max over the image, both times beta (0.5 for keys and 0.3
-// for values at 1 bit, where the error of a min/max range exceeds the signal; 1 above), a real
-// offset. Text before and after the image and all that is generated stays at 16 bit. At each
-// attention, before softmax, each query's logits of image tokens are sent by an affine map from
-// [min, max] to [min, max - tau]: quantization has made the extremes too extreme (tau = 3 at 1 and
-// 2 bits, no map at 4, where nothing needs repair).
+// Source: CalibQuant (arXiv 2502.14882). After prefill, the keys (after RoPE) and values of image
+// tokens are stored per channel. The range is the min and max over the image, both times beta: 0.5
+// for keys and 0.3 for values at 1 bit, where the error of a min/max range exceeds the signal, else
+// 1. The zero point is real. Text before and after the image and all generated tokens stay at 16
+// bit. In each attention, before softmax, an affine map sends each query's logits of image tokens
+// from [min, max] to [min, max - tau], because quantization made the extremes too extreme. tau is 3
+// at 1 and 2 bits; at 4 bits nothing needs repair and there is no map.
 //
-// What the paper leaves open: a map of negative slope (max - min < tau) would turn the order of
-// tokens round; the slope is held at 0, and counted. Several images: ranges are per image (the
-// authors' code: one over all), min and max of the map over all images of the prompt, as there.
-// `quantile` > 0 is our reading of the paper's first version: that share of a channel's values is
-// set aside at either end, before beta.
+// Our choices where the paper is silent:
+// - A map with a negative slope (max - min < tau) would reverse the order of tokens. The slope is
+//   clamped to 0, and counted.
+// - With several images, ranges are per image (the authors' code: one range over all images). The
+//   map's min and max are over all images of the prompt, as in their code.
+// - `quantile` > 0 is our reading of the paper's first version: that share of a channel's values is
+//   cut off at either end, before beta.
 #include "absl/strings/str_cat.h"
 #include "cache/policies/policies.h"
 
@@ -30,10 +32,10 @@ constexpr ParameterSpec kParameters[] = {
     {"tau_low", ParameterSpec::Kind::kReal, 0, 0, 1000, "",
      "by how much the smallest logit is raised"},
     {"quantile", ParameterSpec::Kind::kReal, 0, 0, 0.49, "",
-     "share of a channel's values set aside at either end"},
+     "share of a channel's values cut off at either end"},
 };
 
-constexpr double kLeastBeta = 0.001;  // below, steps vanish in half precision
+constexpr double kLeastBeta = 0.001;  // smaller steps vanish in half precision
 
 absl::StatusOr<std::shared_ptr<const Store>> MakeCalibQuant(const PolicyArguments& arguments) {
   const int bits = static_cast<int>(ChosenNumber(arguments, "bits"));

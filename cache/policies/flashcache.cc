@@ -1,22 +1,27 @@
-// `flashcache`: keeps the tokens whose K and V lie farthest from a smooth signal.
+// `flashcache`: keeps the tokens whose K and V deviate most from a smooth signal.
 //
-// FlashCache (arXiv 2511.16786). After the whole prompt, in every layer: each channel of K and V is
-// a signal along the tokens; its base keeps the DCT coefficients m <= gamma N. A token's deviation
-// is MSE(k, base) + MSE(v, base) over all heads, plain sum. A layer's outlier energy R, the share
-// of energy above the cut-off, of K plus that of V, divides the budget keep * N * layers; each
-// layer keeps the tokens of largest deviation. No attention score is read. One shot: what is
-// generated stays.
+// Source: FlashCache (arXiv 2511.16786). It runs once after the whole prompt, in every layer. Each
+// channel of K and V is a signal along the tokens; its base keeps the DCT coefficients m <= gamma
+// N. A token's deviation is MSE(k, base) + MSE(v, base), a plain sum over all heads. A layer's
+// outlier energy R is the share of energy above the cut-off, K's plus V's. The budget keep * N *
+// layers is divided in proportion to R. Each layer keeps the tokens with the largest deviation. No
+// attention score is read. Generated tokens all stay.
 //
-// What the paper leaves open, and ours: orthonormal DCT-II (R uses Parseval's identity, so that
-// R_k = sum over tokens |k - base|^2 / |k|^2 without a second pass over the spectrum); along the
-// tokens; one set for all heads of a layer; keys after RoPE; budgets proportional to R, clipped to
-// one block (16 tokens) and the whole, the excess redistributed, rounded by largest remainder;
-// gamma .2, keep .2. scope=all is the paper's, scope=visual keeps all text: budget and R are then
-// of the image tokens. segment=prompt is the paper's; segment=image takes a DCT for every image and
-// every text between, so that modality borders do not ring. `sinks` and `recent` tokens, none as
-// published, stay within the budget, or beyond it where they alone exceed it. budget=uniform is the
-// paper's ablation without layer budgets. Rotation (akvq, hadamard) changes neither deviation nor
-// R: it is orthonormal over channels.
+// Our choices where the paper is silent:
+// - An orthonormal DCT-II. Parseval's identity then gives R_k = sum over tokens of
+//   |k - base|^2 / |k|^2 without a second pass over the spectrum.
+// - The transform runs along the tokens, on keys after RoPE. All heads of a layer share one set.
+// - Layer budgets are proportional to R, clipped to one block (16 tokens) and to the whole prompt.
+//   The excess is redistributed, rounding is by largest remainder.
+// - gamma .2 and keep .2 are the defaults.
+// - scope=all is the paper's. scope=visual keeps all text; budget and R then count image tokens.
+// - segment=prompt is the paper's. segment=image takes one DCT per image and per text between
+//   images, so that the borders between modalities do not ring.
+// - `sinks` and `recent` tokens (the paper has none) count against the budget, unless they alone
+//   exceed it.
+// - budget=uniform is the paper's ablation without layer budgets.
+//
+// Rotation (akvq, hadamard) changes neither deviation nor R: it is orthonormal over channels.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -35,14 +40,14 @@ constexpr ParameterSpec kParameters[] = {
     {"gamma", ParameterSpec::Kind::kReal, 0.2, 0, 1, "",
      "share of the DCT coefficients that make the base"},
     {"scope", ParameterSpec::Kind::kChoice, 0, 0, 0, "all|visual", "tokens that may be evicted"},
-    {"segment", ParameterSpec::Kind::kChoice, 0, 0, 0, "prompt|image", "what one DCT is taken of"},
+    {"segment", ParameterSpec::Kind::kChoice, 0, 0, 0, "prompt|image", "the tokens of one DCT"},
     {"budget", ParameterSpec::Kind::kChoice, 0, 0, 0, "energy|uniform",
-     "how layers share what stays"},
+     "how layers share the budget"},
     {"sinks", ParameterSpec::Kind::kInteger, 0, 0, kMaxTokens, "", "first tokens that stay"},
     {"recent", ParameterSpec::Kind::kInteger, 0, 0, kMaxTokens, "", "last tokens that stay"},
 };
 
-constexpr int64_t kLeastTokens = PageTokens(Format::kRaw16);  // of a layer
+constexpr int64_t kLeastTokens = PageTokens(Format::kRaw16);  // per layer
 
 class FlashCache final : public Selector {
  public:
@@ -91,13 +96,14 @@ class FlashCache final : public Selector {
 
  private:
   struct Scope {
-    int64_t tokens = 0;            // that may be evicted or count against the budget
-    int64_t forced = 0;            // of these, that stay as sinks or recent
-    std::vector<uint8_t> stays;    // [prompt tokens]; not 0: forced, or beyond the scope
-    std::vector<int32_t> staying;  // the tokens where it is not 0
+    int64_t tokens = 0;            // that may be evicted, or count against the budget
+    int64_t forced = 0;            // those of them that stay as sinks or recent
+    std::vector<uint8_t> stays;    // [prompt tokens]; not 0: forced, or outside the scope
+    std::vector<int32_t> staying;  // the tokens with stays[token] != 0
   };
   struct Budget {
-    int64_t total, min;  // over all layers, of one
+    int64_t total;  // over all layers
+    int64_t min;    // per layer
   };
 
   Scope ScopeOf(const PromptView& prompt) const {
@@ -123,7 +129,7 @@ class FlashCache final : public Selector {
     return {total, std::max(least, std::min({kLeastTokens, scope.tokens, total / layers}))};
   }
 
-  // R of the scope; `sums` as LowPassStats'.
+  // Returns R of the scope's tokens. `sums` is LowPassStats::sums.
   double OutlierEnergy(absl::Span<const double> sums) const {
     const auto in_scope = [&](int i) { return sums[4 + i] + (visual_only_ ? 0 : sums[i]); };
     const auto share = [&](int outlier, int all) {
@@ -132,16 +138,18 @@ class FlashCache final : public Selector {
     return share(0, 2) + share(1, 3);
   }
 
-  // What stays anyway, and the `count` others of largest deviation: those of rank below `limit`,
-  // which is one further for each that stays anyway and ranks before it.
+  // Returns the tokens that must stay and the `count` others with the largest deviation. The
+  // others have ranks below `limit`, which grows by one for each token that must stay and ranks
+  // before it.
   static std::vector<int32_t> Keep(const Scope& scope, int64_t count,
                                    absl::Span<const int32_t> ranks) {
-    std::vector<int32_t> taken;  // ranks of what stays anyway, ascending
+    std::vector<int32_t> taken;  // ranks of the tokens that must stay, ascending
     for (const int32_t token : scope.staying) taken.push_back(ranks[token]);
     std::sort(taken.begin(), taken.end());
     int64_t limit = count;
     for (const int32_t rank : taken) limit += int64_t{rank < limit};
-    std::vector<int32_t> kept(scope.staying.size() + count + 1);  // one more, written in vain
+    std::vector<int32_t> kept(scope.staying.size() + count +
+                              1);  // the extra element absorbs the last write
     int64_t at = 0;
     for (size_t i = 0; i < ranks.size(); ++i) {  // no branch depends on a rank
       kept[at] = static_cast<int32_t>(i);

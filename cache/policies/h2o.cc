@@ -1,25 +1,23 @@
 // `h2o`: keeps the tokens that received most attention so far, and the newest.
 //
-// Heavy-Hitter Oracle (arXiv 2306.14048; code at ac75c2a). Every token has an accumulator: the
-// attention weights that all query rows gave it, of the prompt and of every decode step, float32
-// softmax, plain sums (so that early tokens, which more rows see, have more summands). After the
-// prompt and after every step the budget is filled with the newest tokens and, of the others, those
-// of the largest sums; who leaves takes its sum along, who stays goes on collecting. The same
-// budget in every layer: a share of the prompt, fixed from then on. Keys keep the positions they
-// were computed with (the authors' variant that does not stream). Defaults as in the paper's main
-// setting: 20 % of the prompt, half of it recent.
+// Source: Heavy-Hitter Oracle (arXiv 2306.14048; code at ac75c2a). Every token has an accumulator:
+// the sum of the attention weights that all query rows gave it, those of the prompt and of every
+// decode step. The weights are a float32 softmax, the sums are plain, so early tokens, which more
+// rows see, have more summands. After the prompt and after every step the budget takes the newest
+// tokens and, among the others, those with the largest sums. An evicted token loses its sum; the
+// others go on accumulating. The budget is the same in every layer: a share of the prompt, fixed
+// from then on. Keys keep the positions they were computed with (the authors' variant without
+// streaming). The defaults are the paper's main setting: 20 % of the prompt, half of it recent.
 //
-// Ours:
-// - One set for all heads of a layer, by the sum over query heads (published: one each).
-// - Tokens leave kEvictTokens = 16 at a time, when a layer holds budget + 16: pages are
-// append-only,
-//   and survivors move into fresh ones once a page of new tokens is there (published: one token
-//   leaves at every step). A layer so holds budget .. budget + 15 tokens, never fewer than
-//   published, and the sums that decide are up to 15 rows older than a token's last chance to
-//   leave.
-// - A share is at least 16 tokens: a fifth of a short prompt is no memory for a long answer.
-// - What follows the commit, when that is before the prompt's end, is treated as decode steps are.
-// - Stored at 16 bit and nothing else: the sums need the attention of every step, which is measured
+// Our changes:
+// - One set for all heads of a layer, by the sum over query heads (published: one set per head).
+// - Tokens are evicted kEvictTokens = 16 at a time, when a layer holds budget + 16 (published: one
+//   per step). Pages are append-only, so survivors move into fresh pages once a page of new tokens
+//   exists. A layer holds budget .. budget + 15 tokens, never fewer than published. The sums that
+//   decide are up to 15 rows older than a token's last chance to be evicted.
+// - A share is at least 16 tokens: a fifth of a short prompt is too little for a long answer.
+// - If the commit is before the prompt's end, the rest of the prompt is treated as decode steps.
+// - Tokens are stored at 16 bit only: the sums need the attention of every step, which is measured
 //   on 16-bit pages.
 #include <algorithm>
 #include <cmath>
@@ -44,7 +42,8 @@ constexpr ParameterSpec kParameters[] = {
 
 constexpr int64_t kLeastTokens = kEvictTokens;
 
-// Of a layer whose pages take `bytes` over all layers; budget + kEvictTokens fill them.
+// Returns the pages that each layer may hold for `bytes` over all layers. They have room for budget
+// + kEvictTokens tokens.
 int64_t PagesOf(int64_t bytes, const KvGeometry& geometry) {
   return bytes / (geometry.layers * PageBytes(Format::kRaw16, geometry));
 }
@@ -62,7 +61,7 @@ class H2o final : public Selector {
 
   PolicyNeeds needs() const override {
     PolicyNeeds needs;
-    needs.attention_rows = static_cast<int>(kMaxTokens);  // all
+    needs.attention_rows = static_cast<int>(kMaxTokens);  // all rows
     needs.attention_steps = true;
     return needs;
   }
@@ -71,7 +70,7 @@ class H2o final : public Selector {
     if (bytes_ == 0 || PagesOf(bytes_, geometry) >= 2) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("kv policy '", text_, "': two pages in each of the model's ", geometry.layers,
-                     " layers are the least; they take ",
+                     " layers are the minimum; they take ",
                      2 * geometry.layers * PageBytes(Format::kRaw16, geometry), " bytes"));
   }
 

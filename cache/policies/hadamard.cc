@@ -1,12 +1,13 @@
 // `hadamard`: round to nearest after a Walsh-Hadamard rotation of q, k and v.
 //
-// The KV part of QuaRot (arXiv 2404.00456, section 4.2): the rotation spreads the outlier channels
-// of keys over the head, q k^T is unchanged, and per-token rounding loses less. It is AKVQ-VL's
-// ablation row "+WHT" (arXiv 2501.15021).
-// Ours: no clipping at 2 bit and above (QuaRot's 0.95 gains little beyond 4 bit, and so the effect
-// of the rotation alone shows); at 1 bit, where a min/max range means an error above the signal,
-// the range shrinks to 0.3 and the offset is real. The zero point is otherwise an integer. The
-// rotation spans the head whatever `group` shares a scale.
+// Source: the KV part of QuaRot (arXiv 2404.00456, section 4.2). The rotation spreads the outlier
+// channels of keys over the head. q k^T is unchanged, and per-token rounding loses less. It is
+// AKVQ-VL's ablation row "+WHT" (arXiv 2501.15021).
+//
+// Our changes: no clipping at 2 bit and above, which shows the effect of the rotation alone
+// (QuaRot's 0.95 gains little beyond 4 bit). At 1 bit, where a min/max range has an error larger
+// than the signal, the range shrinks to 0.3 and the zero point is real. Otherwise the zero point is
+// an integer. The rotation spans the head whatever `group` shares a scale.
 #include "cache/policies/policies.h"
 
 namespace tessera {

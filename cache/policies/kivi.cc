@@ -1,11 +1,13 @@
 // `kivi`: keys per channel, values per token, the newest tokens at 16 bit.
 //
-// KIVI (arXiv 2402.02750): keys have outlier channels that stay the same over tokens, values do
-// not. K takes one real range per channel over a group of 32 tokens, V one per token over `group`
-// channels (both 32 as published); min/max, no clipping; prefill attention reads 16 bit.
-// Ours: one window for K and V (published: K leaves `residual` tokens at once, V one by one), which
-// leaves in groups of 32: `residual` to `residual` + 31 tokens are at 16 bit, never fewer than
-// published. K's group stays 32 tokens, a page, when V's is larger.
+// Source: KIVI (arXiv 2402.02750). Keys have outlier channels that stay the same over tokens,
+// values do not. K has one real range per channel over a group of 32 tokens. V has one per token
+// over `group` channels (both 32 as published). Ranges are min/max without clipping; attention in
+// prefill reads 16 bit.
+//
+// Our change: one window for K and V (published: K leaves it `residual` tokens at once, V one by
+// one). Tokens leave it in groups of 32, so `residual` to `residual` + 31 tokens are at 16 bit:
+// never fewer than published. K's group stays 32 tokens, one page, when V's is larger.
 #include "cache/policies/policies.h"
 
 namespace tessera {

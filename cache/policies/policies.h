@@ -1,4 +1,4 @@
-// The functions by which each method's file enters the table of registry.cc.
+// Each method's row of the table in registry.cc. The functions are defined in the methods' files.
 #pragma once
 
 #include "cache/policy/entry.h"

@@ -1,9 +1,9 @@
 // `random`: keeps tokens drawn at random, the control that every selector must beat.
 //
-// No paper. Of the scope's tokens (all, or vision with every text token kept beside them) it keeps
-// keep * n, rounded to the nearest, or `tokens`; at least one and at most all. Each layer draws its
-// own, without replacement; the draw depends on nothing but seed, layer and position, so equal
-// prompts are cut alike on every machine.
+// It has no paper. From the tokens in scope it keeps keep * n, rounded to the nearest, or `tokens`;
+// at least one and at most all. The scope is all tokens, or vision tokens only, and then every text
+// token stays as well. Each layer draws its own set without replacement. The draw depends on seed,
+// layer and position only, so equal prompts give equal sets on every machine.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -18,11 +18,12 @@ constexpr ParameterSpec kParameters[] = {
     {"keep", ParameterSpec::Kind::kReal, 0.5, 0, 1, "", "share of the scope's tokens that stay"},
     {"tokens", ParameterSpec::Kind::kInteger, 0, 0, kMaxTokens, "",
      "tokens of the scope that stay, instead of keep (0: not used)"},
-    {"seed", ParameterSpec::Kind::kInteger, 0, 0, 0x1p53, "", "of the draw"},
+    {"seed", ParameterSpec::Kind::kInteger, 0, 0, 0x1p53, "", "seed of the draw"},
     {"scope", ParameterSpec::Kind::kChoice, 0, 0, 0, "all|visual", "tokens that may be evicted"},
 };
 
-// Steele et al., "Fast splittable pseudorandom number generators" (OOPSLA 2014): the finalizer.
+// Source: the finalizer of Steele et al., "Fast splittable pseudorandom number generators" (OOPSLA
+// 2014).
 uint64_t Mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -51,7 +52,7 @@ class Random final : public Selector {
   std::vector<int32_t> Draw(const PromptView& prompt, int layer) const {
     const uint64_t layer_seed = Mix(Mix(seed_) + static_cast<uint64_t>(layer));
     std::vector<int32_t> kept;
-    std::vector<std::pair<uint64_t, int32_t>> scope;  // draw, position
+    std::vector<std::pair<uint64_t, int32_t>> scope;  // (random number, position)
     for (int i = 0; i < prompt.tokens(); ++i) {
       if (visual_only_ && prompt.vision[i] == 0) {
         kept.push_back(i);

@@ -12,8 +12,7 @@
 namespace tessera {
 namespace {
 
-// The table: one line a method.
-// clang-format off
+// The table: one line per method.
 std::vector<PolicyEntry> Entries() {
   return {
       NonePolicy(),
@@ -45,7 +44,7 @@ struct Stage {
   PolicyArguments arguments;
 };
 
-// Why the stages cannot follow each other, or OK.
+// Returns OK if the stages can be combined, else the reason.
 absl::Status CheckComposition(const std::vector<Stage>& stages) {
   if (stages.size() == 1) return absl::OkStatus();
   const PolicyEntry &first = *stages[0].entry, &second = *stages[1].entry;

@@ -1,4 +1,4 @@
-// Every KV policy that exists, and the parser that turns a text form into one.
+// The table of KV policies, and the parser that turns a text form into a policy.
 //
 // Threads: functions only, safe.
 #pragma once
@@ -13,10 +13,11 @@
 
 namespace tessera {
 
-// Parses "flashcache(keep=0.2)+akvq(window=64)". INVALID_ARGUMENT names what is wrong.
+// Parses a text form such as "flashcache(keep=0.2)+akvq(window=64)". INVALID_ARGUMENT names the
+// mistake.
 absl::StatusOr<std::shared_ptr<const Policy>> ParsePolicy(absl::string_view text);
 
-enum class PolicyRole { kAlone, kSelector, kStore };  // a selector may stand before a store
+enum class PolicyRole { kAlone, kSelector, kStore };  // "selector+store" combines two
 struct PolicyInfo {
   std::string name;
   std::string parameters;  // "" or "keep=0.2, ..." with defaults, for --help and docs

@@ -1,11 +1,13 @@
 // `rtn`: round to nearest, the plain baseline that the papers compare with.
 //
 // Every token older than `window` is stored per token and head (one group of head_dim values, or
-// groups of 64 or 32) with an asymmetric min/max range, no clipping and no transform, as in the RTN
-// rows of AKVQ-VL (arXiv 2501.15021, Table II) and in QuaRot's KV quantizer without its rotation
-// (arXiv 2404.00456). Ours: prefill attention reads 16 bit; the window (0, as published) leaves in
-// groups of 32; the zero point is an integer, as in both sources, but for 1 bit, where that loses
-// one of two levels.
+// groups of 64 or 32). The range is an asymmetric min/max without clipping or transform, as in the
+// RTN rows of AKVQ-VL (arXiv 2501.15021, Table II) and in QuaRot's KV quantizer without its
+// rotation (arXiv 2404.00456).
+//
+// Our choices: attention in prefill reads 16 bit. Tokens leave the window (0, as published) in
+// groups of 32. The zero point is an integer, as in both sources, except at 1 bit, where that loses
+// one of the two levels.
 #include "cache/policies/policies.h"
 
 namespace tessera {

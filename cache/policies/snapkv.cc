@@ -1,19 +1,22 @@
-// `snapkv`: keeps what the prompt's last queries look at, and those queries' own tokens.
+// `snapkv`: keeps the tokens that the prompt's last queries attend to, and those queries' own
+// tokens.
 //
-// SnapKV (arXiv 2404.14469; code at e216ddc). After prefill the last `window` query rows vote: a
-// token's votes are its attention weights summed over those rows, float32 softmax, causal inside
-// the window. Votes of the tokens before the window are pooled along the tokens (`kernel` wide,
-// stride 1, same padding: the average counts the padding as zeros, as the authors' framework does,
-// the maximum leaves it out), so that neighbours of what is looked at survive. The budget minus the
-// window goes to the tokens with most votes; the window stays whole. A prompt within the budget is
-// left alone. The same number of tokens in every layer; keys keep the positions they were computed
-// with. Defaults: window 32, kernel 5, average (the model hook's); the paper's experiments pool by
-// maximum with kernel 7. `keep` and `tokens` count the window, as max_capacity_prompt does; a
-// window larger than the budget shrinks to it.
+// Source: SnapKV (arXiv 2404.14469; code at e216ddc). After prefill the last `window` query rows,
+// the observation window, vote. A token's votes are its attention weights summed over those rows:
+// float32 softmax, causal inside the window. The votes of the tokens before the window are pooled
+// along the tokens, so that neighbours of attended tokens survive. Pooling is `kernel` wide with
+// stride 1 and same padding. The average counts the padding as zeros, as the authors' framework
+// does; the maximum ignores it.
 //
-// Ours: one set for all heads of a layer, votes summed over the query heads (published: a set for
-// each query head, which stores the keys of a group of heads once for each of its queries; votes
-// averaged over the group is the usual repair, and ours over all).
+// The budget minus the window goes to the tokens with most votes, and the whole window stays. A
+// prompt within the budget is not changed. Every layer keeps the same number of tokens, and keys
+// keep the positions they were computed with. `keep` and `tokens` count the window, as
+// max_capacity_prompt does. A window larger than the budget shrinks to it. Defaults: window 32,
+// kernel 5, average (the model hook's); the paper's experiments pool by maximum with kernel 7.
+//
+// Our change: one set for all heads of a layer, with votes summed over all query heads. The
+// published code has one set per query head, which stores the keys of a group of heads once per
+// query head. The usual repair averages the votes over the group.
 #include <algorithm>
 #include <cmath>
 
@@ -109,7 +112,7 @@ absl::StatusOr<std::shared_ptr<const Selector>> MakeSnapKv(const PolicyArguments
 }  // namespace
 
 PolicyEntry SnapKvPolicy() {
-  return {"snapkv", "Keeps what the prompt's last queries attend to, and their own tokens.",
+  return {"snapkv", "Keeps the tokens that the prompt's last queries attend to, and their own.",
           kParameters, MakeSnapKv, nullptr};
 }
 

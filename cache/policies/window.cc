@@ -1,10 +1,11 @@
-// `window`: keeps the first `sinks` tokens of the prompt and its last `recent`.
+// `window`: keeps the first `sinks` tokens of the prompt and its last `recent` tokens.
 //
-// The keep rule of StreamingLLM (arXiv 2309.17453): attention needs the first tokens as sinks, and
-// the recent ones. The same tokens in every layer.
-// Ours, as in one-shot comparisons of eviction methods: the rule is applied once, to the prompt, at
-// commit, and generated tokens stay; keys keep the positions they were computed with (published:
-// positions inside the cache, renewed at every step).
+// Source: the keep rule of StreamingLLM (arXiv 2309.17453): attention needs the first tokens as
+// sinks, and the recent ones. Every layer keeps the same tokens.
+//
+// Our changes, as in one-shot comparisons of eviction methods: the rule is applied once, to the
+// prompt, at the commit, and generated tokens stay. Keys keep the positions they were computed with
+// (published: positions inside the cache, renewed at every step).
 #include <algorithm>
 
 #include "cache/policies/policies.h"

@@ -18,7 +18,7 @@ std::vector<int64_t> ShareOut(int64_t total, absl::Span<const double> weights, i
   TESSERA_CHECK(largest >= 0);
   for (double& x : w) x = largest > 0 ? x / largest : 1;
 
-  // The shares are clip(scale * w): their sum grows with the scale.
+  // The shares are clip(scale * w). Their sum grows with the scale, so bisection finds the scale.
   const auto share = [&](double scale, int64_t i) {
     return std::clamp(scale * w[i], static_cast<double>(min), static_cast<double>(max));
   };
@@ -44,7 +44,7 @@ std::vector<int64_t> ShareOut(int64_t total, absl::Span<const double> weights, i
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return remainder[a] > remainder[b]; });
-  // Once round is enough but where weights of zero leave the rest to nobody.
+  // One round is enough, except where weights of zero take no part in the division.
   while (left > 0) {
     for (const int64_t i : order) {
       if (left == 0 || out[i] == max) continue;

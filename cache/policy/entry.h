@@ -1,4 +1,5 @@
-// One row of the table of methods (cache/policies/registry.cc), and what several methods share.
+// The row that each method adds to the table of cache/policies/registry.cc, and helpers that
+// several methods share.
 #pragma once
 
 #include <memory>
@@ -12,34 +13,37 @@
 
 namespace tessera {
 
-// One row of the table. Everything it points to is constant and lives for ever.
+// A method's row. Everything that it points to is constant and has static storage.
 struct PolicyEntry {
   const char* name;
   const char* summary;  // one sentence
   absl::Span<const ParameterSpec> parameters;
-  // One of the two is set, or neither for what stands alone. May refuse combinations of values that
-  // are right one by one (INVALID_ARGUMENT).
+  // One of the two is set, or neither for a method that stores everything as it is. Each may refuse
+  // a combination of valid values (INVALID_ARGUMENT).
   absl::StatusOr<std::shared_ptr<const Selector>> (*make_selector)(const PolicyArguments&);
   absl::StatusOr<std::shared_ptr<const Store>> (*make_store)(const PolicyArguments&);
-  bool alone = false;  // a selector that no store may follow
+  bool alone = false;  // a selector that cannot be combined with a store
 };
 
-// Returns the format of these codecs; CHECKs that the table has it.
+// Returns the format with these codecs for K and V. CHECKs that kFormatTable has it.
 Format FormatOf(const Codec& k, const Codec& v);
-// The per-token format of `bits` (8, 4, 2 or 1) with scales of `group` channels (0: the head).
+// Returns the per-token format of `bits` (8, 4, 2 or 1) with one scale per `group` channels (0: one
+// per head).
 Format TokenFormat(int64_t bits, int64_t group);
 constexpr const char* kTokenBits = "8|4|2|1";
 constexpr const char* kGroups = "head|64|32";
-// Where the grid of a per-token format lies: zero on one of its levels, or its lowest level on the
-// (clipped) minimum.
+// The zero point of a per-token format. "integer": zero lies on one of the levels. "real": the
+// lowest level lies on the (clipped) minimum.
 constexpr const char* kOffsets = "integer|real";
-// The value of a kChoice parameter with choices such as kTokenBits or kGroups; "head" is 0.
+// Returns the chosen number of a kChoice parameter with choices such as kTokenBits or kGroups;
+// "head" gives 0.
 int64_t ChosenNumber(const PolicyArguments& arguments, absl::string_view name);
 
-// The largest `window`, `recent`, ...: beyond every context, and sums stay in range.
+// The largest value of `window`, `recent` and similar parameters: larger than every context, and
+// small enough that sums do not overflow.
 constexpr double kMaxTokens = 1 << 24;
 
-// A store that treats every layer alike.
+// A store with the same storage in every layer.
 class UniformStore : public Store {
  public:
   UniformStore(std::string text, bool rotated, const LayerStorage& layer)

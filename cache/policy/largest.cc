@@ -11,8 +11,8 @@
 namespace tessera {
 namespace {
 
-// The keys of the scores, and the smallest and the largest of them. A loop of its own, in which the
-// compiler finds vectors.
+// Stores the scores' sort keys and returns the smallest and the largest. A separate loop, so that
+// the compiler vectorizes it.
 std::pair<int32_t, int32_t> Keys(absl::Span<const float> scores, int32_t* keys) {
   int32_t low = INT32_MAX, high = INT32_MIN;
   for (size_t i = 0; i < scores.size(); ++i) {
@@ -27,10 +27,10 @@ constexpr int kBinBits = 11;
 
 }  // namespace
 
-// One pass finds the range of the keys, one counts them in equal parts of it: scores are apt to lie
-// close together, and the part in which rank `count` falls holds few all the same. One takes the
-// tokens of this part and of those above; then only those of this part are compared with one
-// another. No branch of a pass depends on a score.
+// Selects in three passes without a branch on a score. Pass 1 finds the range of the keys. Pass 2
+// counts the keys in equal parts (bins) of that range; scores tend to be close together, so the bin
+// with rank `count` still holds few. Pass 3 takes the tokens of that bin and of those above it.
+// Only the tokens of that bin are then compared with each other.
 std::vector<int32_t> Largest(absl::Span<const float> scores, int64_t count) {
   const auto n = static_cast<int64_t>(scores.size());
   TESSERA_CHECK(0 <= count && count <= n);
@@ -46,16 +46,16 @@ std::vector<int32_t> Largest(absl::Span<const float> scores, int64_t count) {
   std::array<int32_t, size_t{1} << kBinBits> bins = {};  // the largest keys first
   for (const uint16_t bin : bin_of) ++bins[bin];
   uint16_t bin = 0;
-  int64_t rank = count - 1;  // in its bin, from the largest
+  int64_t rank = count - 1;  // of the last token to take, inside its bin
   while (rank >= bins[bin]) rank -= bins[bin++];
 
   const int64_t found = count - 1 - rank + bins[bin];
-  std::vector<int32_t> taken(found + 1);  // one more, which is written in vain
+  std::vector<int32_t> taken(found + 1);  // the extra element absorbs the last write
   for (int64_t i = 0, at = 0; i < n; ++i) {
     taken[at] = static_cast<int32_t>(i);
     at += int64_t{bin_of[i] <= bin};
   }
-  // Ascends from the largest score, of equal ones from the earlier.
+  // The order ascends from the largest score; among equal scores the earlier token comes first.
   const auto order = [&](int32_t i) { return uint64_t{below(keys[i])} << 32 | uint32_t(i); };
   std::vector<uint64_t> near(bins[bin] + 1);
   for (int64_t i = 0, at = 0; i < found; ++i) {

@@ -1,4 +1,4 @@
-// The choice that most selectors end in: the tokens of the largest scores.
+// Top-k selection: the tokens with the largest scores.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-// Indices of the `count` largest scores (ScoreOrder), ascending; of equal scores the earlier.
-// 0 <= count <= scores. O(scores).
+// Returns the indices of the `count` largest scores (ScoreOrder), ascending. The earlier of equal
+// scores wins. REQUIRES: 0 <= count <= scores.size(). Takes time linear in the number of scores.
 std::vector<int32_t> Largest(absl::Span<const float> scores, int64_t count);
 
 }  // namespace tessera

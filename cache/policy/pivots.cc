@@ -19,7 +19,7 @@ std::vector<int32_t> FindPivots(PivotRule rule, int count, absl::Span<const int3
                                 const LayerStats& stats) {
   const int64_t width = stats.peaks_per_token;
   TESSERA_CHECK(count == 0 || kept.empty() || width > 0);
-  std::vector<std::pair<float, int32_t>> entries;  // minus |h|, so that sorting is by both
+  std::vector<std::pair<float, int32_t>> entries;  // (-|h|, token): ascending order ranks both
   for (const int32_t token : kept) {
     const float* peaks = &stats.peaks[token * width];
     if (rule == PivotRule::kThreshold &&

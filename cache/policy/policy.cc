@@ -40,7 +40,7 @@ std::vector<LowPassSegment> PolicyNeeds::Segments(const PromptView& prompt) cons
 PolicyNeeds Policy::needs() const {
   PolicyNeeds all = selector_ ? selector_->needs() : PolicyNeeds();
   const PolicyNeeds store = store_ ? store_->needs() : PolicyNeeds();
-  TESSERA_CHECK(!store.low_pass && store.attention_rows == 0);  // for selectors
+  TESSERA_CHECK(!store.low_pass && store.attention_rows == 0);  // only selectors may need these
   all.residual_peaks = std::max(all.residual_peaks, store.residual_peaks);
   all.residual_medians |= store.residual_medians;
   return all;

@@ -1,5 +1,5 @@
-// Policy: what it costs, by formula; the arena is not asked. The tests hold the formula and what
-// SequenceCache allocates against each other.
+// Policy, second part: the memory that it costs, by formula, without the arena. Tests compare the
+// formulas with the pages that SequenceCache allocates.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -15,14 +15,14 @@ int64_t RunBytes(Format format, int64_t tokens, const KvGeometry& geometry) {
   return CeilDiv<int64_t>(tokens, PageTokens(format)) * PageBytes(format, geometry);
 }
 
-// Of up to `most` tokens so many in RAW16 pages take most bytes: one in each page they can begin,
-// since each other leaves a page of another format.
-int64_t DearestPivots(int64_t most) {
+// Returns the number of pivots, at most `most`, that costs the most bytes as RAW16 pages: one in
+// each page that they can begin, since every other pivot also leaves a page of another format.
+int64_t CostliestPivots(int64_t most) {
   constexpr int64_t kTokens = PageTokens(Format::kRaw16);
   return most == 0 ? 0 : (most - 1) / kTokens * kTokens + 1;
 }
 
-// What one layer holds as a function of the tokens stored after the prompt.
+// The bytes that one layer holds, as a function of the tokens stored after the prompt.
 class LayerCost {
  public:
   LayerCost(const LayerStorage& storage, int max_pivots, absl::Span<const int32_t> kept,
@@ -54,9 +54,10 @@ class LayerCost {
     moves_ = open_tokens_ != prompt.tokens();
   }
 
-  bool moves() const { return moves_; }  // the commit writes new pages
+  bool moves() const { return moves_; }  // whether the commit writes new pages
   int64_t Bytes(int64_t outputs) const { return Held(outputs, Exits(outputs)); }
-  // The same while an exit after `outputs` tokens has not yet given back what it read.
+  // Returns the bytes held while the window exit after `outputs` tokens has not yet freed the pages
+  // it read.
   int64_t BytesInExit(int64_t outputs) const {
     return Held(outputs, Exits(outputs)) +
            RawBytes(outputs, outputs == 0 ? 0 : Exits(outputs - 1)) -
@@ -88,11 +89,11 @@ class LayerCost {
     closed.text += left - of_prompt;
     int64_t bytes = RawBytes(outputs, exits) + segment_bytes_;
     const int64_t outside = closed.text + closed.vision;
-    const int64_t pivots = DearestPivots(std::min<int64_t>(max_pivots_, outside));
+    const int64_t pivots = CostliestPivots(std::min<int64_t>(max_pivots_, outside));
     bytes += RunBytes(Format::kRaw16, pivots, geometry_);
     if (storage_.text == storage_.vision) {
       bytes += RunBytes(storage_.text, outside - pivots, geometry_);
-    } else {  // of either class: a bound
+    } else {  // pivots may be of either class: an upper bound
       bytes += RunBytes(storage_.text, closed.text, geometry_) +
                RunBytes(storage_.vision, closed.vision, geometry_);
     }
@@ -102,21 +103,23 @@ class LayerCost {
   LayerStorage storage_;
   int max_pivots_;
   KvGeometry geometry_;
-  Counts closed_;             // out of the window at commit
+  Counts closed_;             // tokens outside the window at the commit
   std::vector<Counts> open_;  // [i]: among the first i + 1 tokens of the open run
   int64_t open_tokens_ = 0;
-  int64_t segment_bytes_ = 0;  // of runs with headers: filled at commit, never after
+  int64_t segment_bytes_ = 0;  // runs with headers: written at the commit only
   bool moves_ = false;
 };
 
-// The same where only the number of kept tokens is known: a layer's tokens at their dearest.
-struct Share {
+// A number of tokens in one format: how a layer stores its tokens at the highest cost, where only
+// the number of kept tokens is known.
+struct TokenShare {
   Format format;
-  int64_t tokens;  // at most
+  int64_t tokens;  // upper bound
 };
-// `text`: how many of the tokens may be text, where that is what stays at 16 bit.
-std::vector<Share> DearestShares(const LayerStorage& storage, int64_t text, int64_t tokens,
-                                 const KvGeometry& geometry) {
+// Returns the costliest split of a layer's `tokens`. `text` bounds how many may be text, where text
+// is what stays at 16 bit.
+std::vector<TokenShare> CostliestShares(const LayerStorage& storage, int64_t text, int64_t tokens,
+                                        const KvGeometry& geometry) {
   if (storage.raw()) return {{Format::kRaw16, tokens}};
   const int64_t most = storage.exits() ? storage.window + kExitTokens - 1 : text;
   const int64_t open = std::min(tokens, most);
@@ -125,9 +128,10 @@ std::vector<Share> DearestShares(const LayerStorage& storage, int64_t text, int6
   return {{Format::kRaw16, open}, {text_is_dearer ? storage.text : storage.vision, tokens - open}};
 }
 
-// What a layer holds beside its tokens' share of full pages: a page for each run, headers, pivots.
-int64_t PartPages(const LayerStorage& storage, int max_pivots, int64_t images,
-                  const KvGeometry& geometry) {
+// Returns the bytes that a layer holds in addition to its tokens' share of full pages: one page for
+// each run, headers, pivots.
+int64_t PartPageBytes(const LayerStorage& storage, int max_pivots, int64_t images,
+                      const KvGeometry& geometry) {
   int64_t bytes =
       PageBytes(Format::kRaw16, geometry) + RunBytes(Format::kRaw16, max_pivots, geometry);
   if (storage.exits()) bytes += PageBytes(storage.text, geometry);
@@ -137,45 +141,47 @@ int64_t PartPages(const LayerStorage& storage, int max_pivots, int64_t images,
                                             : PageBytes(storage.vision, geometry));
 }
 
-// What one answer of a selector with needs may take.
-struct Unknown {
+// The upper bound for a selector whose choice depends on statistics.
+struct UnknownSelection {
   const PromptView& prompt;
   const KvGeometry& geometry;
   int64_t text = 0, images = 0;
 
-  Unknown(const PromptView& p, const KvGeometry& g) : prompt(p), geometry(g) {
+  UnknownSelection(const PromptView& p, const KvGeometry& g) : prompt(p), geometry(g) {
     for (const uint8_t v : p.vision) text += v == 0;
     const std::vector<int32_t> segments = SegmentsOf(p.vision);
     images = segments.empty() ? 0 : segments.back() + 1;
   }
-  // One layer that keeps the whole prompt.
+  // Returns the bytes of one layer that keeps the whole prompt.
   int64_t LayerBytes(const Policy& policy, int layer) const {
     const LayerStorage storage = policy.Layer(layer);
-    int64_t bytes = PartPages(storage, policy.MaxPivots(layer), images, geometry);
-    for (const Share& s : DearestShares(storage, text, prompt.tokens(), geometry)) {
+    int64_t bytes = PartPageBytes(storage, policy.MaxPivots(layer), images, geometry);
+    for (const TokenShare& s : CostliestShares(storage, text, prompt.tokens(), geometry)) {
       bytes += RunBytes(s.format, s.tokens, geometry);
     }
     return bytes;
   }
-  // `tokens` of the prompt over all layers, wherever they take most bytes, and `outputs` in each.
+  // Returns the bytes of `tokens` tokens of the prompt, wherever they cost the most over all
+  // layers, and of `outputs` tokens in each layer.
   int64_t Bytes(const Policy& policy, int64_t tokens, int64_t outputs) const {
-    std::vector<Share> shares;
+    std::vector<TokenShare> shares;
     int64_t bytes = 0;
     tokens += outputs * geometry.layers;
     for (int layer = 0; layer < geometry.layers; ++layer) {
       const LayerStorage storage = policy.Layer(layer);
-      bytes += PartPages(storage, policy.MaxPivots(layer), images, geometry);
-      for (const Share& s :
-           DearestShares(storage, text + outputs, prompt.tokens() + outputs, geometry)) {
+      bytes += PartPageBytes(storage, policy.MaxPivots(layer), images, geometry);
+      for (const TokenShare& s :
+           CostliestShares(storage, text + outputs, prompt.tokens() + outputs, geometry)) {
         shares.push_back(s);
       }
     }
-    const auto bytes_of = [&](const Share& s) {
+    const auto bytes_of = [&](const TokenShare& s) {
       return CeilDiv(PageBytes(s.format, geometry), int64_t{PageTokens(s.format)});
     };
-    std::stable_sort(shares.begin(), shares.end(),
-                     [&](const Share& a, const Share& b) { return bytes_of(a) > bytes_of(b); });
-    for (const Share& share : shares) {
+    std::stable_sort(shares.begin(), shares.end(), [&](const TokenShare& a, const TokenShare& b) {
+      return bytes_of(a) > bytes_of(b);
+    });
+    for (const TokenShare& share : shares) {
       const int64_t taken = std::min(tokens, share.tokens);
       bytes += taken * bytes_of(share);
       tokens -= taken;
@@ -184,8 +190,8 @@ struct Unknown {
   }
 };
 
-// A selector that bounds every layer to `limit` tokens at 16 bit, from the commit on.
-struct Bounded {
+// The cost of a selector that limits every layer to `limit` tokens at 16 bit, from the commit on.
+struct TokenLimitCost {
   int64_t limit, prompt, outputs;
   const KvGeometry& geometry;
 
@@ -198,8 +204,8 @@ struct Bounded {
   int64_t SteadyBytes() const {
     return Layers(evicts() ? limit + (all() - limit) % kEvictTokens : all());
   }
-  // The commit's first layer beside the prompt; then, in an eviction, one layer's new pages beside
-  // what all held before it.
+  // Two moments can be the peak. In the commit the first layer's new pages exist in addition to the
+  // prompt. In an eviction one layer's new pages exist in addition to what all layers held before.
   int64_t PeakBytes() const {
     const int64_t one = RunBytes(Format::kRaw16, kept(), geometry);
     const int64_t commit = Layers(prompt) + (kept() < prompt ? one : 0);
@@ -226,10 +232,10 @@ std::vector<LayerCost> LayerCosts(const Policy& policy, const PromptView& prompt
 int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
                             const KvGeometry& geometry) const {
   if (const int64_t limit = TokenLimit(prompt, geometry); limit > 0) {
-    return Bounded{limit, prompt.tokens(), output_tokens, geometry}.SteadyBytes();
+    return TokenLimitCost{limit, prompt.tokens(), output_tokens, geometry}.SteadyBytes();
   }
   if (selector_ != nullptr && selector_->needs().any()) {
-    return Unknown(prompt, geometry)
+    return UnknownSelection(prompt, geometry)
         .Bytes(*this, selector_->MaxTokens(prompt, geometry), output_tokens);
   }
   int64_t bytes = 0;
@@ -242,14 +248,15 @@ int64_t Policy::SteadyBytes(const PromptView& prompt, int64_t output_tokens,
 int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
                           const KvGeometry& geometry) const {
   if (const int64_t limit = TokenLimit(prompt, geometry); limit > 0) {
-    return Bounded{limit, prompt.tokens(), output_tokens, geometry}.PeakBytes() +
+    return TokenLimitCost{limit, prompt.tokens(), output_tokens, geometry}.PeakBytes() +
            SlabHeadroom(geometry);
   }
   const int64_t raw_layer = RunBytes(Format::kRaw16, prompt.tokens(), geometry);
   int64_t held = raw_layer * geometry.layers, peak = held;
   if (selector_ != nullptr && selector_->needs().any()) {
-    // Layer by layer, each at its dearest beside the pages of all; then what an exit reads.
-    const Unknown unknown(prompt, geometry);
+    // First the commit: layer by layer, each at its highest cost in addition to the pages of all.
+    // Then a window exit with the pages that it reads.
+    const UnknownSelection unknown(prompt, geometry);
     int64_t largest = 0;
     for (int layer = 0; layer < geometry.layers; ++layer) {
       const int64_t bytes = unknown.LayerBytes(*this, layer);
@@ -266,7 +273,8 @@ int64_t Policy::PeakBytes(const PromptView& prompt, int64_t output_tokens,
     peak = std::max(peak, held + layer.Bytes(0));
     held += layer.Bytes(0) - raw_layer;
   }
-  // A group of exits later every layer holds as much or more: the last steps are the dearest.
+  // Within kExitTokens steps every layer exits once and then holds as much or more than before. So
+  // the last kExitTokens steps contain the peak.
   for (int64_t n = std::max<int64_t>(0, output_tokens - kExitTokens + 1); n <= output_tokens; ++n) {
     int64_t bytes = 0;
     for (const LayerCost& layer : layers) bytes += layer.BytesInExit(n);

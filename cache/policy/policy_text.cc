@@ -33,7 +33,7 @@ std::string ValueText(const ParameterSpec& spec, double value) {
   return choices[static_cast<size_t>(value)];
 }
 
-// Levenshtein distance by rows.
+// Returns the Levenshtein distance, computed row by row.
 size_t EditDistance(absl::string_view a, absl::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j < row.size(); ++j) row[j] = j;
@@ -110,7 +110,7 @@ class Reader {
   size_t at_ = 0;
 };
 
-// The number or choice that `text` names, or what is wrong with it.
+// Returns the number or the choice's index that `text` names.
 absl::StatusOr<double> ParseValue(const ParameterSpec& spec, absl::string_view text) {
   if (spec.kind == ParameterSpec::Kind::kChoice) {
     const std::vector<absl::string_view> choices = absl::StrSplit(spec.choices, '|');

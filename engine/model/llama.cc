@@ -5,48 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/graph_parts.h"
+#include "kernels/load_weights.h"
 
 namespace tessera {
 namespace {
 
 float* F(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
-
-absl::StatusOr<Buffer> LoadVector(TensorSource& source, Ops& ops, const std::string& name,
-                                  int64_t size) {
-  ASSIGN_OR_RETURN(const HostTensor tensor, source.Find(name, {size}));
-  const std::vector<float> values = ToFloats(tensor);
-  Buffer out = ops.Allocate(size * 4);
-  ops.CopyToDevice(out.get(), values.data(), size * 4);
-  return out;
-}
-
-// Glues <prefix><name>.weight blocks (and biases, if wanted) along the output axis.
-absl::StatusOr<Linear> LoadLinear(TensorSource& source, Ops& ops, const std::string& prefix,
-                                  const std::vector<std::pair<std::string, int64_t>>& blocks,
-                                  int64_t cols, bool bias) {
-  std::vector<LinearPart> parts;
-  DType dtype = DType::kF32;
-  for (const auto& [name, rows] : blocks) {
-    ASSIGN_OR_RETURN(const HostTensor w,
-                     source.Find(absl::StrCat(prefix, name, ".weight"), {rows, cols}));
-    LinearPart part{w.data, nullptr, rows};
-    if (!parts.empty() && w.dtype != dtype)
-      return absl::InvalidArgumentError(
-          absl::StrCat(prefix, name, ".weight: dtype ", DTypeName(w.dtype),
-                       " differs from its neighbours' ", DTypeName(dtype)));
-    dtype = w.dtype;
-    if (bias) {
-      ASSIGN_OR_RETURN(const HostTensor b,
-                       source.Find(absl::StrCat(prefix, name, ".bias"), {rows}));
-      if (b.dtype != dtype)
-        return absl::InvalidArgumentError(
-            absl::StrCat(prefix, name, ".bias: dtype differs from its weight's"));
-      part.bias = b.data;
-    }
-    parts.push_back(part);
-  }
-  return ops.MakeLinear(parts, cols, dtype);
-}
 
 }  // namespace
 
@@ -67,10 +31,10 @@ absl::StatusOr<std::unique_ptr<LlamaDecoder>> LlamaDecoder::Load(const LlamaConf
   model->layers_.resize(config.layers);
   for (int i = 0; i < config.layers; ++i) RETURN_IF_ERROR(model->LoadLayer(i, source));
   ASSIGN_OR_RETURN(model->final_norm_,
-                   LoadVector(source, ops, base + "norm.weight", config.hidden));
+                   LoadFloats(source, ops, base + "norm.weight", {config.hidden}));
   if (!config.tied_embeddings) {
-    ASSIGN_OR_RETURN(model->lm_head_, LoadLinear(source, ops, "", {{"lm_head", config.vocab}},
-                                                 config.hidden, false));
+    ASSIGN_OR_RETURN(model->lm_head_, LoadLinear(source, ops, {{"lm_head", config.vocab}},
+                                                 {config.hidden}, BiasRule::kNone));
   }
   model->AllocateActivations(max_rows);
   model->BuildRopeTable();
@@ -83,20 +47,24 @@ absl::Status LlamaDecoder::LoadLayer(int index, TensorSource& source) {
   const std::string base = absl::StrCat("language_model.layers.", index, ".");
   const int64_t q = int64_t{c.heads} * c.head_dim, kv = int64_t{c.kv_heads} * c.head_dim;
   ASSIGN_OR_RETURN(layer.attention_norm,
-                   LoadVector(source, ops_, base + "input_layernorm.weight", c.hidden));
+                   LoadFloats(source, ops_, base + "input_layernorm.weight", {c.hidden}));
   ASSIGN_OR_RETURN(layer.mlp_norm,
-                   LoadVector(source, ops_, base + "post_attention_layernorm.weight", c.hidden));
+                   LoadFloats(source, ops_, base + "post_attention_layernorm.weight", {c.hidden}));
+  const std::string attention = base + "self_attn.", mlp = base + "mlp.";
+  const auto rule = [](bool bias) { return bias ? BiasRule::kRequired : BiasRule::kNone; };
+  ASSIGN_OR_RETURN(layer.qkv, LoadLinear(source, ops_,
+                                         {{attention + "q_proj", q},
+                                          {attention + "k_proj", kv},
+                                          {attention + "v_proj", kv}},
+                                         {c.hidden}, rule(c.qkv_bias)));
   ASSIGN_OR_RETURN(
-      layer.qkv, LoadLinear(source, ops_, base + "self_attn.",
-                            {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}, c.hidden, c.qkv_bias));
-  ASSIGN_OR_RETURN(
-      layer.o, LoadLinear(source, ops_, base + "self_attn.", {{"o_proj", c.hidden}}, q, c.o_bias));
-  ASSIGN_OR_RETURN(
-      layer.gate_up,
-      LoadLinear(source, ops_, base + "mlp.",
-                 {{"gate_proj", c.intermediate}, {"up_proj", c.intermediate}}, c.hidden, false));
-  ASSIGN_OR_RETURN(layer.down, LoadLinear(source, ops_, base + "mlp.", {{"down_proj", c.hidden}},
-                                          c.intermediate, false));
+      layer.o, LoadLinear(source, ops_, {{attention + "o_proj", c.hidden}}, {q}, rule(c.o_bias)));
+  ASSIGN_OR_RETURN(layer.gate_up, LoadLinear(source, ops_,
+                                             {{mlp + "gate_proj", c.intermediate},
+                                              {mlp + "up_proj", c.intermediate}},
+                                             {c.hidden}, BiasRule::kNone));
+  ASSIGN_OR_RETURN(layer.down, LoadLinear(source, ops_, {{mlp + "down_proj", c.hidden}},
+                                          {c.intermediate}, BiasRule::kNone));
   return absl::OkStatus();
 }
 

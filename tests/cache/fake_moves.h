@@ -1,5 +1,5 @@
-// A memory that holds, instead of keys and values, which token of whom a slot stores: it executes
-// MoveBatches, so that tests can prove that every token is where its cache says.
+// A fake KV memory: a slot stores which sequence's token it holds instead of keys and values. It
+// executes MoveBatches, so that tests can prove that every token is where its cache says.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@ namespace tessera {
 
 class FakeMemory {
  public:
-  // The forward pass: tokens [first, first + count) of every layer, as sequence `id` computes them.
+  // Stands in for the forward pass: writes tokens [first, first + count) of every layer as sequence
+  // `id` computes them.
   void Write(const SequenceCache& cache, int id, int first, int count) {
     for (int layer = 0; layer < cache.layers(); ++layer) {
       for (int t = first; t < first + count; ++t) {
@@ -24,7 +25,7 @@ class FakeMemory {
     }
   }
 
-  // Ops::MoveTokens, with its requirements.
+  // Executes the moves as Ops::MoveTokens does and checks its requirements.
   void Run(const std::vector<MoveBatch>& batches, const Arena& arena) {
     for (const MoveBatch& batch : batches) {
       const auto page_tokens = static_cast<uint32_t>(PageTokens(batch.to));
@@ -60,7 +61,7 @@ class FakeMemory {
     }
   }
 
-  // Every slot in use holds the token that the cache says.
+  // Checks that every slot in use holds the token that the cache says.
   void Verify(const SequenceCache& cache, int id) const {
     for (int layer = 0; layer < cache.layers(); ++layer) {
       for (const tessera::Run& run : cache.runs(layer)) {

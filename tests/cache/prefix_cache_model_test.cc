@@ -1,5 +1,5 @@
-// The prefix index under random traffic, compared after every operation with a model that knows
-// only the contract: it recomputes from scratch what is idle and what must be reclaimed next.
+// Runs the prefix cache under random traffic and compares it after every operation with a model.
+// The model knows only the contract and recomputes what is idle and what must be evicted next.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -24,7 +24,8 @@ class Model {
     if (i > 0 && blocks_.count(keys[i - 1]) == 0) return;
     blocks_[keys[i]] = {i > 0 ? keys[i - 1] : Digest{}, i, pages, 0};
   }
-  // Recomputes who is idle; blocks that just became so count as used now, the deepest first.
+  // Recomputes which blocks are idle. Blocks that just became idle count as used now, the deepest
+  // first.
   void Update(const std::multiset<PageId>& held) {
     std::set<Digest> pinned;
     for (const auto& [key, block] : blocks_) {
@@ -155,7 +156,7 @@ void RunTraffic(uint64_t seed, int operations) {
       live.pop_back();
       return;
     }
-    if (random() % 6 == 0) return;  // bypasses the index
+    if (random() % 6 == 0) return;  // bypasses the prefix cache
     for (size_t i = 0; i < keys.size(); ++i) {
       std::vector<PageId> pages;
       for (int layer = 0; layer < kGeometry.layers; ++layer) {

@@ -60,7 +60,7 @@ TEST(BlockKeys, ModelSaltImageAndOffsetSeparate) {
     EXPECT_EQ(block.size(), 1u);
     EXPECT_TRUE(keys.insert(block[0]).second) << "two different prompts share a key";
   };
-  // Borders between model and salt must not blur either.
+  // The border between model and salt must be unambiguous too.
   for (const auto& [model, salt] : std::vector<std::pair<std::string, std::string>>{
            {"m", ""}, {"m", "tenant"}, {"mt", "enant"}, {"", "m"}, {"m2", ""}}) {
     const Digest root = PrefixRoot(model, salt);
@@ -89,7 +89,7 @@ class PrefixCacheTest : public testing::Test {
     }
     return pages;
   }
-  // A sequence that computed `keys` from block `begin` on and registered them.
+  // Makes a sequence that computed `keys` from block `begin` on and registered them.
   void Fill(SequenceCache& sequence, const std::vector<Digest>& keys, int begin = 0) {
     const int blocks = static_cast<int>(keys.size());
     ASSERT_TRUE(sequence.Extend((blocks - begin) * kBlockTokens));
@@ -174,7 +174,7 @@ TEST_F(PrefixCacheTest, ABlockOfAFewSharedLayersIsPinned) {
   Fill(sequence, keys);
   const PageId page = BlockPages(sequence, 0)[1];
   arena.Ref(page);
-  sequence.Release();  // layer 0 is now the index's alone, layer 1 is not
+  sequence.Release();  // only the cache holds layer 0's page now; layer 1's is shared
   EXPECT_EQ(index.reclaimable_pages(), 0);
   EXPECT_EQ(index.Reclaim(1), 0);
   arena.Unref(page);
@@ -220,7 +220,7 @@ TEST_F(PrefixCacheTest, AKnownKeyKeepsItsFirstPages) {
   const auto match = index.Find(keys, 9);
   EXPECT_EQ(match.pages[0][0], first.runs(0)[0].pages[0]);
   EXPECT_EQ(match.pages[0][2], second.runs(0)[0].pages[2]);
-  // The first two blocks are the index's alone now, but a block below them is in use.
+  // Only the cache holds the first two blocks now, but a block below them is in use.
   first.Release();
   EXPECT_EQ(index.reclaimable_pages(), 0);
   Audit({&second});

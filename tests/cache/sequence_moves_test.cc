@@ -21,7 +21,7 @@ std::vector<int32_t> All(int tokens) {
   return all;
 }
 
-// What a cache holds, to see that nothing changed.
+// A snapshot of what a cache holds, to check that nothing changed.
 std::vector<std::tuple<Format, std::vector<PageId>, std::vector<int32_t>, bool>> State(
     const SequenceCache& cache) {
   std::vector<std::tuple<Format, std::vector<PageId>, std::vector<int32_t>, bool>> state;
@@ -63,7 +63,8 @@ TEST(SequenceMoves, CommitInAFullArenaFailsCleanlyAndSucceedsOnceThereIsRoom) {
     EXPECT_EQ(arena.slab_used_bytes(), slabs);
     EXPECT_TRUE(AuditCache(arena, nullptr, {&cache, &other}).ok());
 
-    // Now the new format finds its slab, but the window only one of its two pages: all is undone.
+    // Now the new format gets its slab, but the window gets only one of its two pages: all is
+    // rolled back.
     other.Release();
     EXPECT_FALSE(cache.Commit(0, All(21 * 16), {}, storage, &moves));
     EXPECT_TRUE(moves.empty());
@@ -131,7 +132,7 @@ TEST(SequenceMoves, EvictionMovesWhatFollowsTheFirstGap) {
   ASSERT_TRUE(cache.Extend(70));
   memory.Write(cache, 1, 0, 70);
   const std::vector<PageId> before = cache.runs(0)[0].pages;
-  for (const PageId page : before) arena.Ref(page);  // somebody else reads them
+  for (const PageId page : before) arena.Ref(page);  // another holder reads them
   std::vector<int32_t> kept = All(70);
   for (const int32_t gone : {69, 41, 40, 20}) kept.erase(kept.begin() + gone);
   for (int layer = 0; layer < 3; ++layer) {
@@ -151,7 +152,7 @@ TEST(SequenceMoves, EvictionMovesWhatFollowsTheFirstGap) {
   EXPECT_EQ(arena.RefCount(before[1]), 1);
   EXPECT_EQ(cache.evicted().vision, 3 * 2);
   EXPECT_EQ(cache.evicted().text, 3 * 2);
-  // It goes on where it was, and can lose its end without a move.
+  // It continues at its position and can be shrunk without a move.
   ASSERT_TRUE(cache.Extend(30));
   memory.Write(cache, 1, 70, 30);
   memory.Verify(cache, 1);
@@ -320,7 +321,7 @@ TEST(SequenceMoves, WhatAStorageCannotBe) {
   };
   EXPECT_TRUE(valid(Format::kRaw16, Format::kSegment1, 0, {.lower = 3}));
   EXPECT_TRUE(valid(Format::kRaw16, Format::kToken2, 0));
-  EXPECT_FALSE(valid(Format::kRaw16, Format::kToken2, 32));    // what would leave the window?
+  EXPECT_FALSE(valid(Format::kRaw16, Format::kToken2, 32));    // text never leaves the window
   EXPECT_FALSE(valid(Format::kRaw16, Format::kSegment1, 32));  // a segment leaves at once
   EXPECT_FALSE(valid(Format::kToken2, Format::kSegment1, 0));
   EXPECT_FALSE(valid(Format::kSegment1, Format::kSegment1, 0));
@@ -339,7 +340,7 @@ TEST(SequenceMoves, EmptyBatchesAreTakenAgainInOrder) {
   EXPECT_EQ(&BatchFor(batches, Format::kToken2, {}), &batches[1]);
   ASSERT_EQ(batches.size(), 3u);
   for (MoveBatch& batch : batches) batch.moves.clear();
-  // The first, though the second had this format.
+  // Returns the first batch, although the second had this format.
   MoveBatch& first = BatchFor(batches, Format::kToken2, clipped);
   EXPECT_EQ(&first, &batches[0]);
   EXPECT_EQ(first.to, Format::kToken2);

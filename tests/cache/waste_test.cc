@@ -1,5 +1,6 @@
-// How much of the arena holds no token: the shape of LLaVA-1.5-7B, prompts that come and go, the
-// real arena and sequence caches, no memory behind them. Stores only, so every token stays.
+// Measures how much of the arena holds no token: LLaVA-1.5-7B's shape, prompts that come and go,
+// the real arena and sequence caches without memory. Policies are stores only, so every token
+// stays.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -20,13 +21,13 @@ constexpr int kLive = 64;
 constexpr int kChunk = 256;   // prompt tokens of one step
 constexpr int kTogether = 4;  // prompts computed at the same time
 
-// Sequences under one policy, computed in chunks beside each other, as the scheduler does.
+// Sequences under one policy, computed in chunks side by side, as the scheduler does.
 class Crowd {
  public:
   Crowd(const Policy& policy, unsigned seed)
       : policy_(policy), random_(seed), arena_(int64_t{128} << 30, kLlava7B) {}
 
-  // Begins prompts until `live` are there and all are committed; others decode meanwhile.
+  // Begins prompts until `live` of them exist and all are committed; others decode meanwhile.
   void FillTo(size_t live) {
     while (live_.size() < live || computing() > 0) {
       while (live_.size() < live && computing() < kTogether) live_.push_back(Begin());
@@ -42,7 +43,7 @@ class Crowd {
       Move(s);
     }
   }
-  // The share of the slabs given out whose bytes hold no token.
+  // Returns the share of the bytes of slabs in use that hold no token.
   double Waste() const {
     double stored = 0;
     for (const Live& s : live_) {
@@ -56,7 +57,7 @@ class Crowd {
     }
     return 1 - stored / static_cast<double>(arena_.slab_used_bytes());
   }
-  // The part of it that is free pages, and what is left of slabs beside pages.
+  // Returns the part of that share that is free pages and slab remainders.
   double Stranded() const {
     return 1 -
            static_cast<double>(arena_.used_bytes()) / static_cast<double>(arena_.slab_used_bytes());
@@ -80,7 +81,8 @@ class Crowd {
   int64_t computing() const {
     return std::count_if(live_.begin(), live_.end(), [](const Live& s) { return !s.committed; });
   }
-  // 300 to 1,200 tokens: text, as much of 576 of an image as fits before 10 of a question.
+  // A prompt has 300 to 1,200 tokens: text, as much of an image's 576 as fits, and a question of
+  // 10.
   Live Begin() {
     Live s;
     s.cache = std::make_unique<SequenceCache>(&arena_, policy_.compresses());
@@ -124,7 +126,8 @@ TEST_P(WasteTest, AtMostEightPercentHoldNoToken) {
   crowd.FillTo(kLive);
   measure();
   for (int turn = 0; turn < 16; ++turn) {
-    // From one to many leave and others come; now and then most leave, which strands the most.
+    // From one to many sequences leave and others come. Sometimes most leave, which fragments the
+    // arena most.
     for (int i = 0; i < (turn % 8 == 7 ? 40 : 1 + turn % 5); ++i) crowd.EndOne();
     crowd.FillTo(kLive);
     measure();

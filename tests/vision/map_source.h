@@ -1,4 +1,5 @@
-// A TensorSource over tensors made in the test. Data is misaligned on purpose, as in safetensors.
+// A TensorSource over tensors that the test makes. Their data is misaligned on purpose, as in
+// safetensors.
 #pragma once
 
 #include <cstring>
@@ -17,7 +18,7 @@ class MapSource : public TensorSource {
  public:
   explicit MapSource(uint32_t seed) : random_(seed) {}
 
-  // Normal values around `center`, rounded to what `dtype` can hold.
+  // Adds a tensor of normally distributed values around `center`, rounded to `dtype`.
   void Add(const std::string& name, const std::vector<int64_t>& shape, float sigma, DType dtype,
            float center = 0.0f) {
     Entry& e = entries_[name];
@@ -48,7 +49,7 @@ class MapSource : public TensorSource {
   }
   bool Has(absl::string_view name) const override { return entries_.count(std::string(name)) > 0; }
 
-  // The values of a tensor that exists.
+  // Returns the values of a tensor. REQUIRES: it exists.
   std::vector<double> Values(const std::string& name) {
     const Entry& e = entries_.at(name);
     const std::vector<float> floats = ToFloats({&e.bytes[1], e.dtype, e.shape});

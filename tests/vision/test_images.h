@@ -1,4 +1,4 @@
-// Shared by the vision tests: golden tables, files, and the synthetic pictures that
+// Helpers of the vision tests: golden tables, files, and the synthetic images that
 // tests/golden/make_images.py defines.
 #pragma once
 
@@ -19,7 +19,7 @@ inline std::string GoldenPath(const std::string& name) {
   return SourcePath("tests/golden/images/" + std::string(name));
 }
 
-// Empty if the file cannot be read.
+// Returns the file's content, or an empty string if it cannot be read.
 inline std::string ReadGolden(const std::string& name) {
   std::ifstream in(GoldenPath(name), std::ios::binary);
   std::ostringstream out;
@@ -27,7 +27,7 @@ inline std::string ReadGolden(const std::string& name) {
   return out.str();
 }
 
-// Rows of a golden table, without the line of versions.
+// Returns the rows of a golden table without its line of versions.
 inline std::vector<std::vector<std::string>> ReadTable(const std::string& name) {
   std::vector<std::vector<std::string>> rows;
   for (absl::string_view line : absl::StrSplit(ReadGolden(name), '\n', absl::SkipEmpty())) {

@@ -1,8 +1,9 @@
-// The three image codecs behind DecodeImage. Private to vision/decode*.cc.
+// The three image codecs behind DecodeImage. Private to vision/codecs/.
 //
-// Each format is three functions: does it look like mine, what size does the header claim, decode
-// into memory that the caller has sized from that claim after checking the limits. None of them
-// returns a library's own text: such text has carried addresses and file content.
+// Each format has three functions: one recognises the bytes, one reads the size that the header
+// claims, and one decodes. The caller checks the claimed size against the limits and allocates the
+// memory before it decodes. No function returns a library's own text, because such text has
+// contained addresses and file content.
 // Threads: safe (no state). Errors: INVALID_ARGUMENT.
 #pragma once
 
@@ -18,19 +19,19 @@ bool IsJpeg(absl::string_view bytes);
 bool IsPng(absl::string_view bytes);
 bool IsWebp(absl::string_view bytes);
 
-// Header only: allocates nothing that grows with the image. Kinds that are not supported (CMYK,
-// 16 bit, animation) and zero sizes are refused here.
+// Read the header only and allocate nothing that grows with the image. Refuse unsupported kinds
+// (CMYK, 16 bit, animation) and zero sizes.
 absl::StatusOr<ImageSize> ReadJpegSize(absl::string_view bytes);
 absl::StatusOr<ImageSize> ReadPngSize(absl::string_view bytes);
 absl::StatusOr<ImageSize> ReadWebpSize(absl::string_view bytes);
 
-// `size` is what Read*Size returned for the same bytes; rgb has size.width * size.height * 3 bytes
-// and is unspecified after an error.
+// Decode into rgb [height, width, 3]. `size` is the result of Read*Size for the same bytes. The
+// pixels are unspecified after an error.
 absl::Status DecodeJpeg(absl::string_view bytes, ImageSize size, uint8_t* rgb);
 absl::Status DecodePng(absl::string_view bytes, ImageSize size, uint8_t* rgb);
 absl::Status DecodeWebp(absl::string_view bytes, ImageSize size, uint8_t* rgb);
 
-// The few ways in which a file is wrong, in our words.
+// The errors of all codecs, in our own words.
 inline absl::Status TruncatedImage(absl::string_view format) {
   return absl::InvalidArgumentError(
       absl::StrCat("truncated ", format, " image: the data ends early"));

@@ -21,7 +21,7 @@ constexpr Codec kCodecs[] = {
     {"image/webp", IsWebp, ReadWebpSize, DecodeWebp},
 };
 
-// "Image/JPG; q=1" -> the codec of image/jpeg; null if it names none of ours.
+// Returns the codec of a MIME type ("Image/JPG; q=1" gives JPEG's), or null for an unknown type.
 const Codec* CodecOfMime(absl::string_view mime) {
   const absl::string_view type = absl::StripAsciiWhitespace(mime.substr(0, mime.find(';')));
   if (absl::EqualsIgnoreCase(type, "image/jpg")) return &kCodecs[0];  // common misnomer

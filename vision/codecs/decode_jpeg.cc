@@ -1,5 +1,5 @@
 // JPEG by libjpeg-turbo with its default settings (accurate integer DCT, fancy upsampling), which
-// are Pillow's.
+// Pillow uses too.
 #include <csetjmp>
 #include <cstddef>
 #include <cstdio>  // jpeglib.h needs FILE
@@ -19,20 +19,20 @@ namespace {
 
 constexpr char kFormat[] = "JPEG";
 
-// A progressive file may hold any number of nearly empty scans, each of which costs a walk over all
-// coefficients. Encoders write about 10; the larger the image, the fewer are allowed.
+// A progressive file may have any number of nearly empty scans, and each scan walks over all
+// coefficients. Encoders write about 10. The larger the image, the fewer scans are allowed.
 constexpr int kMinScanLimit = 20;
 constexpr int kMaxScanLimit = 100;
 constexpr int64_t kScanPixels = int64_t{1} << 30;
 
-// Coefficients of a progressive image take 2 bytes x 3 components a pixel, and MCU padding.
+// The coefficients of a progressive image take 2 bytes x 3 components per pixel, plus MCU padding.
 constexpr int64_t kMemoryPerPixel = 8;
 constexpr int64_t kMemoryBase = 32 << 20;
 
-constexpr int kTooManyScans = -1;  // beside libjpeg's message codes, which are >= 0
+constexpr int kTooManyScans = -1;  // distinct from libjpeg's message codes, which are >= 0
 
-// libjpeg reports errors by longjmp. Every function that calls it after setjmp holds only trivially
-// destructible locals; whatever needs a destructor lives outside, in this class or its user.
+// libjpeg reports errors by longjmp. A function that calls it after setjmp may only have trivially
+// destructible locals. Everything with a destructor lives in this class or in its user.
 class JpegReader {
  public:
   explicit JpegReader(absl::string_view bytes) : bytes_(bytes) {
@@ -43,11 +43,11 @@ class JpegReader {
     errors_.output_message = [](j_common_ptr) {};
     progress_.progress_monitor = &JpegReader::OnProgress;
   }
-  ~JpegReader() { jpeg_destroy_decompress(&info_); }  // fine when never created: info_ is zeroed
+  ~JpegReader() { jpeg_destroy_decompress(&info_); }  // safe even if never created: info_ is zeroed
   JpegReader(const JpegReader&) = delete;
   JpegReader& operator=(const JpegReader&) = delete;
 
-  // False on failure; code() tells why.
+  // Returns false on failure; code() has the reason.
   bool ReadHeader() {
     if (setjmp(jump_) != 0) return false;
     jpeg_create_decompress(&info_);
@@ -57,7 +57,7 @@ class JpegReader {
     return true;
   }
 
-  // After ReadHeader. rgb: [height, width, 3].
+  // Decodes to rgb [height, width, 3]. REQUIRES: ReadHeader returned true.
   bool Decode(uint8_t* rgb) {
     if (setjmp(jump_) != 0) return false;
     const int64_t pixels = int64_t{info_.image_width} * info_.image_height;
@@ -69,7 +69,7 @@ class JpegReader {
       JSAMPROW row = rgb + size_t{3} * info_.output_width * info_.output_scanline;
       jpeg_read_scanlines(&info_, &row, 1);
     }
-    jpeg_finish_decompress(&info_);  // reads up to the end marker: finds a file cut there
+    jpeg_finish_decompress(&info_);  // reads up to the end marker, so it detects a file cut there
     return true;
   }
 
@@ -88,8 +88,8 @@ class JpegReader {
 
   [[noreturn]] static void OnError(j_common_ptr info) { Self(info).Fail(info->err->msg_code); }
 
-  // Level -1 is a warning: libjpeg goes on with invented data. Only those that leave the pixels
-  // intact are let through.
+  // Level -1 is a warning: libjpeg continues with invented data. Only warnings that leave the
+  // pixels intact are ignored.
   static void OnMessage(j_common_ptr info, int level) {
     if (level >= 0) return;  // trace
     switch (info->err->msg_code) {
@@ -143,7 +143,7 @@ absl::StatusOr<ImageSize> ReadJpegSize(absl::string_view bytes) {
   JpegReader reader(bytes);
   const bool ok = reader.ReadHeader();
   const jpeg_decompress_struct& info = reader.info();
-  // Beyond libjpeg's own maximum the size is known all the same: the limits will refuse it.
+  // The size is known even when it exceeds libjpeg's own maximum; the limits will refuse it.
   if (!ok && reader.code() != JERR_IMAGE_TOO_BIG) return Failure(reader.code());
   if (ok && info.num_components == 4) return UnsupportedImage(kFormat, "CMYK; send RGB");
   if (ok && info.num_components != 3 && info.num_components != 1) {

@@ -1,4 +1,4 @@
-// PNG by libpng, reading RGB and dropping alpha; all ancillary chunks are skipped unread.
+// PNG by libpng as RGB without alpha. All ancillary chunks are skipped unread.
 #include <png.h>
 
 #include <algorithm>
@@ -15,11 +15,11 @@ constexpr char kFormat[] = "PNG";
 constexpr absl::string_view kSignature("\x89PNG\r\n\x1a\n", 8);
 constexpr size_t kHeaderBytes = 8 + 8 + 13;  // signature, chunk header, IHDR
 
-// Backstops: skipped chunks are never stored, and the ones we read are small.
+// Safety limits: skipped chunks are never stored, and the chunks that are read are small.
 constexpr png_alloc_size_t kMaxChunkBytes = 64 << 10;
 constexpr png_uint_32 kMaxCachedChunks = 16;
-// What may follow the last row's data inside the compressed stream. libpng inflates it only to
-// throw it away: without a limit 20 MB of it cost 20 s.
+// The compressed stream may have this many bytes after the last row's data. libpng inflates such
+// bytes only to discard them; without a limit 20 MB of them cost 20 s.
 constexpr size_t kMaxTrailingBytes = 64 << 10;
 
 uint32_t BigEndian32(absl::string_view bytes, size_t offset) {
@@ -28,7 +28,7 @@ uint32_t BigEndian32(absl::string_view bytes, size_t offset) {
   return uint32_t{b[0]} << 24 | uint32_t{b[1]} << 16 | uint32_t{b[2]} << 8 | b[3];
 }
 
-// libpng reports errors by longjmp. Functions that call it after setjmp hold only trivially
+// libpng reports errors by longjmp. A function that calls it after setjmp may only have trivially
 // destructible locals.
 class PngReader {
  public:
@@ -48,7 +48,7 @@ class PngReader {
     png_set_user_limits(png_, size.width, size.height);
     png_set_chunk_malloc_max(png_, kMaxChunkBytes);
     png_set_chunk_cache_max(png_, kMaxCachedChunks);
-    // Colour profiles, gamma, text and transparency change nothing in the pixels we want.
+    // Colour profiles, gamma, text and transparency do not change the RGB pixels.
     png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
     static const png_byte kTransparency[] = "tRNS";
     png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, kTransparency, 1);
@@ -82,7 +82,8 @@ class PngReader {
   bool truncated() const { return truncated_; }
 
  private:
-  // Pixels may name colours that a short palette lacks: for Pillow these are shades of grey.
+  // Completes a short palette with shades of grey, as Pillow does for pixels that name a missing
+  // colour.
   void CompletePalette() {
     png_colorp given = nullptr;
     int count = 0;

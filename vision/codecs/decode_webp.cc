@@ -42,7 +42,8 @@ absl::StatusOr<ImageSize> ReadWebpSize(absl::string_view bytes) {
 }
 
 absl::Status DecodeWebp(absl::string_view bytes, ImageSize size, uint8_t* rgb) {
-  // libwebp needs only the picture's own chunk; the container says how long the file should be.
+  // libwebp reads only the image's own chunk. The container's length tells whether the file is
+  // complete.
   const uint8_t* b = Data(bytes);
   const uint64_t riff_bytes =
       uint64_t{b[4]} | uint64_t{b[5]} << 8 | uint64_t{b[6]} << 16 | uint64_t{b[7]} << 24;

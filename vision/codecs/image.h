@@ -1,4 +1,4 @@
-// An owned 8-bit RGB image and the limits that foreign image bytes are held to.
+// An owned 8-bit RGB image, and the limits for image bytes that come from outside.
 #pragma once
 
 #include <cstdint>
@@ -6,14 +6,14 @@
 
 namespace tessera {
 
-// rgb is [height, width, 3], rows without padding. Owned; copyable; no thread affinity.
+// An image: rgb is [height, width, 3] without row padding. Copyable; usable from any thread.
 struct Image {
   int width = 0;
   int height = 0;
   std::vector<uint8_t> rgb;
 };
 
-// Checked against the header before anything of the image's size is allocated.
+// Limits that are checked against the header before memory of the image's size is allocated.
 struct ImageLimits {
   int64_t max_bytes = 20 << 20;     // compressed
   int64_t max_pixels = 64'000'000;  // width * height

@@ -9,7 +9,8 @@
 namespace tessera {
 namespace {
 
-// The settings that decide the pixels of the tower's input, so that one cache may serve several.
+// Returns the digest of the image and of every setting that affects the tower's input, so that one
+// feature cache can serve several processors.
 Digest DigestOf(const Image& image, const ProcessorConfig& c) {
   Hasher hasher;
   hasher.Add(int64_t{image.width}).Add(int64_t{image.height});
@@ -24,7 +25,7 @@ Digest DigestOf(const Image& image, const ProcessorConfig& c) {
   return hasher.Finish();
 }
 
-// Copies `from` into `to` with its top left corner at (left, top), all inside.
+// Copies `from` into `to` with its top left corner at (left, top). REQUIRES: it lies inside.
 void Paste(const Image& from, int left, int top, int to_width, uint8_t* to) {
   for (int y = 0; y < from.height; ++y) {
     std::memcpy(to + size_t{3} * (size_t{1} * (top + y) * to_width + left),
@@ -32,7 +33,8 @@ void Paste(const Image& from, int left, int top, int to_width, uint8_t* to) {
   }
 }
 
-// The odd pixel of the padding goes below or to the right.
+// Pads to a square with the image in the centre. An odd pixel of padding goes below or to the
+// right.
 Image PadToSquare(const Image& image, const uint8_t color[3]) {
   const int side = std::max(image.width, image.height);
   Image out{side, side, {}};
@@ -42,11 +44,12 @@ Image PadToSquare(const Image& image, const uint8_t color[3]) {
   return out;
 }
 
-// One axis of the centre crop: output i shows resized pixel i + offset, if there is one.
+// One axis of the centre crop: `count` resized pixels from `first` on go to the output at
+// `position`.
 struct CropAxis {
-  int first = 0;  // first resized pixel that is shown
+  int first = 0;
   int count = 0;
-  int position = 0;  // where it goes in the output
+  int position = 0;
 };
 
 CropAxis CenterCrop(int64_t resized, int crop) {
@@ -83,7 +86,8 @@ absl::StatusOr<PreparedImage> PrepareImage(const Image& image, const ProcessorCo
   if (config.do_resize && config.squash > 0) {
     width = height = config.squash;
   } else if (config.do_resize) {
-    // Hugging Face takes int(edge * long / short) in float64: for such sizes the same floor.
+    // Hugging Face computes int(edge * long / short) in float64, which is the same floor for such
+    // sizes.
     const int64_t shorter = std::min(width, height);
     width = config.shortest_edge * width / shorter;
     height = config.shortest_edge * height / shorter;

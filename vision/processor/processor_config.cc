@@ -1,4 +1,4 @@
-// preprocessor_config.json -> ProcessorConfig.
+// Parses preprocessor_config.json into a ProcessorConfig.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -30,7 +30,7 @@ absl::Status Unimplemented(absl::string_view key, absl::string_view value,
       absl::StrCat(kFile, ": ", key, " ", value, " is not supported (", supported, ")"));
 }
 
-// Null where the key is absent or null: the default then stays.
+// Returns null if the key is absent or null; the default then stays.
 const json* Member(const json& object, const char* key) {
   const auto it = object.find(key);
   return it == object.end() || it->is_null() ? nullptr : &*it;
@@ -56,7 +56,7 @@ absl::StatusOr<json> Parse(absl::string_view text) {
 absl::Status ReadType(const json& config) {
   const json* type = Member(config, "image_processor_type");
   if (type == nullptr) type = Member(config, "feature_extractor_type");
-  if (type == nullptr) return absl::OkStatus();  // transformers takes CLIP's for LLaVA
+  if (type == nullptr) return absl::OkStatus();  // transformers' default for LLaVA is CLIP's
   if (!type->is_string()) return Invalid("image_processor_type", "a string");
   const std::string& name = type->get_ref<const std::string&>();
   for (const char* known : kTypes) {
@@ -82,7 +82,7 @@ absl::Status ReadSide(const json& value, absl::string_view key, int* out) {
   return absl::OkStatus();
 }
 
-// {"height": n, "width": n} -> n.
+// Reads {"height": n, "width": n} as n.
 absl::Status ReadSquare(const json& value, absl::string_view key, int* out) {
   const json* height = Member(value, "height");
   const json* width = Member(value, "width");
@@ -101,7 +101,7 @@ absl::Status ReadSizes(const json& config, ProcessorConfig* out) {
       RETURN_IF_ERROR(ReadSide(*size, "size", &out->shortest_edge));
     } else if (const json* edge = Member(*size, "shortest_edge"); edge != nullptr) {
       if (size->size() > 1)
-        return Unimplemented("size", "with keys beside shortest_edge", "it alone is");
+        return Unimplemented("size", "with keys in addition to shortest_edge", "it alone is");
       RETURN_IF_ERROR(ReadSide(*edge, "size.shortest_edge", &out->shortest_edge));
     } else {
       RETURN_IF_ERROR(ReadSquare(*size, "size", &out->squash));
@@ -132,7 +132,7 @@ absl::Status ReadTriple(const json& config, const char* key, double min, double 
   return absl::OkStatus();
 }
 
-// (p / 255 - mean) / std is the only arithmetic that the device does.
+// Reads the parameters of (p / 255 - mean) / std, the only normalisation that the device computes.
 absl::Status ReadNormalisation(const json& config, ProcessorConfig* out) {
   bool rescale = true, normalize = true, convert = true;
   RETURN_IF_ERROR(ReadBool(config, "do_rescale", &rescale));

@@ -8,7 +8,7 @@
 namespace tessera {
 namespace {
 
-constexpr int kFractionBits = 22;  // of the fixed-point weights
+constexpr int kFractionBits = 22;  // fractional bits of the fixed-point weights
 constexpr int32_t kHalf = 1 << (kFractionBits - 1);
 
 double Triangle(double x) {
@@ -24,10 +24,10 @@ double Cubic(double x) {  // Keys' kernel with a = -0.5
   return 0.0;
 }
 
-// For each output coordinate of one axis: which inputs it reads, with which weights.
+// The inputs and weights of each output coordinate of one axis.
 struct Taps {
   std::vector<int> first;       // input index of the first tap
-  std::vector<int> count;       // taps of this output
+  std::vector<int> count;       // number of taps
   std::vector<int32_t> weight;  // [outputs, stride]
   int stride = 0;
 
@@ -35,11 +35,13 @@ struct Taps {
   int end() const { return first.back() + count.back(); }  // one past the last
 };
 
-// Outputs begin .. begin + n of an axis that goes from in_size to out_size.
+// Returns the taps of outputs begin .. begin + n of an axis that is resized from in_size to
+// out_size.
 Taps MakeTaps(int in_size, int out_size, int begin, int n, Resample filter) {
   double (*const kernel)(double) = filter == Resample::kBicubic ? Cubic : Triangle;
   const double scale = static_cast<double>(in_size) / out_size;
-  const double filter_scale = std::max(scale, 1.0);  // widens when shrinking: the antialias
+  const double filter_scale =
+      std::max(scale, 1.0);  // antialiasing: the filter widens when shrinking
   const double support = (filter == Resample::kBicubic ? 2.0 : 1.0) * filter_scale;
   const double inverse = 1.0 / filter_scale;
 
@@ -73,7 +75,7 @@ uint8_t ToByte(int32_t sum) {
   return static_cast<uint8_t>(std::clamp(sum >> kFractionBits, 0, 255));
 }
 
-// Rows row_begin .. row_end of `in`, resampled along x.
+// Returns rows row_begin .. row_end of `in`, resampled along x.
 Image HorizontalPass(const Image& in, int row_begin, int row_end, const Taps& taps) {
   Image out;
   out.width = static_cast<int>(taps.first.size());
@@ -99,7 +101,7 @@ Image HorizontalPass(const Image& in, int row_begin, int row_end, const Taps& ta
   return out;
 }
 
-// Resamples along y; row 0 of `in` is input row `in_top` of the taps.
+// Returns `in` resampled along y. Row 0 of `in` is input row `in_top` of the taps.
 Image VerticalPass(const Image& in, int in_top, const Taps& taps) {
   Image out;
   out.width = in.width;
@@ -129,7 +131,7 @@ Image ResizeWindow(const Image& in, int width, int height, const Window& window,
   TESSERA_CHECK(in.width > 0 && in.height > 0 && in.rgb.size() == size_t{3} * in.width * in.height);
   TESSERA_CHECK(window.left >= 0 && window.top >= 0 && window.width > 0 && window.height > 0);
   TESSERA_CHECK(window.width <= width - window.left && window.height <= height - window.top);
-  // Where a side keeps its length the weights are exactly 0 and 1, so no pass needs to be skipped.
+  // If a side keeps its length, the weights are exactly 0 and 1, so no pass needs to be skipped.
   const Taps columns = MakeTaps(in.width, width, window.left, window.width, filter);
   const Taps rows = MakeTaps(in.height, height, window.top, window.height, filter);
   return VerticalPass(HorizontalPass(in, rows.begin(), rows.end(), columns), rows.begin(), rows);

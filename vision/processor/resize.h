@@ -1,15 +1,15 @@
-// Pillow's Image.resize for RGB8, byte for byte.
+// Resizes RGB8 images with the same bytes as Pillow's Image.resize.
 //
-// Source: Pillow's documented resampling: two passes (horizontal first), support scaled by the
-// shrink factor, weights in double, normalised, 22-bit fixed point, rounding to 8 bit between
-// the passes. Threads: safe. REQUIRES: positive sizes.
+// Source: Pillow's documented resampling. Two passes, the horizontal one first; filter support
+// scaled by the shrink factor; weights in double, normalised, then 22-bit fixed point; rounding to
+// 8 bit after each pass. Threads: safe. REQUIRES: positive sizes.
 #pragma once
 
 #include "vision/codecs/image.h"
 
 namespace tessera {
 
-enum class Resample { kBilinear = 2, kBicubic = 3 };  // Pillow's numbers, as in preprocessor_config
+enum class Resample { kBilinear = 2, kBicubic = 3 };  // Pillow's numbers, as in the config
 
 Image Resize(const Image& in, int width, int height, Resample filter);
 
@@ -20,9 +20,9 @@ struct Window {
   int height = 0;
 };
 
-// The pixels of Resize(in, width, height, filter) inside `window`, computed without the others: a
-// crop costs no more than its inputs, however long the uncropped image would be.
-// REQUIRES: window lies inside width x height and is not empty.
+// Returns the pixels of Resize(in, width, height, filter) inside `window`. It computes no other
+// pixels, so a crop is cheap even if the whole resized image would be huge. REQUIRES: window lies
+// inside width x height and is not empty.
 Image ResizeWindow(const Image& in, int width, int height, const Window& window, Resample filter);
 
 }  // namespace tessera

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/base.h"
 #include "kernels/graph_parts.h"
-#include "vision/tower/load.h"
+#include "kernels/load_weights.h"
 
 namespace tessera {
 namespace {
@@ -36,15 +36,17 @@ absl::StatusOr<Block> LoadBlock(TensorSource& source, Ops& ops, const std::strin
   Block block;
   const std::string attn = prefix + ".self_attn", mlp = prefix + ".mlp";
   ASSIGN_OR_RETURN(block.norm_1, LoadNorm(source, ops, prefix + ".layer_norm1", hidden));
-  ASSIGN_OR_RETURN(block.qkv,
-                   LoadLinear(source, ops, {attn + ".q_proj", attn + ".k_proj", attn + ".v_proj"},
-                              {hidden, hidden}, BiasRule::kRequired));
-  ASSIGN_OR_RETURN(block.out, LoadLinear(source, ops, {attn + ".out_proj"}, {hidden, hidden},
+  ASSIGN_OR_RETURN(block.qkv, LoadLinear(source, ops,
+                                         {{attn + ".q_proj", hidden},
+                                          {attn + ".k_proj", hidden},
+                                          {attn + ".v_proj", hidden}},
+                                         {hidden}, BiasRule::kRequired));
+  ASSIGN_OR_RETURN(block.out, LoadLinear(source, ops, {{attn + ".out_proj", hidden}}, {hidden},
                                          BiasRule::kRequired));
   ASSIGN_OR_RETURN(block.norm_2, LoadNorm(source, ops, prefix + ".layer_norm2", hidden));
-  ASSIGN_OR_RETURN(block.up, LoadLinear(source, ops, {mlp + ".fc1"}, {intermediate, hidden},
+  ASSIGN_OR_RETURN(block.up, LoadLinear(source, ops, {{mlp + ".fc1", intermediate}}, {hidden},
                                         BiasRule::kRequired));
-  ASSIGN_OR_RETURN(block.down, LoadLinear(source, ops, {mlp + ".fc2"}, {hidden, intermediate},
+  ASSIGN_OR_RETURN(block.down, LoadLinear(source, ops, {{mlp + ".fc2", hidden}}, {intermediate},
                                           BiasRule::kRequired));
   return block;
 }
@@ -58,17 +60,17 @@ class ClipTowerImpl : public ClipTower {
                float* out) override;
 
  private:
-  // Activations and row indices for `images` images.
+  // Allocates activations and row indices for `images` images.
   void Reserve(int64_t images);
-  // patches -> x_: patch embeddings and class tokens, each with its position's embedding added.
+  // Computes x_: the embeddings of patches and class tokens, plus their position embeddings.
   void Embed(const uint8_t* pixels, int64_t images, const float mean[3], const float std[3]);
-  // x_ += attention(norm(x_)); x_ += mlp(norm(x_)).
+  // Runs one block: x_ += attention(norm(x_)); x_ += mlp(norm(x_)).
   void Run(const Block& block, int64_t images);
 
   const ClipConfig c_;
   Ops& ops_;
   Linear patch_;
-  Buffer class_row_;      // [1, hidden]: class token + its position
+  Buffer class_row_;      // [1, hidden]: class embedding + position 0
   Buffer position_rows_;  // [patches, hidden]
   Norm pre_norm_;
   std::vector<Block> blocks_;
@@ -89,8 +91,8 @@ class ClipTowerImpl : public ClipTower {
 absl::Status ClipTowerImpl::Load(TensorSource& source, const std::string& prefix) {
   const int64_t hidden = c_.hidden, patches = c_.patches();
   const std::string embeddings = prefix + ".embeddings";
-  ASSIGN_OR_RETURN(patch_, LoadLinear(source, ops_, {embeddings + ".patch_embedding"},
-                                      {hidden, 3, c_.patch, c_.patch}, BiasRule::kNone));
+  ASSIGN_OR_RETURN(patch_, LoadLinear(source, ops_, {{embeddings + ".patch_embedding", hidden}},
+                                      {3, c_.patch, c_.patch}, BiasRule::kNone));
   ASSIGN_OR_RETURN(const HostTensor class_token,
                    source.Find(embeddings + ".class_embedding", {hidden}));
   ASSIGN_OR_RETURN(const HostTensor positions,

@@ -1,10 +1,9 @@
-// Image features by content: an LRU map with a byte limit, so that a picture asked about twice is
-// encoded once.
+// An LRU cache of image features by content, limited in bytes. An image that is asked about twice
+// is encoded once.
 //
-// The key is PreparedImage::digest (content + shape + processor), salted by the caller's cache salt
-// where tenants must not share. Entries are handed out as shared_ptr: a sequence keeps its
-// features alive while it needs them, even after eviction from the cache. One thread (the
-// engine's).
+// The key is PreparedImage::digest (content, shape, processor). Callers mix in the cache salt where
+// tenants must not share. Ownership: entries are shared_ptr, so a sequence keeps its features alive
+// after they leave the cache. Threads: one thread (the engine's).
 #pragma once
 
 #include <cstdint>
@@ -28,9 +27,10 @@ class FeatureCache {
  public:
   explicit FeatureCache(int64_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // Null on a miss. A hit becomes the most recently used.
+  // Returns null on a miss. A hit becomes the most recently used.
   std::shared_ptr<const ImageFeatures> Find(const Digest& key);
-  // Evicts least recently used entries until it fits; an entry over the limit is not kept.
+  // Inserts or replaces an entry and evicts the least recently used ones until all fit. An entry
+  // larger than the limit is not kept.
   void Insert(const Digest& key, std::shared_ptr<const ImageFeatures> features);
   void Clear();
 

@@ -1,7 +1,7 @@
 #include "vision/tower/projector.h"
 
 #include "base/base.h"
-#include "vision/tower/load.h"
+#include "kernels/load_weights.h"
 
 namespace tessera {
 
@@ -11,10 +11,10 @@ absl::StatusOr<Projector> Projector::Load(int64_t vision_hidden, int64_t text_hi
   Projector p;
   p.ops_ = &ops;
   p.activation_ = activation;
-  ASSIGN_OR_RETURN(p.linear_1_, LoadLinear(source, ops, {prefix + ".linear_1"},
-                                           {text_hidden, vision_hidden}, BiasRule::kOptional));
-  ASSIGN_OR_RETURN(p.linear_2_, LoadLinear(source, ops, {prefix + ".linear_2"},
-                                           {text_hidden, text_hidden}, BiasRule::kOptional));
+  ASSIGN_OR_RETURN(p.linear_1_, LoadLinear(source, ops, {{prefix + ".linear_1", text_hidden}},
+                                           {vision_hidden}, BiasRule::kOptional));
+  ASSIGN_OR_RETURN(p.linear_2_, LoadLinear(source, ops, {{prefix + ".linear_2", text_hidden}},
+                                           {text_hidden}, BiasRule::kOptional));
   return p;
 }
 

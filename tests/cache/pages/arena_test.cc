@@ -26,12 +26,12 @@ TEST(Arena, SizesFollowTheGeometry) {
   }
 }
 
-// Pages that go soon do not share slabs with those that stay, until there is no other room.
+// Short-lived pages do not share slabs with other pages until there is no other room.
 TEST(Arena, BriefPagesHaveSlabsOfTheirOwn) {
   Arena arena(4 * kSlabBytes, kLlava7B);  // 8 RAW16 pages a slab
   const auto slab = [](PageId page) { return int64_t{page} * kPageUnitBytes / kSlabBytes; };
   std::vector<PageId> short_lived, stays;
-  for (int i = 0; i < 12; ++i) {  // in turns: two slabs of the one kind, two of the other
+  for (int i = 0; i < 12; ++i) {  // alternating: two slabs of each kind
     short_lived.push_back(arena.Allocate(Format::kRaw16, /*short_lived=*/true));
     stays.push_back(arena.Allocate(Format::kRaw16));
   }
@@ -69,7 +69,7 @@ TEST(Arena, HoldsPagesOfEveryFormat) {
   ASSERT_EQ(std::size(pages_per_slab), static_cast<size_t>(kNumFormats));
   Arena arena(kNumFormats * kSlabBytes, kLlava7B);
   EXPECT_EQ(arena.slab_bytes(), kSlabBytes);
-  std::vector<std::pair<int64_t, int64_t>> ranges;  // of bytes
+  std::vector<std::pair<int64_t, int64_t>> ranges;  // [begin, end) in bytes
   std::vector<PageId> pages;
   for (const auto& [format, count] : pages_per_slab) {
     EXPECT_EQ(arena.available_pages(format), count * (kNumFormats - static_cast<int>(format)))
@@ -159,8 +159,8 @@ TEST(Arena, PagesAreFreedTogetherAsOneByOne) {
     pages.push_back(together.Allocate(Format::kRaw16));
     ASSERT_EQ(singly.Allocate(Format::kRaw16), pages.back());
   }
-  // A whole slab, parts of full ones and of one that is not, in turns; one page stays, as it has
-  // another reference, and one loses both.
+  // A whole slab, parts of full slabs and of a part-filled one, alternating. One page stays because
+  // it has another reference, and one page loses both.
   std::vector<PageId> freed(pages.begin() + 3, pages.begin() + 18);
   for (const int i : {28, 20, 27, 19, 20}) freed.push_back(pages[i]);
   for (Arena* arena : {&together, &singly}) {
@@ -246,7 +246,8 @@ TEST(Arena, WatchersHearOnlyOfOneAndMore) {
   EXPECT_EQ(watcher.events.size(), 2u);
 }
 
-// Operations at random against a model that knows only the contract. `page_bytes`: one per format.
+// Runs random operations against a model that knows only the contract. `page_bytes` has one size
+// per format.
 void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int operations,
                       uint64_t seed) {
   Arena arena(slabs * kSlabBytes, {1, 1, 8}, page_bytes);
@@ -266,7 +267,7 @@ void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int ope
   int64_t until_turn = 0, met_full = 0, had_choice = 0;
   bool growing = false;
   for (int op = 0; op < operations; ++op) {
-    if (until_turn-- == 0) {  // long tides of growth and decline reach both full and nearly empty
+    if (until_turn-- == 0) {  // long phases of growth and decline reach both full and almost empty
       growing = !growing;
       until_turn = slabs * per_slab(0) * 2 + static_cast<int64_t>(random() % 64);
     }
@@ -340,7 +341,7 @@ void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int ope
       ASSERT_LE(ranges[i - 1].first + ranges[i - 1].second, ranges[i].first) << "pages overlap";
     }
   }
-  EXPECT_GT(met_full, operations / 1000);  // else the traffic did not test what it is for
+  EXPECT_GT(met_full, operations / 1000);  // else the traffic never filled the arena
   EXPECT_GT(had_choice, operations / 1000);
   for (const Page& page : live) {
     for (int i = 0; i < page.refs; ++i) arena.Unref(page.id);

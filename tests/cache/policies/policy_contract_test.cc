@@ -1,5 +1,6 @@
-// What every policy promises, over every entry of the table, every legal composition of two, and
-// prompts of many shapes: run from the first token to the last on a memory that only tracks tokens.
+// Tests the contract of every policy: every entry of the table, every legal composition of two, and
+// prompts of many shapes. Each runs from the first token to the last on a memory that only tracks
+// tokens.
 #include <algorithm>
 #include <map>
 #include <random>
@@ -52,7 +53,7 @@ std::shared_ptr<const Policy> Parse(absl::string_view text) {
   return *policy;
 }
 
-// All of the table, with a few values each, and all selectors with all stores.
+// The whole table with a few values each, and all selectors combined with all stores.
 std::vector<std::string> AllPolicies() {
   std::vector<std::string> all, selectors, stores;
   for (const PolicyInfo& info : PolicyTable()) {
@@ -69,7 +70,7 @@ std::vector<std::string> AllPolicies() {
   return all;
 }
 
-// "t5 v64 t3": 5 text tokens, 64 of an image, 3 text tokens.
+// Parses a prompt's shape: "t5 v64 t3" is 5 text tokens, 64 tokens of an image, 3 text tokens.
 std::vector<uint8_t> Prompt(std::initializer_list<std::pair<char, int>> parts) {
   std::vector<uint8_t> vision;
   uint8_t image = 0;
@@ -96,8 +97,8 @@ std::vector<std::vector<uint8_t>> Prompts() {
 
 constexpr KvGeometry kGeometries[] = {{3, 2, 64}, {4, 1, 128}, {3, 4, 32}};
 
-// What a policy needs to know of a prompt, made up: noise, with massive tokens where there are
-// peaks; the same for the same prompt.
+// Makes up the statistics that a policy needs of a prompt: noise, with massive tokens where there
+// are peaks. Equal prompts give equal statistics.
 class Statistics {
  public:
   Statistics(const PolicyNeeds& needs, const PromptView& prompt, const KvGeometry& geometry) {
@@ -141,7 +142,7 @@ class Statistics {
   std::vector<LayerStats> views_;
 };
 
-// The attention that a row pays to a token, made up.
+// Makes up the attention weight that a row gives a token.
 float Attention(int layer, int row, int token) {
   const auto seed = static_cast<uint32_t>((layer * 5003 + row) * 4001 + token);
   return static_cast<float>((seed * 2654435761u ^ seed >> 7) * 2246822519u >> 8) * 0x1p-24f;
@@ -202,7 +203,7 @@ class Life {
     Finish(moves);
   }
 
-  // Everything that must hold after the commit and after every step.
+  // Checks everything that must hold after the commit and after every step.
   void Check() {
     memory_.Verify(cache_, 1);
     const absl::Status audit = AuditCache(arena_, nullptr, {&cache_});
@@ -277,7 +278,8 @@ class Life {
     int64_t slack = 0;
     for (int layer = 0; layer < geometry_.layers; ++layer) {
       const LayerStorage storage = policy_.Layer(layer);
-      // Where layers differ in tokens and formats, all may be counted where they are dearest.
+      // If layers differ in tokens and formats, the bound may count all tokens where they cost the
+      // most.
       if ((policy_.needs().low_pass || policy_.needs().attention_rows > 0) && !storage.raw())
         return;
       slack += PageBytes(Format::kRaw16, geometry_) * CeilDiv(policy_.MaxPivots(layer), 16);
@@ -286,8 +288,8 @@ class Life {
     ASSERT_LE(steady - cache_.bytes(), slack);
   }
 
-  // The window's invariant, and every kept token exactly once, where its class belongs; a run with
-  // a header holds all that was kept of one image, and nothing else.
+  // Checks the window's invariant, and that every kept token is stored exactly once in its class's
+  // format. A run with a header must hold all kept tokens of one image and nothing else.
   void CheckLayer(int layer) {
     const std::vector<int32_t>& expected = held_[layer];
     std::vector<int32_t> stored;
@@ -298,13 +300,13 @@ class Life {
       stored.insert(stored.end(), positions.begin(), positions.end());
       if (run.open) {
         open = run.tokens;
-        if (!storage.exits()) {  // all text, and nothing else unless vision is at 16 bit as well
+        if (!storage.exits()) {  // all text, and vision only if it is at 16 bit too
           for (const int32_t t : positions) {
             ASSERT_EQ(storage.FormatOf(ClassAt(vision_, t)), Format::kRaw16);
           }
           continue;
         }
-        // The newest tokens, so the others are all older.
+        // The window has the newest tokens, so all others are older.
         ASSERT_TRUE(std::equal(positions.rbegin(), positions.rend(), expected.rbegin()));
         continue;
       }
@@ -348,7 +350,7 @@ class Life {
   FakeMemory memory_;
   Selection selection_, pivots_;
   Selection held_;                        // [layer] the tokens that should be stored
-  std::vector<std::vector<float>> sums_;  // [layer] their sums of attention, where they are needed
+  std::vector<std::vector<float>> sums_;  // [layer] their attention sums, if needed
   int64_t peak_ = 0;
 };
 
@@ -371,7 +373,7 @@ TEST_P(PolicyContract, SelectionsAreInOrderAndRepeatable) {
       for (const std::vector<int32_t>& kept : selection) {
         ASSERT_TRUE(std::is_sorted(kept.begin(), kept.end()));
         ASSERT_EQ(std::adjacent_find(kept.begin(), kept.end()), kept.end());
-        ASSERT_EQ(kept.empty(), vision.empty());  // nobody drops everything
+        ASSERT_EQ(kept.empty(), vision.empty());  // no policy drops everything
         ASSERT_TRUE(kept.empty() || (kept.front() >= 0 && kept.back() < prompt.tokens()));
         ASSERT_TRUE(policy->selects() || kept.size() == vision.size());
       }
@@ -419,8 +421,9 @@ TEST_P(PolicyContract, EveryTokenLivesWhereItShouldFromPrefillToTheEnd) {
   }
 }
 
-// A preempted sequence computes its prompt, commits at the same boundary and forces its answer
-// through in steps as long as TokensToExit allows: every token then sees the runs it saw before.
+// Preempts a sequence. It computes its prompt again, commits at the same boundary and replays its
+// answer in steps as long as TokensToExit allows. Every token must then see the same runs as
+// before.
 TEST_P(PolicyContract, RecomputationFindsTheSameRuns) {
   const auto policy = Parse(GetParam());
   const std::vector<uint8_t> vision = Prompt({{'t', 20}, {'v', 130}, {'t', 41}});

@@ -205,8 +205,8 @@ TEST(Policy, SelectorsKeepWhatTheyShould) {
     const Selection drawn = select("random(keep=0.5, seed=" + std::to_string(seed) + ")");
     for (const int t : drawn[0]) ++count[t];
   }
-  // Binomial, 400 draws at 1/2: sigma 10; beyond 6 sigma once in 10^7 runs of 100 tokens, and the
-  // draw is fixed, so this passes always or never.
+  // Binomial with 400 draws at 1/2 has sigma 10. A value beyond 6 sigma occurs once in 10^7 runs of
+  // 100 tokens. The seeds are fixed, so this passes always or never.
   for (int c : count) EXPECT_NEAR(c, 200, 60);
 }
 

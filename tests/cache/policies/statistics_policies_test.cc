@@ -38,8 +38,8 @@ TEST(Largest, TakesTheEarlierOfEqualScoresAndOrdersByIndex) {
   EXPECT_THAT(Largest({1, -NAN, -INFINITY, 0}, 3), ElementsAre(0, 1, 3));
 }
 
-// Many equal ones; close together; over all magnitudes; close together beside one that is not; all
-// equal; the ends of what floats are.
+// The sets of scores: many equal; close together; over all magnitudes; close together with one
+// outlier; all equal; the extremes of float.
 TEST(Largest, IsASortedOrdersBeginning) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
@@ -100,9 +100,9 @@ TEST(ShareOut, ProportionalClippedRedistributedAndWhole) {
   EXPECT_THAT(ShareOut(100, {1, 3, 1}, 0, 100), ElementsAre(20, 60, 20));
   EXPECT_THAT(ShareOut(10, {1, 1, 1}, 0, 10), ElementsAre(4, 3, 3));  // largest remainder
   EXPECT_THAT(ShareOut(11, {2, 5, 4}, 0, 9), ElementsAre(2, 5, 4));
-  // 8 of 10 would be layer 1's: clipped to 5, and its 3 shared by the others in proportion.
+  // Layer 1's share would be 8 of 10. It is clipped to 5, and the others share the 3 in proportion.
   EXPECT_THAT(ShareOut(10, {1, 16, 3}, 0, 5), ElementsAre(1, 5, 4));
-  // A floor is paid for by the others.
+  // The other layers pay for the minimum.
   EXPECT_THAT(ShareOut(40, {0, 1, 3}, 4, 100), ElementsAre(4, 9, 27));
   EXPECT_THAT(ShareOut(9, {0, 0, 0}, 0, 9), ElementsAre(3, 3, 3));
   EXPECT_THAT(ShareOut(7, {0, 1, 0}, 0, 5), ElementsAre(1, 5, 1));
@@ -131,7 +131,8 @@ TEST(ShareOut, SumsUpAndNeverFavoursTheSmallerWeight) {
   }
 }
 
-// Where token t of layer l deviates by `deviation[l][t]` and all energies are 1.
+// Returns statistics in which token t of layer l deviates by `deviation[l][t]` and all energies are
+// 1.
 Selection Choose(absl::string_view policy, const std::vector<uint8_t>& vision,
                  const std::vector<std::vector<float>>& deviation) {
   const size_t tokens = vision.size();
@@ -157,7 +158,7 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
   }
   for (int t = 0; t < kTokens; ++t) deviation[1][t] = 3 * deviation[0][kTokens - 1 - t];
   const std::vector<uint8_t> vision(kTokens, 1);
-  // R is three times as large in layer 1: of 2 * 200 * .2 = 80 tokens it has 60.
+  // R is three times as large in layer 1, so it gets 60 of 2 * 200 * .2 = 80 tokens.
   const Selection kept = Choose("flashcache", vision, deviation);
   EXPECT_EQ(kept[0].size(), 20u);
   EXPECT_EQ(kept[1].size(), 60u);
@@ -170,7 +171,7 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
   const Selection uniform = Choose("flashcache(budget=uniform)", vision, deviation);
   EXPECT_EQ(uniform[0].size(), 40u);
   EXPECT_EQ(uniform[1].size(), 40u);
-  // One block at least, the rest to the other; never more than there are.
+  // Each layer gets at least one block and at most all tokens; the rest goes to the other layer.
   EXPECT_EQ(Choose("flashcache(tokens=20)", vision, deviation)[0].size(), 16u);
   EXPECT_EQ(Choose("flashcache(tokens=20)", vision, deviation)[1].size(), 24u);
   EXPECT_EQ(Choose("flashcache(keep=0.9)", vision, deviation)[0].size(), 160u);
@@ -178,7 +179,7 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
   EXPECT_EQ(Choose("flashcache(keep=1)", vision, deviation), Selection(2, AllOf(kTokens)));
 }
 
-// Scattered or in one piece, the same tokens are chosen; nothing is read of the others.
+// Scattered or contiguous statistics choose the same tokens. Statistics of other tokens are not read.
 TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
   constexpr int kTokens = 201;
   std::vector<int32_t> places, others;
@@ -205,7 +206,7 @@ TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
   EXPECT_EQ(Choose("flashcache(scope=visual)", vision, scattered), expected);
 }
 
-// Of a model whose numbers overflow: it answers nonsense, but so much stays as for any other.
+// A model whose numbers overflow answers nonsense, but as many tokens stay as for any other.
 TEST(FlashCache, NumbersThatAreNotFiniteDoNoHarm) {
   for (const float bad : {INFINITY, -INFINITY, NAN}) {
     std::vector<std::vector<float>> deviation(2, std::vector<float>(100, .01f));
@@ -233,7 +234,7 @@ TEST(FlashCache, SinksRecentAndTextStay) {
     const bool kept = std::binary_search(visual[1].begin(), visual[1].end(), t);
     EXPECT_EQ(kept, t < 10 || t >= 90 || (t >= 40 && t < 60)) << t;
   }
-  // What must stay is more than the budget.
+  // The tokens that must stay exceed the budget.
   EXPECT_EQ(Choose("flashcache(tokens=5, recent=30)", vision, deviation)[0].size(), 30u);
 }
 
@@ -267,18 +268,19 @@ TEST(SnapKv, KeepsTheWindowAndWhatItLooksAtWithItsNeighbours) {
     const LayerStats layer = {.columns = absl::MakeConstSpan(votes).first(tokens)};
     return (*ParsePolicy(text))->Select(PromptView{vision}, {layer}, {1, 1, 64})[0];
   };
-  // Seven beside the window of three: five around the first peak, and two of the second's.
+  // Seven tokens stay in addition to the window of three: five around the first peak, two of the
+  // second's.
   const std::vector<int32_t> average = choose("snapkv(tokens=10, window=3)", 100);
   EXPECT_THAT(average, ElementsAre(18, 19, 20, 21, 22, 58, 59, 97, 98, 99));
   EXPECT_EQ(choose("snapkv(tokens=10, window=3, pool=max)", 100), average);
-  // The average of two medium votes is above that of a lone large one, the maximum is not.
+  // The average of two medium votes exceeds that of one large vote; the maximum does not.
   votes[19] = votes[21] = 0;
   votes[20] = 1;
   votes[60] = votes[61] = .8f;
   EXPECT_THAT(choose("snapkv(tokens=2, window=1, kernel=3)", 100), ElementsAre(60, 99));
   EXPECT_THAT(choose("snapkv(tokens=2, window=1, kernel=3, pool=max)", 100), ElementsAre(19, 99));
   EXPECT_THAT(choose("snapkv(tokens=2, window=1, kernel=1)", 100), ElementsAre(20, 99));
-  // keep counts what is kept, the window included; a short prompt is left alone.
+  // `keep` counts all kept tokens, the window included. A short prompt is not changed.
   EXPECT_EQ(choose("snapkv(keep=0.3)", 100).size(), 30u);
   EXPECT_EQ(choose("snapkv(tokens=64)", 50), AllOf(50));
   EXPECT_EQ(choose("snapkv(keep=1)", 100), AllOf(100));
@@ -308,7 +310,7 @@ TEST(H2o, KeepsTheHeaviestOfTheOlderAndTheNewest) {
   EXPECT_EQ(choose("h2o", 40).size(), 16u);  // a page at least
   EXPECT_EQ(choose("h2o(tokens=64)", 50), AllOf(50));
   EXPECT_EQ(choose("h2o(keep=1)", 100), AllOf(100));
-  // The same rule later, over what is stored then.
+  // The same rule applies later to the tokens stored then.
   EXPECT_THAT(policy("h2o")->Keep({.1f, .5f, .2f, .5f, 0, .05f}, 3), ElementsAre(1, 4, 5));
   EXPECT_THAT(policy("h2o(recent=0.25)")->Keep({.1f, .5f, .2f, .6f, 0, .05f}, 4),
               ElementsAre(1, 2, 3, 5));
@@ -330,7 +332,7 @@ TEST(H2o, ReadsEveryRowAndFitsItsBytes) {
   EXPECT_TRUE((*ParsePolicy("h2o(bytes=65536)"))->CheckGeometry(kGeometry).ok());
   EXPECT_EQ((*ParsePolicy("h2o(bytes=65535)"))->CheckGeometry(kGeometry).message(),
             "kv policy 'h2o(bytes=65535)': two pages in each of the model's 4 layers are the "
-            "least; they take 65536 bytes");
+            "minimum; they take 65536 bytes");
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ std::string Chunk(const std::string& kind, const std::string& data) {
   return absl::StrCat(BigEndian32(data.size()), body, BigEndian32(crc));
 }
 
-// A grey PNG whose compressed stream holds `stream`, which may be longer than the picture.
+// Returns a grey PNG whose compressed stream holds `stream`, which may be longer than the image.
 std::string Png(int width, int height, const std::string& stream) {
   std::string packed(compressBound(stream.size()), '\0');
   uLongf size = packed.size();
@@ -124,7 +124,7 @@ std::vector<BadInput> BadInputs() {
       {"few rows", golden("bad_too_few_rows.png"), "", invalid, {"corrupt PNG"}},
       {"crc", golden("bad_crc.png"), "", invalid, {"corrupt PNG"}},
       {"animated", golden("bad_animated.webp"), "", invalid, {"animation"}},
-      // 100 MB of zeros behind a 4-pixel picture.
+      // 100 MB of zeros after a 4-pixel image.
       {"tail bomb", Png(2, 2, std::string(100 << 20, '\0')), "", invalid, {"corrupt PNG"}},
       {"chunk beyond the end",
        WithChunk(png, absl::StrCat(BigEndian32(0x7fffffff), "tEXtabc")),
@@ -187,7 +187,7 @@ TEST(DecodeTest, MimeIsCaseInsensitiveAndMayHaveParameters) {
   }
 }
 
-// Text, profiles and compressed text of any length are neither stored nor inflated.
+// Text, profiles and compressed text of any length must neither be stored nor inflated.
 TEST(DecodeTest, AncillaryChunksAreSkipped) {
   const std::string png = ReadGolden("rgb.png");
   const auto plain = DecodeImage(png, "", ImageLimits{});
@@ -200,7 +200,7 @@ TEST(DecodeTest, AncillaryChunksAreSkipped) {
   }
 }
 
-// Whatever the bytes: an answer of the promised kinds, no crash (address sanitizer watches).
+// Any bytes must give one of the documented results without a crash (run under address sanitizer).
 TEST(DecodeTest, RandomAndMutatedBytes) {
   std::mt19937 random(11);
   const auto check = [](const std::string& bytes) {

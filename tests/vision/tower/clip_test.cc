@@ -1,4 +1,4 @@
-// ClipTower and Projector on the CPU backends against a second implementation in plain loops,
+// Compares ClipTower and Projector on the CPU backends with a second implementation in plain loops,
 // written from the formulas and not from Ops.
 #include "vision/tower/clip.h"
 
@@ -33,7 +33,7 @@ T Activate(T x, Activation activation) {
   }
 }
 
-// y = x W^T + b; W is [outputs, inputs], b may be empty.
+// Returns y = x W^T + b. W is [outputs, inputs]; b may be empty.
 template <class T>
 Matrix<T> Dense(const Matrix<T>& x, const std::vector<double>& w, const std::vector<double>& b,
                 size_t outputs) {
@@ -68,7 +68,7 @@ void AddTo(Matrix<T>& x, const Matrix<T>& y) {
   }
 }
 
-// One image through the tower, in arithmetic T.
+// Runs one image through the tower in arithmetic T.
 template <class T>
 class PlainTower {
  public:
@@ -203,8 +203,9 @@ double MaxDifference(const std::vector<double>& a, const std::vector<double>& b)
   return most;
 }
 
-// What float32 arithmetic costs on exactly these operands is measured by running the plain loops in
-// both precisions; another order of summation may cost a few times that.
+// The tolerance comes from running the plain loops on exactly these inputs in both precisions,
+// which measures the cost of float32 arithmetic. Another order of summation may cost a few times
+// that.
 constexpr double kOrderFactor = 8.0;
 
 Buffer ToDevice(Ops& ops, const void* data, int64_t bytes) {
@@ -294,7 +295,7 @@ TEST_P(VisionModelTest, TowerEqualsPlainLoops) {
       const std::vector<double> mine(got.begin() + i * image_floats,
                                      got.begin() + (i + 1) * image_floats);
       const double tolerance = kOrderFactor * MaxDifference(single, exact);
-      EXPECT_LT(tolerance, 1e-3);  // outputs are of order 1: the comparison has teeth
+      EXPECT_LT(tolerance, 1e-3);  // outputs are of order 1, so the comparison is sharp
       EXPECT_LE(MaxDifference(mine, exact), tolerance)
           << "layer " << c.feature_layer << " image " << i;
     }
@@ -329,7 +330,7 @@ TEST_P(VisionModelTest, TowerNamesWhatIsMissing) {
   EXPECT_EQ(ClipTower::Load(c, source, *ops_, kPrefix).status().code(),
             absl::StatusCode::kInvalidArgument);
 
-  // The layers behind the feature layer are not needed.
+  // The layers after the feature layer are not needed.
   MapSource cut = RandomTower(c, DType::kF32, DType::kF32);
   cut.Remove(std::string(kPrefix) + ".encoder.layers.3.mlp.fc1.weight");
   EXPECT_TRUE(ClipTower::Load(c, cut, *ops_, kPrefix).ok());

@@ -1,4 +1,4 @@
-#include "vision/tower/load.h"
+#include "kernels/load_weights.h"
 
 #include <deque>
 
@@ -17,37 +17,37 @@ absl::StatusOr<Buffer> LoadFloats(TensorSource& source, Ops& ops, const std::str
 }
 
 absl::StatusOr<Linear> LoadLinear(TensorSource& source, Ops& ops,
-                                  const std::vector<std::string>& prefixes,
-                                  const std::vector<int64_t>& weight_shape, BiasRule rule) {
-  TESSERA_CHECK(!prefixes.empty() && weight_shape.size() >= 2);
-  const int64_t rows = weight_shape[0];
+                                  const std::vector<LinearBlock>& blocks,
+                                  const std::vector<int64_t>& inputs, BiasRule rule) {
+  TESSERA_CHECK(!blocks.empty() && !inputs.empty());
   int64_t cols = 1;
-  for (size_t i = 1; i < weight_shape.size(); ++i) cols *= weight_shape[i];
+  for (const int64_t n : inputs) cols *= n;
   bool biased = rule == BiasRule::kRequired;
-  for (const std::string& prefix : prefixes) {
-    biased |= rule == BiasRule::kOptional && source.Has(prefix + ".bias");
+  for (const LinearBlock& block : blocks) {
+    biased |= rule == BiasRule::kOptional && source.Has(block.name + ".bias");
   }
 
   std::vector<HostTensor> weights, biases;
-  for (const std::string& prefix : prefixes) {
-    ASSIGN_OR_RETURN(weights.emplace_back(), source.Find(prefix + ".weight", weight_shape));
-    if (biased) {
-      ASSIGN_OR_RETURN(biases.emplace_back(), source.Find(prefix + ".bias", {rows}));
-    }
+  for (const LinearBlock& block : blocks) {
+    std::vector<int64_t> shape = {block.outputs};
+    shape.insert(shape.end(), inputs.begin(), inputs.end());
+    ASSIGN_OR_RETURN(weights.emplace_back(), source.Find(block.name + ".weight", shape));
+    if (!biased) continue;
+    ASSIGN_OR_RETURN(biases.emplace_back(), source.Find(block.name + ".bias", {block.outputs}));
   }
   const DType dtype = weights[0].dtype;
   bool mixed = false;
   for (const HostTensor& t : weights) mixed |= t.dtype != dtype;
   for (const HostTensor& t : biases) mixed |= t.dtype != dtype;
 
-  std::deque<std::vector<float>> converted;  // a deque: its elements stay where they are
+  std::deque<std::vector<float>> converted;  // a deque, because its elements never move
   const auto data = [&](const HostTensor& t) -> const void* {
     if (!mixed) return t.data;
     return converted.emplace_back(ToFloats(t)).data();
   };
   std::vector<LinearPart> parts;
   for (size_t i = 0; i < weights.size(); ++i) {
-    parts.push_back({data(weights[i]), biased ? data(biases[i]) : nullptr, rows});
+    parts.push_back({data(weights[i]), biased ? data(biases[i]) : nullptr, blocks[i].outputs});
   }
   return ops.MakeLinear(parts, cols, mixed ? DType::kF32 : dtype);
 }
