@@ -188,7 +188,7 @@ class CudaOps final : private Stream, public Ops {
     attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
   void PlanAttention(const AttentionMetadata& metadata) override {
-    attention_.PlanLayers(metadata);
+    attention_.PlanAhead(metadata);
   }
   int64_t clamped_slopes() const override { return attention_.clamped_slopes(); }
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,

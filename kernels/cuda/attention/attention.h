@@ -48,7 +48,7 @@ class PagedAttention {
   PagedAttention(cudaStream_t stream, bool precise);
   // As Ops::PlanAttention: one launch plans all layers, and what only prefill or rare formats
   // need is left out of the kernel where nobody needs it.
-  void PlanLayers(const AttentionMetadata& metadata);
+  void PlanAhead(const AttentionMetadata& metadata);
   // As Ops::PagedAttention; head_dim at most 256. A call that was not planned reads the number of
   // rows back first: the one thing here that waits for the device.
   void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,

@@ -237,7 +237,7 @@ void PagedAttention::Plan(PagedArgs args, const KvLayerView* layers, int64_t n, 
   }
 }
 
-void PagedAttention::PlanLayers(const AttentionMetadata& metadata) {
+void PagedAttention::PlanAhead(const AttentionMetadata& metadata) {
   planned_layers_.clear();
   planned_ = false;
   if (metadata.num_sequences == 0 || metadata.num_layers == 0) return;
