@@ -1,6 +1,7 @@
-// A model's layers as graphs (Ops::BeginGraph), of 1, 2, 6, 18, ... layers: an idle device has one
-// to work on at once, and with each part enough until the next, at most twice all before, is
-// recorded.
+// Runs a model's layers as graphs (Ops::BeginGraph) of 1, 2, 6, 18, ... layers.
+//
+// The first graph is small, so an idle device starts at once. Each later graph has at most twice as
+// many layers as all before it, so the device stays busy until the host has recorded it.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +11,8 @@
 
 namespace tessera {
 
-// Calls run(layer) for all layers in order, and before each part, outside of its graph,
-// prepare(end) where its last layer is end - 1.
+// Calls run(layer) for all layers in order. Before each graph, and outside it, calls prepare(end),
+// where end - 1 is the graph's last layer.
 template <class Prepare, class Run>
 void RunInGraphs(Ops& ops, int64_t layers, const Prepare& prepare, const Run& run) {
   for (int64_t begin = 0; begin < layers;) {

@@ -1,10 +1,9 @@
-// The operations that measure what a forward pass computes, for KV policies that ask for it: the
-// part of Ops that no answer depends on unless a policy reads it (cache/policy/policy.h,
-// PolicyNeeds).
+// The operations that compute statistics of a forward pass for KV policies: the part of Ops that
+// affects an answer only if a policy reads it (cache/policy/policy.h, PolicyNeeds).
 //
-// Conventions are those of ops.h. Statistics decide which tokens are kept, so they must be as
-// independent of the schedule as answers are: on the CPU backends every result has the same bits
-// however a prompt is cut into chunks and whatever else is in the batch.
+// Conventions are those of ops.h. Statistics decide which tokens are kept, so they must not depend
+// on the schedule: on the CPU backends every result has the same bits for every division of a
+// prompt into chunks and every other content of the batch.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +14,8 @@ namespace tessera {
 
 struct KvLayerView;  // ops.h
 
-// Query rows whose attention weights are wanted: rows [first_row, first_row + rows) of the batch,
-// all of sequence `sequence`. `columns` is where that sequence's sums begin, in floats.
+// The query rows whose attention weights are summed: rows [first_row, first_row + rows) of the
+// batch, all of sequence `sequence`. `columns` is the offset, in floats, of that sequence's sums.
 struct ColumnJob {
   int32_t sequence;
   int32_t first_row;
@@ -24,7 +23,8 @@ struct ColumnJob {
   int64_t columns;
 };
 
-// A stretch of a prompt with a DCT of its own, `kept` of whose coefficients make its base.
+// A segment of a prompt that has its own DCT: `tokens` tokens from `first` on. The first `kept` DCT
+// coefficients form the low-pass base.
 struct LowPassSegment {
   int32_t first, tokens, kept;
 };
@@ -33,34 +33,36 @@ class StatisticsOps {
  public:
   virtual ~StatisticsOps() = default;
 
-  // For i < rows and r = from_row[i]: peaks[i, 0 .. top) are the largest |x[r, :]| of x[.., cols],
-  // descending; medians[i] is the lower median of |x[r, :]|, element (cols - 1) / 2 of them in
-  // ascending order. Exact on every backend. `medians` is null: not wanted. 1 <= top <= cols. With
-  // a NaN in the row its results are unspecified.
+  // Computes for i < rows and r = from_row[i]: peaks[i, 0 .. top), the largest |x[r, :]| of x[..,
+  // cols], descending; and medians[i], the lower median of |x[r, :]| (element (cols - 1) / 2 in
+  // ascending order). Exact on every backend. A null `medians` skips the medians. 1 <= top <= cols.
+  // The results of a row with a NaN are unspecified.
   virtual void RowPeaks(const float* x, const int32_t* from_row, int64_t rows, int64_t cols,
                         int64_t top, float* peaks, float* medians) = 0;
 
-  // How far stored tokens lie from a smooth signal. In every layer, each channel of K and V of
-  // the segment's tokens of a RAW16 run is a signal along the tokens; its base keeps the first
-  // `kept` of its `tokens` coefficients of the orthonormal DCT-II. pages [layers, layer_pages] are
-  // the runs' pages; of out [layers, out_tokens, 4] the segment's tokens are written: summed over
-  // heads and channels, |k - base|^2, |v - base|^2, |k|^2, |v|^2. 1 <= kept <= tokens.
+  // Measures how far stored tokens lie from a smooth signal. In every layer, each channel of K and
+  // V over the segment's tokens of a RAW16 run is a signal. Its base keeps the first `kept` of
+  // `tokens` coefficients of the orthonormal DCT-II. pages [layers, layer_pages] has the runs'
+  // pages. Writes the segment's tokens of out [layers, out_tokens, 4]: |k - base|^2, |v - base|^2,
+  // |k|^2, |v|^2, each summed over heads and channels. 1 <= kept <= tokens.
   virtual void LowPassResiduals(const uint8_t* arena, const KvGeometry& geometry,
                                 const PageId* pages, int64_t layer_pages,
                                 const LowPassSegment& segment, int64_t out_tokens, float* out) = 0;
 
-  // What selectors read of residuals [layers, tokens, 4] as above. ranks [layers, tokens]: how many
-  // tokens of its layer come before a token, in the order of their deviations |k - base|^2 +
-  // |v - base|^2 from the largest (ScoreOrder, score_order.h), of equal ones from the earlier.
-  // sums [layers, 2, 4], in double: of residuals over the tokens t where vision[t] is 0, and over
-  // the others. Ranks are exact on every backend. At most 256 layers of 2^24 tokens.
+  // Reduces residuals [layers, tokens, 4] (above) to what selectors read.
+  // ranks [layers, tokens]: how many tokens of the layer precede a token. The order is by deviation
+  // |k - base|^2 + |v - base|^2 from the largest (ScoreOrder, score_order.h), then by position.
+  // Exact on every backend.
+  // sums [layers, 2, 4], in double: the residuals summed over tokens with vision[t] == 0, and over
+  // the others.
+  // At most 256 layers of 2^24 tokens.
   virtual void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers,
                           int64_t tokens, int32_t* ranks, double* sums) = 0;
 
-  // Adds attention weights up: for every row of a job, in order, and every head, in order,
+  // Accumulates attention weights. For every row of a job, in order, and every head, in order:
   // columns[job.columns + t] += softmax(q k^T / sqrt(head_dim))[t] for the tokens t that the row
-  // sees, counted over the sequence's runs. qkv, query_begin and causality as for PagedAttention,
-  // which reads the same rows. REQUIRES: the runs of the sequences named are RAW16.
+  // sees, counted over the sequence's runs. qkv, query_begin and causality are as in
+  // PagedAttention, which reads the same rows. REQUIRES: the runs of those sequences are RAW16.
   virtual void AttentionColumns(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                                 int64_t num_jobs, int64_t heads, const KvLayerView& kv,
                                 float* columns) = 0;

@@ -1,7 +1,7 @@
-// Views of tensors in host memory, and the interface by which models ask for their weights.
+// Views of tensors in host memory, and the interface through which models ask for their weights.
 //
-// The container (safetensors, dummy, later others) stands behind TensorSource, so that vision/ and
-// engine/ load weights without knowing files.
+// TensorSource hides the container (safetensors, dummy weights), so that vision/ and engine/ load
+// weights without knowing files.
 #pragma once
 
 #include <cstdint>
@@ -29,21 +29,22 @@ struct HostTensor {
   int64_t bytes() const { return elements() * DTypeBytes(dtype); }
 };
 
-// Finds weights by their canonical name (the newer llava-hf layout without the leading "model.":
-// `language_model.layers.0.self_attn.q_proj.weight`, `language_model.embed_tokens.weight`,
-// `language_model.norm.weight`, `lm_head.weight`, `vision_tower.vision_model.*`,
-// `multi_modal_projector.linear_1.weight`); an implementation maps other layouts onto it.
+// Finds weights by their canonical name. Canonical is the newer llava-hf layout without the leading
+// "model.": `language_model.layers.0.self_attn.q_proj.weight`,
+// `language_model.embed_tokens.weight`, `language_model.norm.weight`, `lm_head.weight`,
+// `vision_tower.vision_model.*`, `multi_modal_projector.linear_1.weight`. An implementation maps
+// other layouts to it.
 // Threads: one thread. Lifetime: returned views live as long as the source.
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
-  // NOT_FOUND or INVALID_ARGUMENT, naming file, tensor, wanted and found shape.
+  // Returns the tensor. NOT_FOUND and INVALID_ARGUMENT name file, tensor, wanted and found shape.
   virtual absl::StatusOr<HostTensor> Find(absl::string_view name,
                                           const std::vector<int64_t>& shape) = 0;
   virtual bool Has(absl::string_view name) const = 0;
 };
 
-// Element `i` as float, whatever the dtype and alignment. For small tensors and tests.
+// Returns element `i` as float, for any dtype and alignment. For small tensors and tests.
 float ElementAsFloat(const HostTensor& tensor, int64_t i);
 std::vector<float> ToFloats(const HostTensor& tensor);
 

@@ -22,7 +22,8 @@ using Made = absl::StatusOr<std::unique_ptr<Ops>>;
 
 Made MakeReference(const BackendOptions&) { return MakeReferenceOps(); }
 
-// Not std::thread::hardware_concurrency(): a container or taskset may allow fewer cores.
+// Returns the number of cores that this process may use. std::thread::hardware_concurrency()
+// ignores the limits of a container or taskset.
 int AvailableCores() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
@@ -53,7 +54,7 @@ Made MakeCuda(const BackendOptions& options) {
       absl::StrCat("no usable CUDA device: ", made.problem, names));
 }
 
-// The first backend that can be had, best first.
+// Returns the best backend that is available.
 Made MakeAuto(const BackendOptions& options) {
   Made cuda = MakeCuda(options);
   return cuda.ok() ? std::move(cuda) : MakeCpu(options);

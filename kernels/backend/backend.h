@@ -1,4 +1,6 @@
-// The table of backends: which implementations of Ops this binary has, and which one to use.
+// The table of backends: the implementations of Ops that this binary has, and how to make one.
+//
+// Threads: functions only, safe.
 #pragma once
 
 #include <memory>
@@ -13,29 +15,30 @@ namespace tessera {
 
 struct BackendOptions {
   int cpu_threads = 0;  // 0: one per core that this process may use
-  // Instruction set of the CPU backend: "avx512", "avx2", "scalar", or "" for the best this machine
-  // has. All give the same bits; naming one is for tests and benchmarks.
+  // The CPU backend's instruction set: "avx512", "avx2", "scalar", or "" for the best of this
+  // machine. All give the same bits; naming one is for tests and benchmarks.
   std::string cpu_isa;
-  // CUDA: keep float accuracy of activations however many rows there are: in dense layers with
-  // 16-bit weights (kernels/cuda/gemm/precision.h) and in attention, which then does without tensor
-  // cores. Dense layers keep twice 16 bits anyway while rows are few.
+  // CUDA: keeps float accuracy of activations for any number of rows. It affects dense layers with
+  // 16-bit weights (kernels/cuda/gemm/precision.h) and attention, which then uses no tensor cores.
+  // Dense layers with few rows split activations into two 16-bit parts in any case.
   bool precise = false;
 };
 
-// `device`: "cpu" (the practical CPU path), "reference" (scalar truth, for tests), "cuda", or
-// "auto" (cuda where a usable GPU exists, else cpu). FAILED_PRECONDITION
-// with the reason when the named device or instruction set cannot be had; INVALID_ARGUMENT for
-// unknown names and options out of range.
+// Makes the backend for `device`: "cpu", "cuda", "reference" (scalar, for tests), or "auto" (cuda
+// if a usable GPU exists, else cpu). Returns FAILED_PRECONDITION with the reason when the device or
+// instruction set is not available, and INVALID_ARGUMENT for unknown names and options out of
+// range.
 absl::StatusOr<std::unique_ptr<Ops>> MakeBackend(absl::string_view device,
                                                  const BackendOptions& options);
 
-// Names accepted by MakeBackend.
+// Returns the names that MakeBackend accepts.
 std::vector<std::string> BackendNames();
 
-// "avx512", "avx2" or "scalar": the instruction set the CPU backend runs on this machine.
+// Returns the instruction set that the CPU backend uses on this machine: "avx512", "avx2" or
+// "scalar".
 const char* CpuInstructionSet();
 
-// All values of BackendOptions::cpu_isa that work on this machine, best first.
+// Returns all values of BackendOptions::cpu_isa that work on this machine, best first.
 std::vector<std::string> CpuInstructionSets();
 
 }  // namespace tessera

@@ -12,11 +12,12 @@ namespace tessera {
 namespace {
 
 constexpr int kTokens = PageTokens(Format::kRaw16);
-// A block's queries and outputs take 16 KiB, as much as a converted page of a 128-wide head.
+// A block's queries and outputs take 16 KiB, as much as the converted K and V of a page with
+// 128-wide heads.
 constexpr int64_t kBlockFloats = 2048;
 constexpr int64_t kMaxQueries = 32;
 constexpr float kMinusInfinity = -INFINITY;
-// Below so many multiply-adds a call takes less time than handing it to another thread.
+// A call with fewer multiply-adds takes less time than handing it to another thread.
 constexpr int64_t kSerial = int64_t{1} << 16;
 
 int64_t BlockQueries(int64_t stride) { return std::min(kMaxQueries, kBlockFloats / stride); }
@@ -27,14 +28,14 @@ float Scale(int64_t dim) { return 1.0f / std::sqrt(static_cast<float>(dim)); }
 
 float HadamardScale(int64_t n) { return static_cast<float>(1 / std::sqrt(static_cast<double>(n))); }
 
-// 16 tokens of a run or what is left of it.
-struct AttentionRunner::Unit {
+// A tile: 16 tokens of a run, or the rest of it.
+struct AttentionRunner::Tile {
   const KvRun* run;
   const uint8_t* page;
-  const uint8_t* header;  // of the run's segment, or null
-  int slot;               // of the first token in the page
-  int stored;
-  const uint8_t* next;  // the run's next page, if this is the last unit of one
+  const uint8_t* header;  // header page of the run's segment, or null
+  int slot;               // slot of the first token
+  int stored;             // tokens in this tile
+  const uint8_t* next;    // the run's next page, if this tile ends a page; else null
 };
 
 struct AttentionRunner::Scratch {
@@ -45,7 +46,7 @@ struct AttentionRunner::Scratch {
   float v[kTokens * kMaxHeadDim];
   float max[kMaxQueries];
   int32_t visible[kMaxQueries];
-  float low[kMaxQueries], high[kMaxQueries];    // of the logits that are mapped
+  float low[kMaxQueries], high[kMaxQueries];    // range of the mapped logits
   float slope[kMaxQueries], base[kMaxQueries];  // of the map
 
   void Begin(int64_t queries, int64_t stride) {
@@ -53,7 +54,7 @@ struct AttentionRunner::Scratch {
     std::fill_n(out, queries * stride, 0.0f);
     std::fill_n(sum, queries * kLanes, 0.0f);
     std::fill_n(max, queries, kMinusInfinity);
-    // The padding of the rows is multiplied, so it must be zero and not what was there before.
+    // The padding of the rows takes part in products, so it must be zero.
     std::fill_n(k, kTokens * stride, 0.0f);
     std::fill_n(v, kTokens * stride, 0.0f);
   }
@@ -107,7 +108,8 @@ void AttentionRunner::Paged(const float* qkv, const int32_t* query_begin,
     const bool transform = transformed && transformed[s];
     TESSERA_CHECK(!transform || std::has_single_bit(static_cast<uint64_t>(dim)));
     multiply_adds += 2 * rows * heads * tokens * dim;
-    for (int64_t q = RoundUp(rows * group, step); q > 0; q -= step) {  // the longest rows first
+    // The rows with most visible tokens come first, so that the longest tasks start first.
+    for (int64_t q = RoundUp(rows * group, step); q > 0; q -= step) {
       const auto begin = static_cast<int32_t>(q - step);
       const auto end = static_cast<int32_t>(std::min(rows * group, q));
       for (int32_t h = 0; h < kv_heads; ++h) {
@@ -140,24 +142,24 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
   const bool convert = stride != dim || queries >= kernels_.attend_converted;
   if (!task.map.identity()) MapLogits(task, kv, dim, convert, scratch, page);
 
-  int64_t before = 0;                                                   // tokens before this unit
-  const int64_t seen = task.tokens - (rows - 1 - row_of(queries - 1));  // by the last query
-  ForUnits(task, kv, dim, [&](const Unit& unit) {
+  int64_t before = 0;                                                   // tokens before this tile
+  const int64_t seen = task.tokens - (rows - 1 - row_of(queries - 1));  // visible to the last query
+  ForTiles(task, kv, dim, [&](const Tile& tile) {
     if (before >= seen) return;
     for (int64_t i = 0; i < queries; ++i) {
       const int64_t visible = task.tokens - (rows - 1 - row_of(i)) - before;
-      scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, unit.stored));
+      scratch.visible[i] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, tile.stored));
     }
-    page.next = unit.next;
-    page.next_bytes = HeadBytes(unit.run->format, static_cast<int>(dim));
-    const bool mapped = !unit.run->map.identity();
+    page.next = tile.next;
+    page.next_bytes = HeadBytes(tile.run->format, static_cast<int>(dim));
+    const bool mapped = !tile.run->map.identity();
     page.slope = mapped ? scratch.slope : nullptr;
     page.low = mapped ? scratch.low : nullptr;
     page.base = mapped ? scratch.base : nullptr;
-    LoadRows(unit, dim, task.kv_head, /*value=*/false, convert, scratch, page);
-    LoadRows(unit, dim, task.kv_head, /*value=*/true, convert, scratch, page);
+    LoadRows(tile, dim, task.kv_head, /*value=*/false, convert, scratch, page);
+    LoadRows(tile, dim, task.kv_head, /*value=*/true, convert, scratch, page);
     kernels_.attend_page(page);
-    before += unit.stored;
+    before += tile.stored;
   });
   for (int64_t i = 0; i < queries; ++i) {
     float* to = out + ((first_row + row_of(i)) * heads + head_of(i)) * dim;
@@ -167,7 +169,7 @@ void AttentionRunner::PagedTask(const Task& task, const float* qkv, const int32_
 }
 
 template <class Body>
-void AttentionRunner::ForUnits(const Task& task, const KvLayerView& kv, int64_t dim,
+void AttentionRunner::ForTiles(const Task& task, const KvLayerView& kv, int64_t dim,
                                const Body& body) {
   const auto at = [&kv](PageId page) { return kv.arena + page * kPageUnitBytes; };
   for (int32_t r = kv.run_begin[task.sequence]; r < kv.run_begin[task.sequence + 1]; ++r) {
@@ -182,7 +184,7 @@ void AttentionRunner::ForUnits(const Task& task, const KvLayerView& kv, int64_t 
         next = at(pages[after / per_page]) +
                CodesOffset(run.format, static_cast<int>(dim), task.kv_head, false);
       }
-      body(Unit{&run, at(pages[t / per_page]), header, t % per_page,
+      body(Tile{&run, at(pages[t / per_page]), header, t % per_page,
                 std::min(kTokens, run.tokens - t), next});
     }
   }
@@ -194,30 +196,30 @@ void AttentionRunner::MapLogits(const Task& task, const KvLayerView& kv, int64_t
   std::fill_n(scratch.low, queries, -kMinusInfinity);
   std::fill_n(scratch.high, queries, kMinusInfinity);
   page.next = nullptr;
-  ForUnits(task, kv, dim, [&](const Unit& unit) {
-    if (unit.run->map.identity()) return;
-    std::fill_n(scratch.visible, queries, unit.stored);  // no new row is in such a run
-    LoadRows(unit, dim, task.kv_head, /*value=*/false, convert, scratch, page);
+  ForTiles(task, kv, dim, [&](const Tile& tile) {
+    if (tile.run->map.identity()) return;
+    std::fill_n(scratch.visible, queries, tile.stored);  // no new row is in such a run
+    LoadRows(tile, dim, task.kv_head, /*value=*/false, convert, scratch, page);
     kernels_.logit_range(page, scratch.low, scratch.high);
   });
-  int64_t held = 0;
+  int64_t clamped = 0;
   for (int i = 0; i < queries; ++i) {
     const float range = scratch.high[i] - scratch.low[i];
     const float target = range - task.map.raise - task.map.lower;
     scratch.slope[i] = target > 0 ? target / range : 0;
     scratch.base[i] = scratch.low[i] + task.map.raise;
-    held += target < 0 ? 1 : 0;
+    clamped += target < 0 ? 1 : 0;
   }
-  held_slopes_.fetch_add(held, std::memory_order_relaxed);
+  clamped_slopes_.fetch_add(clamped, std::memory_order_relaxed);
 }
 
-void AttentionRunner::LoadRows(const Unit& unit, int64_t dim, int head, bool value, bool convert,
+void AttentionRunner::LoadRows(const Tile& tile, int64_t dim, int head, bool value, bool convert,
                                Scratch& scratch, AttendPage& page) const {
-  const Format format = unit.run->format;
+  const Format format = tile.run->format;
   const int64_t stride = page.stride;
   const auto width = static_cast<int>(dim);
   const Codec& codec = CodecOf(format, value);
-  const uint8_t* codes = unit.page + RowOffset(format, width, head, value, unit.slot);
+  const uint8_t* codes = tile.page + RowOffset(format, width, head, value, tile.slot);
   const uint16_t*& halves = value ? page.v_half : page.k_half;
   const float*& floats = value ? page.v_float : page.k_float;
   if (codec.axis == Axis::kNone && !convert) {
@@ -229,14 +231,14 @@ void AttentionRunner::LoadRows(const Unit& unit, int64_t dim, int head, bool val
   halves = nullptr;
   floats = to;
   if (codec.axis == Axis::kNone) {
-    for (int i = 0; i < unit.stored; ++i) {
+    for (int i = 0; i < tile.stored; ++i) {
       kernels_.load_half(reinterpret_cast<const uint16_t*>(codes) + i * dim, dim, to + i * stride);
     }
     return;
   }
-  const Format of = unit.header ? Format::kHeader : format;
+  const Format of = tile.header ? Format::kHeader : format;
   const auto meta = [&](int64_t offset) {
-    return reinterpret_cast<const uint16_t*>((unit.header ? unit.header : unit.page) + offset);
+    return reinterpret_cast<const uint16_t*>((tile.header ? tile.header : tile.page) + offset);
   };
   const int group = codec.axis == Axis::kToken ? GroupChannels(codec, width) : width;
   for (int c = 0; c < width; c += group) {
@@ -244,10 +246,10 @@ void AttentionRunner::LoadRows(const Unit& unit, int64_t dim, int head, bool val
                          .row_bytes = RowBytes(codec, width),
                          .bits = codec.bits,
                          .per_channel = codec.axis != Axis::kToken,
-                         .scales = meta(ScaleOffset(of, width, head, value, unit.slot, c)),
-                         .offsets = meta(OffsetOffset(of, width, head, value, unit.slot, c)),
+                         .scales = meta(ScaleOffset(of, width, head, value, tile.slot, c)),
+                         .offsets = meta(OffsetOffset(of, width, head, value, tile.slot, c)),
                          .dim = std::min(group, width - c),
-                         .tokens = unit.stored,
+                         .tokens = tile.stored,
                          .out = to + c,
                          .stride = stride});
   }

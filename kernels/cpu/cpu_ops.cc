@@ -15,7 +15,7 @@
 namespace tessera {
 namespace {
 
-// Elements of one task of a row-wise op: some microseconds of work.
+// Elements per task of a row-wise op: a few microseconds of work.
 constexpr int64_t kTaskElements = 16384;
 
 class CpuOps final : public HostOps {
@@ -37,9 +37,10 @@ class CpuOps final : public HostOps {
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
               const float* residual, const Prologue& prologue) override {
     if (prologue.kind != Prologue::kNone) {
-      if (static_cast<int64_t>(before_.size()) < rows * w.in) before_.resize(rows * w.in);
-      ApplyPrologue(prologue, x, rows, w.in, before_.data());
-      x = before_.data();
+      if (static_cast<int64_t>(prologue_out_.size()) < rows * w.in)
+        prologue_out_.resize(rows * w.in);
+      ApplyPrologue(prologue, x, rows, w.in, prologue_out_.data());
+      x = prologue_out_.data();
     }
     dense_.Run({.panels = w.weight.get(),
                 .dtype = w.dtype,
@@ -101,7 +102,7 @@ class CpuOps final : public HostOps {
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,
                 const float mean[3], const float std[3], float* out) override {
     TESSERA_CHECK(patch > 0 && side % patch == 0);
-    float value[3][256];  // a pixel has few values: the same operations, done once
+    float value[3][256];  // 256 values per channel: computed once
     for (int c = 0; c < 3; ++c) {
       for (int p = 0; p < 256; ++p) value[c][p] = (p / 255.0f - mean[c]) / std[c];
     }
@@ -189,7 +190,7 @@ class CpuOps final : public HostOps {
   }
 
  private:
-  // Calls f(row) for every row, several rows to a task.
+  // Calls f(row) for every row; a task has several rows.
   template <class F>
   void ForRows(int64_t rows, int64_t cols, const F& f) {
     const int64_t step = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, cols));
@@ -204,7 +205,7 @@ class CpuOps final : public HostOps {
   AttentionRunner attention_;
   TokenMover mover_;
   StatisticsRunner statistics_;
-  std::vector<float> before_;  // what a prologue made of a dense layer's input
+  std::vector<float> prologue_out_;  // a dense layer's input after its prologue
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The practical CPU backend: multi-threaded, SIMD chosen at run time, bit-identical rows whatever
-// the batch, the thread count or the instruction set (kernels.h says how).
+// The CPU backend for production: multi-threaded, with SIMD kernels chosen at run time. Rows are
+// bit-identical for every batch, thread count and instruction set (simd/kernels.h says how).
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace tessera {
 
-// `threads` > 0, the caller's included. `kernels` lives for ever.
+// Makes the backend. `threads` > 0 counts the calling thread. `kernels` must have static storage.
 std::unique_ptr<Ops> MakeCpuOps(const CpuKernels& kernels, int threads);
 
 }  // namespace tessera

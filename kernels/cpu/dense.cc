@@ -9,18 +9,18 @@
 namespace tessera {
 namespace {
 
-// A task's sums, kChunkRows x kGroupPanels * 16 floats (132 KiB), stay in the second-level cache
-// beside the 280 KiB of activations that it reads in one block of k.
+// A task's sums, kChunkRows x kGroupPanels * 16 floats (132 KiB), fit into the second-level cache
+// together with the 280 KiB of activations that the task reads in one block of k.
 constexpr int64_t kChunkRows = 264;  // a multiple of every tile_rows
 constexpr int64_t kGroupPanels = 8;
-// Below so many multiply-adds a call takes less time than handing it to another thread.
+// A call with fewer multiply-adds takes less time than handing it to another thread.
 constexpr int64_t kSerialDirect = int64_t{1} << 16;
 constexpr int64_t kSerialBlocked = int64_t{1} << 18;
-constexpr int64_t kTasksPerThread = 4;  // so that a thread held up does not hold up the call
+constexpr int64_t kTasksPerThread = 4;  // so that one delayed thread does not delay the call
 
 float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
-// Rows of all parts in order: where each weight row starts.
+// Returns where each weight row starts, for the rows of all parts in order.
 std::vector<const uint8_t*> WeightRows(const std::vector<LinearPart>& parts, int64_t row_bytes) {
   std::vector<const uint8_t*> rows;
   for (const LinearPart& part : parts) {
@@ -30,7 +30,7 @@ std::vector<const uint8_t*> WeightRows(const std::vector<LinearPart>& parts, int
   return rows;
 }
 
-// One panel: transposes up to 16 rows. T has the element's size; no bit changes.
+// Packs one panel: transposes up to 16 rows. T has the element's size; no bit changes.
 template <class T>
 void PackPanel(const uint8_t* const* rows, int count, int64_t in, uint8_t* out) {
   constexpr int64_t kBlock = 64 / sizeof(T);  // a cache line of each row at a time
@@ -112,7 +112,7 @@ void DenseRunner::RunBlocked(const DenseCall& call) {
   PackRows(call);
   const int64_t panels = CeilDiv<int64_t>(call.out, kLanes);
   const int64_t chunks = CeilDiv(call.rows, kChunkRows);
-  // Chunks of equal size: 265 rows are not 264 and 1.
+  // Chunks of equal size: 265 rows do not become 264 and 1.
   const int64_t chunk_rows = RoundUp<int64_t>(CeilDiv(call.rows, chunks), kernels_.tile_rows);
   int64_t group = kGroupPanels;
   while (group > kernels_.tile_panels &&
@@ -163,7 +163,7 @@ void DenseRunner::RunBlock(const DenseCall& call, int64_t begin, int64_t end, in
                            int64_t rows, int worker) {
   float* sums = Floats(sums_[worker]);
   const int64_t sums_stride = (end - begin) * kLanes;
-  // Tiles of nearly equal height: 16 rows are 8 + 8 and not 12 + 4.
+  // Tiles of nearly equal height: 16 rows become 8 + 8, not 12 + 4.
   const int64_t tiles = CeilDiv<int64_t>(rows, kernels_.tile_rows);
   for (int64_t k = 0; k < call.in; k += kDenseBlock) {
     const int64_t steps = std::min<int64_t>(kDenseBlock, call.in - k);

@@ -11,13 +11,13 @@ namespace tessera {
 namespace {
 
 constexpr int kPageTokens = PageTokens(Format::kRaw16);
-constexpr int64_t kGroup = 2 * kLanes;  // channels of one convolution
+constexpr int64_t kGroup = 2 * kLanes;  // channels per convolution
 constexpr int64_t kColumnRows = 8;      // query rows whose weights are held at once
-constexpr int64_t kColumnTokens = 256;  // of one task
+constexpr int64_t kColumnTokens = 256;  // tokens per task
 
 using Complex = std::complex<double>;
 
-// In place, natural to bit-reversed order: the order that CpuKernels::convolve works in.
+// Transforms in place from natural to bit-reversed order, the order that CpuKernels::convolve uses.
 void Transform(Complex* z, int64_t n, const std::vector<Complex>& twiddles) {
   if (n == 1) return;
   const int64_t half = n / 2;
@@ -30,7 +30,7 @@ void Transform(Complex* z, int64_t n, const std::vector<Complex>& twiddles) {
   Transform(z + half, half, twiddles);
 }
 
-// What convolve needs to keep the first `kept` coefficients of `tokens`.
+// The arguments with which CpuKernels::convolve keeps the first `kept` coefficients of `tokens`.
 struct LowPassPlan {
   int64_t size;
   std::vector<float> twiddles, spectrum;
@@ -89,14 +89,14 @@ void StatisticsRunner::RowPeaks(const float* x, const int32_t* from_row, int64_t
 
 struct StatisticsRunner::LowPassTask {
   const uint8_t* arena;
-  const PageId* pages;  // of the layer
+  const PageId* pages;  // the layer's
   int dim, head;
   bool value;
-  int64_t channel;  // the first of up to kGroup
+  int64_t channel;  // the first of up to kGroup channels
   int64_t first, tokens;
   const LowPassPlan* plan;
 
-  // Token t's channels as floats, zeros after the last.
+  // Loads token t's channels as floats, with zeros after the last.
   void Load(const CpuKernels& kernels, int64_t t, float* out) const {
     const int64_t at = first + t;
     const uint8_t* page = arena + pages[at / kPageTokens] * kPageUnitBytes;
@@ -107,7 +107,7 @@ struct StatisticsRunner::LowPassTask {
   }
 };
 
-// sums [tokens][2]: squared distance from the base, squared norm.
+// Computes sums [tokens][2]: squared distance from the base, squared norm.
 void StatisticsRunner::RunTask(const LowPassTask& task, float* z, float* sums) const {
   static constexpr float kZeros[kGroup] = {};
   const int64_t n = task.tokens;
@@ -133,7 +133,7 @@ void StatisticsRunner::LowPass(const uint8_t* arena, const KvGeometry& geometry,
   TESSERA_CHECK(1 <= kept && kept <= tokens && first + tokens <= layer_pages * kPageTokens);
   const LowPassPlan plan(tokens, kept);
   const int64_t groups = CeilDiv<int64_t>(geometry.head_dim, kGroup);
-  const int64_t tasks = 2 * geometry.kv_heads * groups;  // K and V of a head beside each other
+  const int64_t tasks = 2 * geometry.kv_heads * groups;  // K and V of a head are neighbours
   std::vector<Buffer> scratch;
   for (int i = 0; i < pool_.threads(); ++i) {
     scratch.push_back(AllocateHost(plan.size * kGroup * 4));

@@ -1,10 +1,11 @@
-// The statistics of kernels/statistics_ops.h on the CPU.
+// The operations of kernels/statistics_ops.h on the CPU.
 //
-// Low-pass residuals: the base of a signal is its convolution with a Dirichlet kernel over the even
-// extension (x backwards, then x), which is periodic with 2N: h[d] = sin((2w + 1) pi d / 2N) /
-// (2N sin(pi d / 2N)) where coefficients 0 .. w are kept. So any N takes two transforms of the
-// first power of two that holds 3N - 1 values, 32 channels at a time (16 complex lanes).
-// Threads: one thread at a time (the pool's caller). Scratch lives for one call.
+// Low-pass residuals: a signal's base is its convolution with a Dirichlet kernel over the even
+// extension (x backwards, then x), which has period 2N. If coefficients 0 .. w are kept, h[d] =
+// sin((2w + 1) pi d / 2N) / (2N sin(pi d / 2N)). Any N therefore takes two transforms of the first
+// power of two that holds 3N - 1 values, for 32 channels at a time (16 complex lanes).
+//
+// Threads: one thread at a time (the pool's caller). Scratch memory lives for one call.
 #pragma once
 
 #include <vector>
@@ -28,7 +29,8 @@ class StatisticsRunner {
  private:
   struct LowPassTask;
   void RunTask(const LowPassTask& task, float* z, float* sums) const;
-  // Weights of one row and head over the first `visible` tokens of the sequence's runs.
+  // Computes the attention weights of one row and head over the first `visible` tokens of the
+  // sequence's runs.
   void Weights(const float* q, int head, const KvLayerView& kv, int32_t sequence, int64_t visible,
                float* out) const;
 

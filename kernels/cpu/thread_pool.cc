@@ -14,7 +14,7 @@ constexpr uint64_t kJoinedMask = (uint64_t{1} << kEpochShift) - 2;
 
 // About 20 microseconds: longer than the gap between two ops of a step, shorter than a wake-up.
 constexpr int kSpins = 500;
-// After that many pauses a waiting caller gives its core away: a worker may need it.
+// After this many pauses the waiting caller yields its core, because a worker may need it.
 constexpr int kSpinsBeforeYield = 2000;
 
 }  // namespace
@@ -38,7 +38,8 @@ void ThreadPool::Run(int64_t tasks, Call call, const void* body) {
   tasks_ = tasks;
   next_task_.store(0, std::memory_order_relaxed);
   const uint64_t epoch = (state_.load(std::memory_order_relaxed) >> kEpochShift) + 1;
-  // Sequentially consistent with `sleepers_`: either we see the sleeper or it sees the job.
+  // Sequentially consistent with `sleepers_`: either this thread sees the sleeper or the sleeper
+  // sees the job.
   state_.store(epoch << kEpochShift | kOpen);
   if (sleepers_.load() > 0) {
     std::lock_guard<std::mutex> lock(sleep_mutex_);
@@ -85,7 +86,7 @@ void ThreadPool::Work(int worker) {
     while ((s & kOpen) && !state_.compare_exchange_weak(s, s + kJoined, std::memory_order_acq_rel,
                                                         std::memory_order_acquire)) {
     }
-    if (!(s & kOpen)) continue;  // closed before we came
+    if (!(s & kOpen)) continue;  // closed before this worker joined
     last_epoch = s >> kEpochShift;
     TakeTasks(worker);
     state_.fetch_sub(kJoined, std::memory_order_release);

@@ -11,7 +11,7 @@
 namespace tessera {
 namespace {
 
-constexpr int kMaxTokens = 32;  // of one page
+constexpr int kMaxTokens = 32;  // per page
 
 constexpr bool PagesFit() {
   for (const FormatSpec& spec : kFormatTable) {
@@ -21,12 +21,13 @@ constexpr bool PagesFit() {
 }
 static_assert(PagesFit());
 
-// Eight codes, one a byte, into `bits` bytes: neighbours close up, then pairs, then fours.
+// Packs eight codes of one byte each into `bits` bytes: first neighbours move together, then pairs,
+// then fours.
 void PackEight(const uint8_t* codes, int bits, uint8_t* to) {
   uint64_t x;
   std::memcpy(&x, codes, 8);
   for (int width = bits, room = 8; room < 64; width *= 2, room *= 2) {
-    // Fields of 2 * width bits, one in 2 * room.
+    // Masks fields of 2 * width bits, one per 2 * room bits.
     uint64_t mask = (uint64_t{1} << (2 * width)) - 1;
     for (int repeat = 2 * room; repeat < 64; repeat *= 2) mask |= mask << repeat;
     x = (x | x >> (room - width)) & mask;
@@ -42,7 +43,8 @@ void PackRow(const uint8_t* codes, int dim, int bits, uint8_t* row) {
   for (int c = 0; c < dim; c += 8) PackEight(codes + c, bits, row + CodeByte(bits, c));
 }
 
-// The first move of each task, and n. A task is a page of moves where pages are filled whole.
+// Returns the first move of each task, and n at the end. If pages are filled whole, a task is one
+// page.
 std::vector<int64_t> Tasks(Format to, const TokenMove* moves, int64_t n) {
   std::vector<int64_t> begins;
   for (int64_t i = 0; i < n;) {
@@ -75,7 +77,7 @@ struct TokenMover::Part {
   uint8_t* Row(int64_t i) const {
     return At(moves[i].to.page) + RowOffset(format, dim, head, value, Slot(i));
   }
-  // Fits the range of values that share scales, and stores scale and offset for move i's token.
+  // Fits the quantizer to a group's range and stores scale and offset for move i's token.
   Affine Fit(const Range& range, int64_t i, int channel) const {
     const Affine a = FitAffine(range.min, range.max, codec().bits, clip, rule.integer_offset);
     uint8_t* page = At(HasHeader(format) ? moves[i].header : moves[i].to.page);
@@ -84,7 +86,7 @@ struct TokenMover::Part {
     std::memcpy(page + OffsetOffset(of, dim, head, value, Slot(i), channel), &a.offset, 2);
     return a;
   }
-  // The range of n values, `stride` apart, without the share that the rule sets aside.
+  // Returns the range of n values, `stride` apart, without the share that the rule cuts off.
   Range Trim(const float* x, int64_t n_values, int64_t stride) const {
     std::vector<float> values(n_values);
     for (int64_t i = 0; i < n_values; ++i) values[i] = x[i * stride];

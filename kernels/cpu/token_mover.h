@@ -1,7 +1,6 @@
-// Ops::MoveTokens of the CPU backend: tasks of one head of one page of moves or less, or, where
-// tokens share scales beyond a page, of one segment.
-//
-// Threads: one thread at a time (the pool's caller).
+// Ops::MoveTokens of the CPU backend. A task is one head of at most one page of moves, or of one
+// segment where tokens share scales beyond a page. Threads: one thread at a time (the pool's
+// caller).
 #pragma once
 
 #include "kernels/cpu/simd/kernels.h"
@@ -17,7 +16,7 @@ class TokenMover {
             const TokenMove* moves, int64_t n);
 
  private:
-  struct Part;  // K or V of one head, of the tokens of one task
+  struct Part;  // K or V of one head for the tokens of one task
   struct Range {
     float min, max;
   };
@@ -25,7 +24,7 @@ class TokenMover {
   void MovePart(const Part& part) const;
   void QuantizeTokens(const Part& part, const float* x) const;
   void QuantizeChannels(const Part& part, const float* x) const;
-  // Codes of x[n], one a byte.
+  // Computes the codes of x[n], one per byte.
   void Quantize(const Part& part, const float* x, int n, bool per_channel, const float* scales,
                 const float* offsets, uint8_t* codes) const;
 

@@ -159,8 +159,8 @@ class CudaOps final : private Stream, public Ops {
     cuda::TakeSampled(stream, sampled, ids, rows);
   }
   void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
-                int64_t places, const int32_t* ids, LogprobAt* out) override {
-    cuda::Logprobs(stream, logits, cols, jobs, n, places, ids, out);
+                int64_t width, const int32_t* ids, LogprobAt* out) override {
+    cuda::Logprobs(stream, logits, cols, jobs, n, width, ids, out);
   }
 
   void Patchify(const uint8_t* pixels, int64_t images, int64_t side, int64_t patch,

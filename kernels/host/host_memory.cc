@@ -26,14 +26,14 @@ Buffer AllocateSmall(int64_t bytes) {
   return Buffer(static_cast<uint8_t*>(p), [](uint8_t* q) { std::free(q); });
 }
 
-// Maps one huge page more than needed, so that the buffer can start on a huge page's border.
+// Maps one huge page more than needed, so that the buffer can start at a huge page's border.
 Buffer AllocateLarge(int64_t bytes) {
   const int64_t mapped = RoundUp(bytes, kHugePageBytes) + kHugePageBytes;
   void* map = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (map == MAP_FAILED) OutOfMemory(bytes);
   const auto base = reinterpret_cast<uintptr_t>(map);
   auto* p = reinterpret_cast<uint8_t*>(RoundUp<uintptr_t>(base, kHugePageBytes));
-  madvise(p, RoundUp(bytes, kHugePageBytes), MADV_HUGEPAGE);  // advice: a refusal costs speed only
+  madvise(p, RoundUp(bytes, kHugePageBytes), MADV_HUGEPAGE);  // only advice: a refusal costs speed
   for (int64_t i = 0; i < bytes; i += kSmallPageBytes) static_cast<volatile uint8_t*>(p)[i] = 0;
   return Buffer(p, [map, mapped](uint8_t*) { munmap(map, mapped); });
 }

@@ -13,7 +13,7 @@ Buffer HostOps::Allocate(int64_t bytes) { return AllocateHost(bytes); }
 Buffer HostOps::AllocateStaging(int64_t bytes) { return AllocateHost(bytes); }
 
 void HostOps::CopyToDevice(void* dst, const void* src, int64_t bytes) {
-  if (bytes > 0) std::memcpy(dst, src, bytes);  // of nothing, either may be null
+  if (bytes > 0) std::memcpy(dst, src, bytes);  // with 0 bytes either may be null
 }
 void HostOps::CopyToHost(void* dst, const void* src, int64_t bytes) {
   CopyToDevice(dst, src, bytes);
@@ -41,9 +41,9 @@ void HostOps::TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) {
 }
 
 void HostOps::Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
-                       int64_t places, const int32_t* ids, LogprobAt* out) {
-  for (int64_t i = 0; i < n; ++i, logits += cols, out += places) {
-    TESSERA_CHECK(jobs[i].top < places);
+                       int64_t width, const int32_t* ids, LogprobAt* out) {
+  for (int64_t i = 0; i < n; ++i, logits += cols, out += width) {
+    TESSERA_CHECK(jobs[i].top < width);
     LogprobsOfRow(logits, cols, ids[jobs[i].sampled], jobs[i].top, out);
   }
 }

@@ -1,5 +1,5 @@
-// What the backends in host memory share: memory, where every call is done when it returns, and
-// operations that need no instruction set.
+// The base of the backends in host memory (cpu, reference): memory, events, and operations that
+// need no instruction set. Every call is complete when it returns.
 #pragma once
 
 #include <chrono>
@@ -21,15 +21,15 @@ class HostOps : public Ops {
                   const LogitBias* biases, const TokenCount* counts,
                   const int32_t* sampled) override;
   void TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) override;
-  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
-                int64_t places, const int32_t* ids, LogprobAt* out) override;
+  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n, int64_t width,
+                const int32_t* ids, LogprobAt* out) override;
   void RankTokens(const float* residuals, const uint8_t* vision, int64_t layers, int64_t tokens,
                   int32_t* ranks, double* sums) override;
 
  protected:
-  // y[rows, cols] = act(x).
+  // Computes y[rows, cols] = act(x).
   virtual void Activate(const float* x, int64_t rows, int64_t cols, Activation act, float* y) = 0;
-  // out[rows, in] = the prologue's values of x, by this backend's operations.
+  // Computes out[rows, in], the prologue's values of x, with this backend's operations.
   void ApplyPrologue(const Prologue& prologue, const float* x, int64_t rows, int64_t in,
                      float* out);
 

@@ -20,7 +20,7 @@ bool Before(const LogitAt& a, const LogitAt& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-// Eight at a time, without branches: it passes over every logit of every token.
+// Works on eight at a time without branches, because it passes over every logit of every token.
 float CleanLogits(absl::Span<float> logits) {
   constexpr size_t kLanes = 8;
   float lanes[kLanes];
@@ -46,7 +46,7 @@ float CleanLogits(absl::Span<float> logits) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-// One pass: whenever 2k have gathered, the worse half goes and the bar rises.
+// Makes one pass. Whenever 2k candidates have gathered, drops the worse half and raises the bar.
 std::vector<LogitAt> TopLogits(absl::Span<const float> logits, size_t k) {
   std::vector<LogitAt> best;
   if (k == 0) return best;
@@ -95,7 +95,7 @@ void LogprobsOfRow(const float* row, int64_t cols, int32_t id, int top, LogprobA
   TESSERA_CHECK(id >= 0 && id < cols);
   std::vector<float> clean(row, row + cols);
   const float largest = CleanLogits(absl::MakeSpan(clean));
-  double log_sum = HUGE_VAL;  // nothing is possible
+  double log_sum = HUGE_VAL;  // if no token is possible
   if (largest > kMinusInfinity) {
     const auto weights = std::make_unique_for_overwrite<double[]>(clean.size());
     SoftmaxWeights(clean, largest, /*temperature=*/1.0, weights.get());

@@ -1,5 +1,5 @@
-// What comes before and after a draw, on the host: one row of Ops::EditLogits and Ops::Logprobs,
-// and the parts that they share with the draw. Threads: safe.
+// The steps before and after sampling, on the host: one row of Ops::EditLogits and Ops::Logprobs,
+// and helpers that they share with sample.cc. Threads: safe.
 #pragma once
 
 #include <cstdint>
@@ -10,23 +10,23 @@
 
 namespace tessera {
 
-// As Ops::EditLogits, of the row [cols] that `edit` names.
+// Applies `edit` to its row [cols], as Ops::EditLogits.
 void EditRow(const LogitEdit& edit, const LogitBias* biases, const TokenCount* counts,
              const int32_t* sampled, float* row, int64_t cols);
 
-// As Ops::Logprobs: out [1 + top].
+// Computes out [1 + top] for one row, as Ops::Logprobs.
 void LogprobsOfRow(const float* row, int64_t cols, int32_t id, int top, LogprobAt* out);
 
-// NaN becomes -infinity, +infinity the largest float; returns the largest logit.
+// Replaces NaN by -infinity and +infinity by the largest float. Returns the largest logit.
 float CleanLogits(absl::Span<float> logits);
 
 struct LogitAt {
   float logit;
   int32_t id;
 };
-bool Before(const LogitAt& a, const LogitAt& b);  // larger logit, then lower id
+bool Before(const LogitAt& a, const LogitAt& b);  // order: larger logit, then lower id
 
-// The first `k` in that order, themselves in no order; impossible ones (-infinity) left out.
+// Returns the first `k` in that order, unsorted, without impossible ones (-infinity).
 std::vector<LogitAt> TopLogits(absl::Span<const float> logits, size_t k);
 
 }  // namespace tessera

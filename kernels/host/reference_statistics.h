@@ -1,5 +1,5 @@
-// The scalar truth of the operations in statistics_ops.h: their formulas, sums in double. Part of
-// the reference backend (reference.h).
+// The scalar reference of the operations in statistics_ops.h: their formulas with sums in double.
+// Part of the reference backend (reference.h).
 #pragma once
 
 #include "kernels/ops.h"

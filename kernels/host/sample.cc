@@ -13,7 +13,7 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 
-// Of the ids that are not banned, the first of the largest logit; 0 where all are.
+// Returns the first id with the largest logit among those that are not banned; 0 if all are banned.
 int32_t FirstLargest(const float* logits, int64_t cols, const uint8_t* banned) {
   int64_t best = -1;
   float most = 0;
@@ -27,11 +27,12 @@ int32_t FirstLargest(const float* logits, int64_t cols, const uint8_t* banned) {
   return static_cast<int32_t>(std::max<int64_t>(best, 0));
 }
 
-// The last candidate, in Before's order, of the shortest beginning whose weights reach `target`.
-// Halves the pool by nth_element towards the border instead of sorting it: linear on average.
+// Returns the last candidate of the shortest prefix, in Before's order, whose weights reach
+// `target`. Halves the pool by nth_element towards the border instead of sorting it: linear time on
+// average.
 LogitAt LastOfMass(std::vector<LogitAt>& pool, const double* weights, double target) {
   auto begin = pool.begin(), end = pool.end();
-  double mass = 0;  // before `begin`
+  double mass = 0;  // of the candidates before `begin`
   while (end - begin > 64) {
     const auto middle = begin + (end - begin) / 2;
     std::nth_element(begin, middle, end, Before);
@@ -49,13 +50,13 @@ LogitAt LastOfMass(std::vector<LogitAt>& pool, const double* weights, double tar
     mass += weights[c->id];
     if (mass >= target) return *c;
   }
-  return *(end - 1);  // rounding only
+  return *(end - 1);  // reached only through rounding
 }
 
-// The id in whose share of `weights` [n] the fraction `u` of their sum falls; never one of weight
-// 0.
+// Returns the id whose share of `weights` [n] contains the fraction `u` of their sum. Never returns
+// an id of weight 0.
 int32_t IdAtFraction(const double* weights, size_t n, double u) {
-  constexpr size_t kBlock = 256;  // sums of blocks first, then inside one
+  constexpr size_t kBlock = 256;  // first find the block by sums, then search inside it
   std::vector<double> sums;
   double total = 0;
   for (size_t begin = 0; begin < n; begin += kBlock) {
@@ -66,7 +67,7 @@ int32_t IdAtFraction(const double* weights, size_t n, double u) {
   double mass = 0;
   size_t block = 0;
   while (block + 1 < sums.size() && mass + sums[block] <= target) mass += sums[block++];
-  size_t sampled = n;  // rounding may leave mass below target: then the last one with weight
+  size_t sampled = n;  // if rounding leaves mass below target: the last id with a weight
   for (size_t i = block * kBlock; i < n; ++i) {
     if (weights[i] == 0) continue;
     sampled = i;
@@ -77,11 +78,11 @@ int32_t IdAtFraction(const double* weights, size_t n, double u) {
   return static_cast<int32_t>(sampled);
 }
 
-// The token that `rule`, of a temperature above 0, draws from clean logits, of which the largest is
-// finite. Probabilities are computed in double.
+// Samples a token by `rule`, whose temperature is above 0. The logits are clean and the largest is
+// finite. Probabilities are in double.
 int32_t SampleToken(absl::Span<const float> logits, float largest, const SampleRule& rule) {
   const size_t vocab = logits.size();
-  const auto weights = std::make_unique_for_overwrite<double[]>(vocab);  // 0: not kept
+  const auto weights = std::make_unique_for_overwrite<double[]>(vocab);  // 0: filtered out
   std::vector<LogitAt> pool;
   const bool top_k = rule.top_k > 0 && static_cast<size_t>(rule.top_k) < vocab;
   if (top_k) {
@@ -96,7 +97,7 @@ int32_t SampleToken(absl::Span<const float> logits, float largest, const SampleR
   if (rule.top_p < 1.0f) {
     const double total = SumOf(weights.get(), vocab), share = rule.top_p;
     if (!top_k) {
-      // All tokens at or below this weight together hold no more than what top-p may drop.
+      // All tokens at or below this weight together have no more mass than top-p may drop.
       const double negligible = (1 - share) * total / static_cast<double>(vocab);
       for (size_t i = 0; i < vocab; ++i) {
         if (weights[i] > negligible) pool.push_back({logits[i], static_cast<int32_t>(i)});

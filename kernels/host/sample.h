@@ -1,4 +1,4 @@
-// Drawing a token from logits, on the host: one row of Ops::SampleTokens. Threads: safe.
+// Samples a token from logits on the host: one row of Ops::SampleTokens. Threads: safe.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace tessera {
 
-// As Ops::SampleTokens; `rule` null: temperature 0.
+// Returns a token as Ops::SampleTokens. A null `rule` means temperature 0.
 int32_t SampleRow(const float* logits, int64_t cols, const uint8_t* banned, const SampleRule* rule);
 
 }  // namespace tessera

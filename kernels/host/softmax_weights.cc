@@ -6,9 +6,9 @@
 namespace tessera {
 namespace {
 
-// e^y for kZero <= y <= 0: y = k ln 2 + r with |r| <= ln 2 / 2, and the Taylor polynomial of degree
-// 12, whose remainder there is below 2e-16. At k = -1023 the exponent field, and so the result, is
-// 0.
+// Returns e^y for kZero <= y <= 0. It writes y = k ln 2 + r with |r| <= ln 2 / 2 and uses the
+// Taylor polynomial of degree 12, whose remainder there is below 2e-16. At k = -1023 the exponent
+// field and so the result is 0.
 constexpr double kZero = -709.4;
 inline double Exp(double y) {
   constexpr double kLog2e = 0x1.71547652b82fep0;
@@ -41,7 +41,7 @@ void SoftmaxWeights(absl::Span<const float> logits, float largest, double temper
   const float* in = logits.data();
   const size_t n = logits.size();
   const double top = largest, scale = 1.0 / temperature;
-  // Two loops: in one, GCC turns the bound into a branch and gives up vector code.
+  // Two loops, because in a single one GCC turns the bound into a branch and does not vectorize.
   for (size_t i = 0; i < n; ++i) {
     const double y = (in[i] - top) * scale;
     weights[i] = y > kZero ? y : kZero;

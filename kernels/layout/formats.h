@@ -1,16 +1,16 @@
-// The formats of KV pages: how many bits K and V have, and what one scale serves.
+// The formats of KV pages: the bits of K and V, and the values that share one scale.
 //
-// A format is one row of kFormatTable: a codec for K and one for V. Kernels are written for the
-// pairs of bits and axes, of which there are at most 12; the group, the number of channels that
-// share a token's scale, is a number in the row that the layout (page_layout.h) uses in one place
-// and kernels take as they run. So a new group is a row, and no kernel.
+// A format is one row of kFormatTable: a codec for K and one for V. Kernels exist for the pairs of
+// bits and axes, at most 12. The group (the number of channels that share a token's scale) is only
+// a number in the row: the layout (page_layout.h) uses it in one place, and kernels read it at run
+// time. A new group therefore needs a new row and no new kernel.
 //
-// Axis kSegment: one scale and offset per channel for all tokens of a segment, such as an image
-// (CalibQuant, arXiv 2502.14882). They lie in one page of format kHeader, which the run names; the
-// segment's other pages hold codes alone.
+// Axis kSegment has one scale and offset per channel for all tokens of a segment, such as an image
+// (CalibQuant, arXiv 2502.14882). They are stored in one page of format kHeader, which the run
+// names. The segment's other pages have only codes.
 //
-// C++17 and readable by device code, which cannot see kFormatTable at run time (it lies in host
-// memory) and calls what reads it in constant expressions only.
+// C++17 and readable by device code. Device code cannot see kFormatTable at run time, because it
+// lies in host memory, and calls the functions that read it in constant expressions only.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@
 
 namespace tessera {
 
-// Values index kFormatTable and are part of the kernels' interface: append only.
+// The values index kFormatTable and are part of the kernels' interface: append only.
 enum class Format : uint8_t {
   kRaw16,
   kToken8,
@@ -49,8 +49,8 @@ enum class Format : uint8_t {
   kHeader,
 };
 
-// What one scale and offset serve: a token's channels (a group of them), a channel over the page's
-// tokens, or a channel over the segment's.
+// The values that share one scale and offset: a group of a token's channels (kToken), a channel
+// over the page's tokens (kChannel), or a channel over the segment's tokens (kSegment).
 enum class Axis : uint8_t { kNone, kToken, kChannel, kSegment };
 struct Codec {
   int bits;
@@ -59,9 +59,9 @@ struct Codec {
 };
 struct FormatSpec {
   const char* name;
-  // 32 keeps a scale per channel at one bit a value and 1-bit units at 16 bytes. 16 where a page
-  // would otherwise exceed a RAW16 page: the largest page of all decides the arena's slabs.
-  // 0: the page holds no tokens.
+  // Tokens per page; 0: the page holds no tokens. With 32, a scale per channel costs one bit per
+  // value and the units of 1-bit codes are 16 bytes. 16 is used where a page would otherwise be
+  // larger than a RAW16 page, because the largest page decides the arena's slab size.
   int page_tokens;
   Codec k, v;
 };
@@ -91,23 +91,23 @@ inline constexpr FormatSpec kFormatTable[] = {
     {"segment4", 32, {4, Axis::kSegment}, {4, Axis::kSegment}},
     {"segment2", 32, {2, Axis::kSegment}, {2, Axis::kSegment}},
     {"segment1", 32, {1, Axis::kSegment}, {1, Axis::kSegment}},
-    {"header", 0, {0, Axis::kChannel}, {0, Axis::kChannel}},  // no codes: scales and offsets
+    {"header", 0, {0, Axis::kChannel}, {0, Axis::kChannel}},  // scales and offsets, no codes
 };
 constexpr int kNumFormats = sizeof(kFormatTable) / sizeof(kFormatTable[0]);
 static_assert(kNumFormats == static_cast<int>(Format::kHeader) + 1);
-static_assert(kNumFormats <= 32, "sets of formats are 32 bits");
+static_assert(kNumFormats <= 32, "a set of formats must fit into 32 bits");
 
 constexpr const FormatSpec& SpecOf(Format f) { return kFormatTable[static_cast<int>(f)]; }
 constexpr const Codec& CodecOf(Format f, bool value) { return value ? SpecOf(f).v : SpecOf(f).k; }
 constexpr const char* FormatName(Format f) { return SpecOf(f).name; }
 constexpr bool HoldsTokens(Format f) { return SpecOf(f).page_tokens > 0; }
 constexpr int PageTokens(Format f) { return SpecOf(f).page_tokens; }
-// True where a page must be filled by one MoveTokens with all its tokens.
+// Returns whether one MoveTokens must fill a page with all its tokens.
 constexpr bool FillsWholePages(Format f) {
   return HoldsTokens(f) &&
          (SpecOf(f).k.axis == Axis::kChannel || SpecOf(f).v.axis == Axis::kChannel);
 }
-// True where a run is one segment, written by one MoveTokens, and names a header page.
+// Returns whether a run is one segment, which one MoveTokens writes and which names a header page.
 constexpr bool HasHeader(Format f) { return SpecOf(f).k.axis == Axis::kSegment; }
 
 constexpr std::optional<Format> FormatFromName(std::string_view name) {
@@ -117,7 +117,7 @@ constexpr std::optional<Format> FormatFromName(std::string_view name) {
   return std::nullopt;
 }
 
-// Pairs of (bits, axis) of K and V that kernels are written for.
+// Returns the number of different pairs of (bits, axis) of K and V: each needs kernels.
 constexpr int CountPairs() {
   int pairs = 0;
   for (int i = 0; i < kNumFormats; ++i) {

@@ -1,21 +1,25 @@
 // The affine quantizer of all low-bit formats, and the value that a page holds.
 //
-// Every backend gives the same bits as these functions: float32 throughout, in the order
+// Every backend gives the same bits as these functions. They compute in float32, in this order:
 //   lo = clip * min, hi = clip * max, s = (hi - lo) / (2^b - 1),
 //   m = lo, or with an integer offset s * round(lo / s),
-//   c = round(clamp((x - m) / s, 0, 2^b - 1)),
-// every operation rounded by itself (no a * b + c fused), division and not a reciprocal, round half
-// to even. s is rounded to half before m is computed and m before the codes: the codes are the
-// nearest on the grid that is stored, not on the one before rounding. With an integer offset that
-// is AKVQ's c = clamp(round(x / s) + z), m = -s z, but for the rounding of m and for ties (AKVQ-VL,
-// arXiv 2501.15021; a real offset is KIVI's rule, arXiv 2402.02750).
-// min and max are those of the vector after the `quantile` share of its n values was set aside at
-// either end: order statistics, Trimmed(n, quantile) from the smallest and from the largest, so
-// that nothing is interpolated (the quantile range of CalibQuant's first version). 0: min and max.
-// A vector whose s is zero in half (hi = lo first of all) stores s = 1, m = min unclipped, codes 0.
-// Minus zero counts as zero. With a NaN among the values the vector's bits are unspecified.
+//   c = round(clamp((x - m) / s, 0, 2^b - 1)).
+// Every operation is rounded by itself: no fused a * b + c, division and no reciprocal, round half
+// to even. s is rounded to half before m is computed, and m before the codes. The codes are
+// therefore the nearest on the stored grid, not on the grid before rounding.
 //
-// constexpr and standard C++ only, so that .cu files can call them on the device.
+// The integer offset is AKVQ's c = clamp(round(x / s) + z), m = -s z, except for the rounding of m
+// and for ties (AKVQ-VL, arXiv 2501.15021). The real offset is KIVI's rule (arXiv 2402.02750).
+//
+// min and max are taken after the `quantile` share of the vector's n values is cut off at either
+// end. They are order statistics, number Trimmed(n, quantile) from the smallest and from the
+// largest; nothing is interpolated (the quantile range of CalibQuant's first version). Quantile 0
+// gives the plain min and max.
+//
+// If s is zero in half (above all if hi = lo), the vector stores s = 1, m = min unclipped, codes 0.
+// Minus zero counts as zero. If a value is NaN, the vector's bits are unspecified.
+//
+// constexpr and standard C++ only, so that .cu files can call these functions on the device.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +29,7 @@
 
 namespace tessera {
 
-// How MoveTokens computes scales. Clip ratios shrink the range of a vector; 1 keeps it.
+// How MoveTokens computes scales. A clip ratio shrinks the range of a vector; 1 keeps it.
 struct QuantRule {
   float clip_k = 1;
   float clip_v = 1;
@@ -38,7 +42,7 @@ struct Affine {  // half bits, as stored
   uint16_t offset;
 };
 
-// Values set aside at either end of n.
+// Returns how many of n values are cut off at either end.
 constexpr int64_t Trimmed(int64_t n, float quantile) {
   return static_cast<int64_t>(double{quantile} * static_cast<double>(n - 1));
 }
@@ -47,13 +51,13 @@ constexpr int MaxCode(int bits) { return (1 << bits) - 1; }
 
 constexpr float RoundHalfEven(float x) {
   const float magnitude = x < 0 ? -x : x;
-  if (!(magnitude < 0x1p23f)) return x;  // an integer already, or NaN
+  if (!(magnitude < 0x1p23f)) return x;  // already an integer, or NaN
   const float rounded = (magnitude + 0x1p23f) - 0x1p23f;
   return x < 0 ? -rounded : rounded;
 }
 
 constexpr Affine FitAffine(float min, float max, int bits, float clip, bool integer_offset) {
-  min += 0.0f;  // -0 becomes 0: which of the two came first must not show
+  min += 0.0f;  // -0 becomes 0, so that the order of the values has no effect
   const float lo = clip * min, hi = clip * max;
   const uint16_t scale = FloatToHalf((hi - lo) / static_cast<float>(MaxCode(bits)));
   const float s = HalfToFloat(scale);
@@ -71,7 +75,8 @@ constexpr uint16_t LoadHalfBits(const uint8_t* p) {
   return static_cast<uint16_t>(p[0] | (p[1] << 8));
 }
 
-// One element of a page in any format; `header` is that of its segment, where there is one.
+// Returns one element of a page in any format. `header` is its segment's header page, if there is
+// one.
 constexpr float PageElement(const uint8_t* page, Format f, int head_dim, int head, bool value,
                             int slot, int channel, const uint8_t* header = nullptr) {
   const Codec& codec = CodecOf(f, value);

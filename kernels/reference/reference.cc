@@ -1,3 +1,5 @@
+// One class with every op in the order of ops.h, so that each formula is found at once: this file
+// may exceed 300 lines.
 #include "kernels/reference/reference.h"
 
 #include <algorithm>
@@ -30,7 +32,7 @@ double Activated(double x, Activation act) {
   TESSERA_CHECK(false);
 }
 
-// softmax(scores) weighs `value(token, i)` into out[0 .. dim).
+// Computes out[0 .. dim) = sum over tokens of softmax(scores)[token] * value(token, i).
 template <class Value>
 void WeighValues(std::vector<double>& scores, int64_t dim, const Value& value, float* out) {
   const double max = *std::max_element(scores.begin(), scores.end());
@@ -41,6 +43,30 @@ void WeighValues(std::vector<double>& scores, int64_t dim, const Value& value, f
     for (size_t t = 0; t < scores.size(); ++t) o += scores[t] * value(t, i);
     out[i] = static_cast<float>(o / sum);
   }
+}
+
+struct StoredToken {
+  const uint8_t* page;
+  const uint8_t* header;  // or null
+  Format format;
+  int slot;
+  bool mapped;  // its run has a LogitMap
+};
+
+// Returns the tokens of sequence s in the order of its runs.
+std::vector<StoredToken> StoredTokens(const KvLayerView& kv, int64_t s) {
+  const auto at = [&kv](PageId page) { return kv.arena + page * kPageUnitBytes; };
+  std::vector<StoredToken> tokens;
+  for (int32_t i = kv.run_begin[s]; i < kv.run_begin[s + 1]; ++i) {
+    const KvRun& run = kv.runs[i];
+    const int per_page = PageTokens(run.format);
+    const uint8_t* header = HasHeader(run.format) ? at(run.header) : nullptr;
+    for (int32_t t = 0; t < run.tokens; ++t) {
+      tokens.push_back({at(kv.pages[run.first_page + t / per_page]), header, run.format,
+                        t % per_page, !run.map.identity()});
+    }
+  }
+  return tokens;
 }
 
 class ReferenceOps final : public HostOps {
@@ -232,30 +258,13 @@ class ReferenceOps final : public HostOps {
     const int64_t kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim;
     TESSERA_CHECK(heads % kv_heads == 0);
     const double scale = 1 / std::sqrt(static_cast<double>(dim));
-    struct Stored {
-      const uint8_t* page;
-      const uint8_t* header;
-      Format format;
-      int slot;
-      bool mapped;
-    };
     for (int64_t s = 0; s < num_sequences; ++s) {
       const int64_t rows = query_begin[s + 1] - query_begin[s];
       if (rows == 0) continue;
-      std::vector<Stored> tokens;  // of the sequence, in the order of its runs
       const LogitMap map = CheckRuns(kv, s, rows);
-      const auto at = [&kv](PageId page) { return kv.arena + page * kPageUnitBytes; };
-      for (int32_t i = kv.run_begin[s]; i < kv.run_begin[s + 1]; ++i) {
-        const KvRun& run = kv.runs[i];
-        const int per_page = PageTokens(run.format);
-        const uint8_t* header = HasHeader(run.format) ? at(run.header) : nullptr;
-        for (int32_t t = 0; t < run.tokens; ++t) {
-          tokens.push_back({at(kv.pages[run.first_page + t / per_page]), header, run.format,
-                            t % per_page, !run.map.identity()});
-        }
-      }
+      const std::vector<StoredToken> tokens = StoredTokens(kv, s);
       const auto element = [&](int64_t token, int64_t head, bool value, int64_t i) {
-        const Stored& t = tokens[token];
+        const StoredToken& t = tokens[token];
         return PageElement(t.page, t.format, static_cast<int>(dim), static_cast<int>(head), value,
                            t.slot, static_cast<int>(i), t.header);
       };
@@ -278,7 +287,7 @@ class ReferenceOps final : public HostOps {
             for (int64_t t = 0; t < visible; ++t) {
               if (tokens[t].mapped) mapped.push_back(&scores[t]);
             }
-            held_slopes_ += ReferenceMapLogits(map, mapped) ? 1 : 0;
+            clamped_slopes_ += ReferenceMapLogits(map, mapped) ? 1 : 0;
           }
           WeighValues(
               scores, dim, [&](int64_t t, int64_t i) { return element(t, kv_head, true, i); }, to);
@@ -288,7 +297,7 @@ class ReferenceOps final : public HostOps {
     }
   }
 
-  int64_t clamped_slopes() const override { return held_slopes_; }
+  int64_t clamped_slopes() const override { return clamped_slopes_; }
 
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {
@@ -316,7 +325,7 @@ class ReferenceOps final : public HostOps {
   }
 
  private:
-  int64_t held_slopes_ = 0;
+  int64_t clamped_slopes_ = 0;
 };
 
 }  // namespace

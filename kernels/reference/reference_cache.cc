@@ -17,7 +17,7 @@ struct Element {
   float x;
 };
 
-// K or V of one head in a format, and how it is quantized.
+// K or V of one head, its format and its quantization parameters.
 struct Part {
   Format format;
   int dim, head;
@@ -27,8 +27,8 @@ struct Part {
   float quantile;
 };
 
-// Quantizes values that share one scale and offset, and stores all three; `header` is the segment's
-// page, where there is one.
+// Quantizes values that share one scale and offset, and stores codes, scale and offset. `header` is
+// the segment's header page, or null.
 void StoreVector(const Part& p, uint8_t* header, const std::vector<Element>& elements) {
   const int bits = CodecOf(p.format, p.value).bits;
   std::vector<float> sorted;
@@ -60,7 +60,7 @@ void ReferenceMoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to,
   const int dim = geometry.head_dim;
   const auto page_of = [&](PageId page) { return arena + page * kPageUnitBytes; };
   int64_t end = 0;
-  for (int64_t begin = 0; begin < n; begin = end) {  // what shares scales, or one token
+  for (int64_t begin = 0; begin < n; begin = end) {  // a group that shares scales, or one token
     end = HasHeader(to)         ? SegmentEnd(moves, begin, n)
           : FillsWholePages(to) ? begin + PageTokens(to)
                                 : begin + 1;

@@ -1,7 +1,7 @@
-// One page of attention for a block of queries over a vector type V.
+// Attention of a block of queries to one page, over a vector type V.
 //
-// The arithmetic of a query never depends on the block it is in: scores and values are computed by
-// tiles of queries only to read K and V once, each query having its own accumulators.
+// The arithmetic of a query never depends on its block: each query has its own accumulators. Tiles
+// of queries only serve to read K and V once.
 #pragma once
 
 #include "kernels/cpu/simd/kernels.h"
@@ -19,13 +19,13 @@ struct Attention {
   static V LoadKv(const float* p) { return V::Load(p); }
   static V LoadKv(const uint16_t* p) { return V::LoadHalf(p); }
 
-  // A share of the next page, so that fetches are spread over the work on this one.
+  // Prefetches a share of the next page, so that fetches are spread over the work on this one.
   static void FetchNext(const AttendPage& a, int share, int shares) {
     const int64_t begin = a.next_bytes * share / shares, end = a.next_bytes * (share + 1) / shares;
     for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(a.next + i);
   }
 
-  // sums[q][t] = lanes of q . k for Q queries and all tokens of the page.
+  // Computes sums[q][t], the lanes of q . k, for Q queries and all tokens of the page.
   template <int Q, class T>
   static void Dots(const AttendPage& a, int query, const T* k, V (*sums)[kTokens]) {
     constexpr int N = V::kAttendTokens;
@@ -61,9 +61,9 @@ struct Attention {
     return V::Mul(V::ReduceSums(sums), V::Set(a.scale));
   }
 
-  // Online softmax of one query: rescales what it has when the maximum grows, returns the page's
-  // weights in p.
-  static void Soften(const AttendPage& a, int query, int visible, const V* sums, float* p) {
+  // Online softmax of one query: rescales the sums so far when the maximum grows, and stores the
+  // page's weights in p.
+  static void UpdateSoftmax(const AttendPage& a, int query, int visible, const V* sums, float* p) {
     V logits = Logits(a, sums);
     if (a.slope) {
       logits = V::Fma(V::Set(a.slope[query]), V::Sub(logits, V::Set(a.low[query])),
@@ -87,7 +87,8 @@ struct Attention {
     weights.Store(p);
   }
 
-  // out[i] += sum over the first `visible` tokens of p[i][t] v[t], N vectors of the head at a time.
+  // Computes out[i] += sum over the first `visible` tokens of p[i][t] v[t], for N vectors of the
+  // head.
   template <int Q, int N, class T>
   static void WeighSpan(const AttendPage& a, int query, int visible, const float (*p)[kTokens],
                         const T* v, int64_t d) {
@@ -137,10 +138,10 @@ struct Attention {
     if (same && visible[0] == 0) return;
     Dots<Q>(a, query, k, sums);
     for (int i = 0; i < Q; ++i) {
-      if (visible[i] > 0) Soften(a, query + i, visible[i], sums[i], p[i]);
+      if (visible[i] > 0) UpdateSoftmax(a, query + i, visible[i], sums[i], p[i]);
     }
     if (same) return Weigh<Q>(a, query, visible[0], p, v);
-    // The page on the diagonal: a token that a query does not see is not even added as zero.
+    // The page on the diagonal: a token that a query does not see must not even be added as zero.
     for (int i = 0; i < Q; ++i) Weigh<1>(a, query + i, visible[i], p + i, v);
   }
 
@@ -159,7 +160,7 @@ struct Attention {
     for (int i = query; i < query + Q; ++i) {
       if (a.visible[i] == 0) continue;
       const V logits = Logits(a, sums[i - query]);
-      // The minimum is minus the maximum of what was negated.
+      // The minimum is minus the maximum of the negated values.
       const V negated = V::Sub(zero, V::SelectFirst(a.visible[i], logits, infinity));
       const float min = -V::ReduceMax(negated);
       const float max = V::ReduceMax(V::SelectFirst(a.visible[i], logits, V::Set(kMinusInfinity)));

@@ -1,7 +1,7 @@
 // The dense kernels over a vector type V: register tiles, weight conversion, epilogue.
 //
-// Every output element is one chain of fused multiply-adds over ascending k, whatever the tile, so
-// any mixture of these functions gives the same bits.
+// For any tile, every output element is one chain of fused multiply-adds over ascending k. Any
+// mixture of these functions therefore gives the same bits.
 #pragma once
 
 #include <utility>
@@ -23,14 +23,14 @@ struct Panel {  // weights of one panel: element (k, lane) at k * 16 + lane
 
 template <class V>
 struct Dense {
-  // With 32 registers 16 rows of one panel fit beside its weights.
+  // 32 registers hold 16 rows of one panel and its weights.
   static constexpr int kDirectRows = V::kTilePanels > 1 ? kLanes
                                      : V::kTileRows < 6 ? V::kTileRows
                                                         : 6;
-  // How far ahead of use a panel is fetched: the hardware stops at each 4 KiB page.
+  // The prefetch distance in a panel: the hardware prefetcher stops at each 4 KiB page.
   static constexpr int64_t kPrefetchBytes = 1024;
 
-  // y = act(c + bias) + residual for up to 16 columns.
+  // Computes y = act(sum + bias) + residual for up to 16 columns.
   static void Finish(const DenseCall& call, V sum, int64_t row, int64_t column) {
     const int64_t left = call.out - column;
     const int n = left < kLanes ? static_cast<int>(left) : kLanes;
@@ -61,7 +61,7 @@ struct Dense {
     }
   }
 
-  // R rows of x against P panels, all of k, with the weights converted on the way.
+  // Multiplies R rows of x with P panels over all of k and converts the weights on the way.
   template <DType D, int R, int P>
   static void DirectTile(const DenseCall& call, int64_t row, int64_t panel) {
     constexpr int64_t kStep = Panel<V, D>::kStepBytes;
@@ -104,7 +104,7 @@ struct Dense {
     }
   }
 
-  // Enough panels at once to hide the multiply-add's latency, few enough to stay in registers.
+  // Returns enough panels to hide the multiply-add's latency and few enough to stay in registers.
   template <int R>
   static constexpr int PanelsFor() {
     constexpr int kTile = V::kTileRows * V::kTilePanels;

@@ -9,8 +9,8 @@
 namespace tessera {
 namespace {
 
-// __builtin_cpu_supports also asks whether the operating system saves the registers. Clang 14 does
-// not know "f16c" there, so that bit is read by hand.
+// __builtin_cpu_supports also checks that the operating system saves the registers. Clang 14 does
+// not know "f16c" there, so this code reads that bit itself.
 bool HasAvx2() {
   constexpr unsigned kF16c = 1u << 29;
   unsigned a, b, c, d;

@@ -1,4 +1,5 @@
-// Which instruction sets this machine has, and the kernels for one.
+// The instruction sets of this machine, and the kernels for one of them. Threads: functions only,
+// safe.
 #pragma once
 
 #include <string>
@@ -10,11 +11,11 @@
 
 namespace tessera {
 
-// Names of the sets this machine can run, best first; "scalar" is always among them.
+// Returns the names of the sets that this machine can run, best first; "scalar" is always included.
 std::vector<std::string> AvailableIsas();
 
-// `name` as above, or "" for the best. FAILED_PRECONDITION where the machine lacks it,
-// INVALID_ARGUMENT for an unknown name. The table lives for ever.
+// Returns the kernels for `name`, or the best for "". FAILED_PRECONDITION if the machine lacks the
+// set, INVALID_ARGUMENT for an unknown name. The table has static storage.
 absl::StatusOr<const CpuKernels*> FindKernels(absl::string_view name);
 
 }  // namespace tessera

@@ -1,5 +1,5 @@
 // exp, erf and the activations over a vector type V, built from operations that round the same way
-// everywhere. Errors measured over all floats by tests/kernels/math_test.cc.
+// on every instruction set. tests/kernels/math_test.cc measures the errors over all floats.
 #pragma once
 
 #include "kernels/ops.h"
@@ -8,10 +8,10 @@ namespace tessera {
 
 template <class V>
 struct Math {
-  // 1.5 * 2^23: adding it rounds to an integer and leaves that integer in the low bits.
+  // 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits.
   static constexpr float kMagic = 12582912.0f;
 
-  // e^x; overflows to infinity, underflows gradually to zero, keeps NaN.
+  // Returns e^x. Overflows to infinity, underflows gradually to zero, keeps NaN.
   static V Exp(V x) {
     x = V::Max(V::Set(-105.0f), V::Min(V::Set(89.0f), x));
     // x = n ln 2 + r, ln 2 in two parts.
@@ -42,7 +42,7 @@ struct Math {
     p = V::Fma(p, s, V::Set(-0x1.81273ep-2f));
     p = V::Fma(p, s, V::Set(0x1.06eba8p-3f));
     const V small = V::Fma(p, x, x);
-    // Otherwise 1 - e^q(|x|) with q = log(erfc), up to 4, where erf has become 1.
+    // Otherwise 1 - e^q(|x|) with q = log(erfc), up to 4, from where on erf is 1.
     const V b = V::Min(V::Set(4.0f), a);
     V q = V::Set(0x1.86e04ap-13f);
     q = V::Fma(q, b, V::Set(-0x1.825c9ep-9f));

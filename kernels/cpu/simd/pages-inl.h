@@ -1,4 +1,4 @@
-// Codes of low-bit pages to floats and back, over a vector type V.
+// Converts codes of low-bit pages to floats and back, over a vector type V.
 #pragma once
 
 #include "kernels/cpu/simd/kernels.h"
@@ -8,8 +8,8 @@ namespace tessera {
 
 template <class V>
 struct Pages {
-  // Calls f(channel, codes, n) for groups of up to 16 channels of a row of B-bit codes; codes has
-  // 16 readable ones.
+  // Calls f(channel, codes, n) for groups of up to 16 channels of a row of B-bit codes. 16 codes
+  // are readable at `codes`.
   template <int B, class F>
   static void Groups(const uint8_t* row, int64_t dim, const F& f) {
     Rows<V>::Groups(dim, [&](int64_t d, int n) {
@@ -30,7 +30,7 @@ struct Pages {
       const V scale = V::Set(scales[t]), offset = V::Set(offsets[t]);
       float* out = c.out + t * c.stride;
       const uint8_t* row = c.codes + t * c.row_bytes;
-      if constexpr (B <= 4) {  // few codes: all their values first
+      if constexpr (B <= 4) {  // few codes: compute a table of all values first
         const V table = V::Fma(V::template CodeTable<B>(), scale, offset);
         Groups<B>(row, c.dim, [&](int64_t d, const uint8_t* codes, int n) {
           Rows<V>::Put(V::template Lookup<B>(table, codes), out + d, n);
@@ -82,7 +82,7 @@ struct Pages {
   static void Quantize(const QuantizeCall& c) {
     const V max = V::Set(static_cast<float>(c.max_code)), zero = V::Set(0);
     Rows<V>::Groups(c.dim, [&](int64_t d, int n) {
-      // Lanes beyond n divide by zero scales at worst, and are not used.
+      // Lanes beyond n may divide by zero; they are not used.
       const V scale = c.per_channel ? Rows<V>::Get(c.scales + d, n) : V::Set(c.scales[0]);
       const V offset = c.per_channel ? Rows<V>::Get(c.offsets + d, n) : V::Set(c.offsets[0]);
       const V steps = V::Div(V::Sub(Rows<V>::Get(c.x + d, n), offset), scale);

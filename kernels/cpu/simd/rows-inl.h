@@ -10,7 +10,7 @@ namespace tessera {
 
 template <class V>
 struct Rows {
-  // Calls f(offset, n) for each group of up to 16 elements; n is 16 but for the last.
+  // Calls f(offset, n) for each group of up to 16 elements; n is 16 except in the last group.
   template <class F>
   static void Groups(int64_t cols, const F& f) {
     int64_t i = 0;
@@ -98,7 +98,7 @@ struct Rows {
     Groups(count, [&](int64_t i, int n) { Put(Math<V>::Erf(Get(x + i, n)), y + i, n); });
   }
 
-  // Products and sums rounded one by one, as the published models compute it.
+  // Rounds products and sums one by one, as the published models do.
   static void Rope(float* head, const float* cos, const float* sin, int64_t half_dim) {
     Groups(half_dim, [&](int64_t i, int n) {
       const V a = Get(head + i, n), b = Get(head + half_dim + i, n);

@@ -105,7 +105,7 @@ struct V {
       return {ButterflyHalf<S>(a.lo), ButterflyHalf<S>(a.hi)};
     }
   }
-  struct Indices {  // code i in the lowest bits of lane i, other codes above it
+  struct Indices {  // lane i has code i in its lowest bits, other codes above
     __m256i lo, hi;
   };
   template <int B>
@@ -138,7 +138,7 @@ struct V {
         _mm256_cvtepi32_ps(_mm256_and_si256(iota, mask)),
         _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_add_epi32(iota, _mm256_set1_epi32(8)), mask))};
   }
-  // The permutation reads three bits of each lane; the fourth, of 4-bit codes, picks the half.
+  // The permutation reads three bits of each lane. The fourth bit of 4-bit codes selects the half.
   template <int B>
   static __m256 LookupHalf(V table, __m256i index) {
     const __m256 low = _mm256_permutevar8x32_ps(table.lo, index);

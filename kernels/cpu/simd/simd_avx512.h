@@ -60,7 +60,7 @@ struct V {
                                                  _mm512_set1_epi32(0x3f800000)))};
   }
   static __m256 Low(__m512 a) { return _mm512_castps512_ps256(a); }
-  static __m256 High(__m512 a) {  // by way of double: the float form needs AVX-512DQ
+  static __m256 High(__m512 a) {  // as doubles, because the float form needs AVX-512DQ
     return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
   }
   static float ReduceMax(V a) { return FoldMax<V>(_mm256_max_ps(Low(a.v), High(a.v))); }
@@ -84,7 +84,7 @@ struct V {
   static __m512i Iota() {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   }
-  // Code i in the lowest bits of lane i, other codes above it.
+  // Returns vectors whose lane i has code i in its lowest bits and other codes above.
   template <int B>
   static __m512i Shifted(const uint8_t* p) {
     if constexpr (B == 8) {

@@ -1,5 +1,5 @@
 // Sums and maxima over the 8 lanes of AVX registers, in the tree order that kernels.h promises.
-// Templates over the vector type, so that each instruction set has its own copies.
+// They are templates over the vector type, so that each instruction set has its own copies.
 #pragma once
 
 #include <immintrin.h>
@@ -20,7 +20,7 @@ inline float FoldSum(__m256 a) {
   return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
 }
 
-// Lane i of the result is FoldSum(rows[i]): a transposition whose every step also adds.
+// Returns FoldSum(rows[i]) in lane i: a transposition whose every step also adds.
 template <class V>
 inline __m256 FoldSums(const __m256* rows) {
   // Lane + 4: p[i] holds row i in its low half and row i + 4 in its high half.

@@ -1,8 +1,10 @@
-// A vector of 16 floats in plain C++: the meaning that simd_avx2.h and simd_avx512.h must match.
+// A vector of 16 floats in plain C++. It defines the semantics that simd_avx2.h and simd_avx512.h
+// must match.
 //
-// Every SIMD header defines one type V with these operations. Only kernels_<isa>.cc includes one:
-// they must not share inline functions with other files, or the linker could keep the copy that
-// was compiled for a newer machine. That is why the kernels' code is all templates over V.
+// Every SIMD header defines one type V with these operations, and only one kernels_<isa>.cc
+// includes it. They must not share inline functions with other files: the linker could keep the
+// copy that was compiled for a newer machine. That is why all the kernels' code is templates over
+// V.
 #pragma once
 
 #include <bit>
@@ -17,7 +19,8 @@ namespace tessera::scalar {
 struct V {
   float v[16];
 
-  // Register tile of dense_tile and of attention (queries x tokens, and out vectors at once).
+  // The register tiles of dense_tile (rows x panels) and of attention (queries x tokens, and
+  // vectors of out at once).
   static constexpr int kTileRows = 4, kTilePanels = 1;
   static constexpr int kAttendQueries = 2, kAttendTokens = 2, kAttendVectors = 2;
 
@@ -37,7 +40,7 @@ struct V {
     return Make([&](int) { return x; });
   }
   static V Load(const float* p) { return LoadPart(p, 16); }
-  // The first n elements (n <= 16), zeros after; nothing else is read.
+  // Loads the first n elements (n <= 16), with zeros after them; reads nothing else.
   static V LoadPart(const float* p, int n) {
     V r = Set(0);
     std::memcpy(r.v, p, n * 4);
@@ -51,7 +54,7 @@ struct V {
   }
   void Store(float* p) const { StorePart(p, 16); }
   void StorePart(float* p, int n) const { std::memcpy(p, v, n * 4); }
-  // Round half to even, saturating at 65504; NaN stays NaN.
+  // Rounds half to even and saturates at 65504; NaN stays NaN.
   void StoreHalf(uint16_t* p) const {
     for (int i = 0; i < 16; ++i) {
       const uint16_t b = FloatToHalf(v[i]);
@@ -71,10 +74,10 @@ struct V {
   static V Div(V a, V b) {
     return Make([&](int i) { return a.v[i] / b.v[i]; });
   }
-  static V Fma(V a, V b, V c) {  // a * b + c, one rounding
+  static V Fma(V a, V b, V c) {  // a * b + c with one rounding
     return Make([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
   }
-  // b where either is NaN, as the machine's instructions do.
+  // Return b if either is NaN, as the machine's instructions do.
   static V Max(V a, V b) {
     return Make([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
   }
@@ -91,11 +94,11 @@ struct V {
   static V SelectLess(V a, V b, V x, V y) {
     return Make([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
   }
-  // Lanes below n from a, the others from b.
+  // Returns lanes below n from a, the others from b.
   static V SelectFirst(int n, V a, V b) {
     return Make([&](int i) { return i < n ? a.v[i] : b.v[i]; });
   }
-  // 2^n for t = n + 1.5 * 2^23, n an integer in [-126, 127].
+  // Returns 2^n for t = n + 1.5 * 2^23, n an integer in [-126, 127].
   static V PowerOfTwo(V t) {
     return Make([&](int i) {
       return std::bit_cast<float>((std::bit_cast<uint32_t>(t.v[i]) << 23) + 0x3f800000u);
@@ -106,23 +109,23 @@ struct V {
     for (int i = 1; i < 16; ++i) m = a.v[i] > m ? a.v[i] : m;
     return m;
   }
-  // Lanes added as a tree: l with l + 8, then + 4, + 2, + 1.
+  // Adds the lanes as a tree: l with l + 8, then + 4, + 2, + 1.
   static float ReduceSum(V a) {
     for (int width = 8; width > 0; width /= 2) {
       for (int i = 0; i < width; ++i) a.v[i] += a.v[i + width];
     }
     return a.v[0];
   }
-  // Lane i of the result is ReduceSum(rows[i]).
+  // Returns ReduceSum(rows[i]) in lane i.
   static V ReduceSums(const V* rows) {
     return Make([&](int i) { return ReduceSum(rows[i]); });
   }
-  // Lane i gets a[i] + a[i + S], lane i + S the difference, for lanes i without bit S.
+  // For lanes i without bit S: returns a[i] + a[i + S] in lane i and the difference in lane i + S.
   template <int S>
   static V Butterfly(V a) {
     return Make([&](int i) { return i & S ? a.v[i ^ S] - a.v[i] : a.v[i] + a.v[i ^ S]; });
   }
-  // 16 codes of B bits each at p (2 B bytes are read), the first in the lowest bits.
+  // Loads 16 codes of B bits each from p (reads 2 B bytes), the first in the lowest bits.
   template <int B>
   static int Code(const uint8_t* p, int i) {
     return (p[i * B / 8] >> (i * B % 8)) & ((1 << B) - 1);
@@ -131,7 +134,7 @@ struct V {
   static V Codes(const uint8_t* p) {
     return Make([&](int i) { return static_cast<float>(Code<B>(p, i)); });
   }
-  // Lane i is i modulo 2^B (B <= 4): a table of all codes. Lookup gives table[code].
+  // Returns i modulo 2^B (B <= 4) in lane i: a table of all codes. Lookup returns table[code].
   template <int B>
   static V CodeTable() {
     return Make([](int i) { return static_cast<float>(i % (1 << B)); });
@@ -140,7 +143,7 @@ struct V {
   static V Lookup(V table, const uint8_t* p) {
     return Make([&](int i) { return table.v[Code<B>(p, i)]; });
   }
-  // Lanes in [0, 255], rounded half to even, as bytes.
+  // Stores lanes in [0, 255] as bytes, rounded half to even.
   void StoreBytes(uint8_t* p) const {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>((v[i] + 0x1p23f) - 0x1p23f);
   }

@@ -1,4 +1,4 @@
-// What the statistics of kernels/statistics_ops.h need of the arithmetic, over a vector type V.
+// The arithmetic for the operations of kernels/statistics_ops.h, over a vector type V.
 #pragma once
 
 #include "kernels/cpu/simd/kernels.h"
@@ -15,9 +15,9 @@ struct Statistics {
     return V::LoadHalf(padded);
   }
 
-  // A decimation-in-frequency transform down, the product where the coefficients come out in bit-
-  // reversed order, and its mirror image up: nothing is ever reordered. Depth first, so that the
-  // lower levels work in the nearest cache whatever n is.
+  // Transforms down by decimation in frequency, multiplies where the coefficients are in
+  // bit-reversed order, and transforms up by the mirror image, so nothing is ever reordered. The
+  // recursion is depth first, so that the lower levels work in the nearest cache for any n.
   static void Convolve(float* z, int64_t n, const float* twiddles, const float* spectrum) {
     if (n == 1) {
       const V re = V::Load(z), im = V::Load(z + kLanes);

@@ -57,11 +57,11 @@ __device__ int32_t IdOf(unsigned long long key) {
 }
 
 __global__ void __launch_bounds__(kThreads)
-    LogprobsKernel(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t places,
+    LogprobsKernel(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t width,
                    const int32_t* ids, LogprobAt* out) {
   const float* row = logits + blockIdx.x * cols;
   const LogprobJob job = jobs[blockIdx.x];
-  out += blockIdx.x * places;
+  out += blockIdx.x * width;
   // Keys differ, so each round finds the next.
   const auto next = [&](unsigned long long last) {
     unsigned long long best = 0;
@@ -101,9 +101,9 @@ void EditLogits(cudaStream_t stream, float* logits, int64_t cols, const LogitEdi
 }
 
 void Logprobs(cudaStream_t stream, const float* logits, int64_t cols, const LogprobJob* jobs,
-              int64_t n, int64_t places, const int32_t* ids, LogprobAt* out) {
+              int64_t n, int64_t width, const int32_t* ids, LogprobAt* out) {
   if (n == 0) return;
-  LogprobsKernel<<<static_cast<unsigned>(n), kThreads, 0, stream>>>(logits, cols, jobs, places, ids,
+  LogprobsKernel<<<static_cast<unsigned>(n), kThreads, 0, stream>>>(logits, cols, jobs, width, ids,
                                                                     out);
   TESSERA_CUDA_CHECK_LAUNCH("LogprobsKernel");
 }

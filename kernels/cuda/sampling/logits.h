@@ -12,6 +12,6 @@ void EditLogits(cudaStream_t stream, float* logits, int64_t cols, const LogitEdi
                 const LogitBias* biases, const TokenCount* counts, const int32_t* sampled);
 
 void Logprobs(cudaStream_t stream, const float* logits, int64_t cols, const LogprobJob* jobs,
-              int64_t n, int64_t places, const int32_t* ids, LogprobAt* out);
+              int64_t n, int64_t width, const int32_t* ids, LogprobAt* out);
 
 }  // namespace tessera::cuda
