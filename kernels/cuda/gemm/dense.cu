@@ -7,8 +7,8 @@
 #include "kernels/cuda/elementwise/rows.h"
 #include "kernels/cuda/gemm/activate.cuh"
 #include "kernels/cuda/gemm/dense.h"
-#include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/gemm/operand.h"
+#include "kernels/cuda/gemm/skinny_gemm.h"
 
 namespace tessera {
 namespace {
@@ -146,7 +146,7 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
     operand_args.prologue = {};
   }
   if (w.dtype != DType::kF32 && floats && Aligned(x)) {
-    cuda::FewRowsArgs args;
+    cuda::SkinnyGemmArgs args;
     args.weight = w.weight.get();
     args.bias = bias;
     args.x = x;
@@ -156,7 +156,7 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
     args.out = w.out;
     args.rows = static_cast<int>(rows);
     args.act = act;
-    cuda::MatMulFewRows(stream_, w.dtype, args);
+    cuda::SkinnyGemm(stream_, w.dtype, args);
     return;
   }
   const void* operand = x;

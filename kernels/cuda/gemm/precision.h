@@ -19,10 +19,10 @@
 namespace tessera {
 
 // Up to this many rows products with 16-bit weights need no tensor cores and round no activation
-// (few_rows.h), if the columns are a multiple of kFewRowsColumns.
-constexpr int64_t kFewRows = 4, kFewRowsColumns = 8;
+// (skinny_gemm.h), if the columns are a multiple of kSkinnyColumns.
+constexpr int64_t kSkinnyRows = 4, kSkinnyColumns = 8;
 constexpr bool FloatActivations(DType weights, int64_t rows, int64_t cols) {
-  return weights == DType::kF32 || (rows <= kFewRows && cols % kFewRowsColumns == 0);
+  return weights == DType::kF32 || (rows <= kSkinnyRows && cols % kSkinnyColumns == 0);
 }
 
 // Terms of one activation. `precise`: BackendOptions::precise.

@@ -3,8 +3,8 @@
 
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/gemm/activate.cuh"
-#include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/gemm/precision.h"
+#include "kernels/cuda/gemm/skinny_gemm.h"
 
 namespace tessera::cuda {
 namespace {
@@ -35,7 +35,7 @@ __device__ void Widen<__nv_bfloat16>(const uint4& packed, float (&out)[8]) {
 }
 
 template <class T, int kRows>
-__global__ void __launch_bounds__(kWarps * 32) FewRowsKernel(FewRowsArgs args) {
+__global__ void __launch_bounds__(kWarps * 32) SkinnyGemmKernel(SkinnyGemmArgs args) {
   __shared__ float parts[kWarps][kOut * kRows];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t first = int64_t{blockIdx.x} * kOut;
@@ -90,20 +90,20 @@ __global__ void __launch_bounds__(kWarps * 32) FewRowsKernel(FewRowsArgs args) {
 }
 
 template <class T>
-void Launch(cudaStream_t stream, const FewRowsArgs& args) {
+void Launch(cudaStream_t stream, const SkinnyGemmArgs& args) {
   const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(args.out, kOut));
-  const auto kernel = args.rows == 1   ? FewRowsKernel<T, 1>
-                      : args.rows == 2 ? FewRowsKernel<T, 2>
-                                       : FewRowsKernel<T, kFewRows>;
+  const auto kernel = args.rows == 1   ? SkinnyGemmKernel<T, 1>
+                      : args.rows == 2 ? SkinnyGemmKernel<T, 2>
+                                       : SkinnyGemmKernel<T, kSkinnyRows>;
   kernel<<<blocks, kWarps * 32, 0, stream>>>(args);
-  TESSERA_CUDA_CHECK_LAUNCH("FewRowsKernel");
+  TESSERA_CUDA_CHECK_LAUNCH("SkinnyGemmKernel");
 }
 
 }  // namespace
 
-void MatMulFewRows(cudaStream_t stream, DType dtype, const FewRowsArgs& args) {
-  static_assert(kFewRows * kOut <= kWarps * 32, "a thread for every output of a block");
-  TESSERA_CHECK(args.rows >= 1 && args.rows <= kFewRows && args.in % 8 == 0);
+void SkinnyGemm(cudaStream_t stream, DType dtype, const SkinnyGemmArgs& args) {
+  static_assert(kSkinnyRows * kOut <= kWarps * 32, "a thread for every output of a block");
+  TESSERA_CHECK(args.rows >= 1 && args.rows <= kSkinnyRows && args.in % 8 == 0);
   TESSERA_CHECK(dtype != DType::kF32);
   if (dtype == DType::kF16) {
     Launch<__half>(stream, args);

@@ -11,18 +11,18 @@
 
 namespace tessera::cuda {
 
-struct FewRowsArgs {
+struct SkinnyGemmArgs {
   const void* weight;     // [out, in], rows 16-byte aligned: in % 8 == 0
   const float* bias;      // or null
   const float* x;         // [rows, in], 16-byte aligned
   const float* residual;  // or null; may be y
   float* y;               // [rows, out]
   int64_t in, out;
-  int rows;  // 1 .. kFewRows
+  int rows;  // 1 .. kSkinnyRows
   Activation act;
 };
 
 // `dtype`: kF16 or kBF16.
-void MatMulFewRows(cudaStream_t stream, DType dtype, const FewRowsArgs& args);
+void SkinnyGemm(cudaStream_t stream, DType dtype, const SkinnyGemmArgs& args);
 
 }  // namespace tessera::cuda
