@@ -6,8 +6,8 @@
 
 #include "kernels/cuda/elementwise/rows.h"
 #include "kernels/cuda/gemm/activate.cuh"
+#include "kernels/cuda/gemm/cast_activations.h"
 #include "kernels/cuda/gemm/dense.h"
-#include "kernels/cuda/gemm/operand.h"
 #include "kernels/cuda/gemm/skinny_gemm.h"
 
 namespace tessera {
@@ -140,10 +140,10 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   const int64_t in = Pad(w.dtype, w.in), out = Pad(w.dtype, w.out);
   const int terms = ActivationTerms(w.dtype, precise_);
   const bool floats = FloatActivations(w.dtype, rows, w.in);
-  cuda::OperandArgs operand_args{x, rows, w.in, in, terms, prologue};
-  if (prologue.kind != Prologue::kNone && (floats || !cuda::FusesPrologue(operand_args))) {
-    operand_args.x = x = Before(prologue, x, rows, w.in);
-    operand_args.prologue = {};
+  cuda::ActivationCast cast{x, rows, w.in, in, terms, prologue};
+  if (prologue.kind != Prologue::kNone && (floats || !cuda::FusesPrologue(cast))) {
+    cast.x = x = Before(prologue, x, rows, w.in);
+    cast.prologue = {};
   }
   if (w.dtype != DType::kF32 && floats && Aligned(x)) {
     cuda::SkinnyGemmArgs args;
@@ -159,11 +159,11 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
     cuda::SkinnyGemm(stream_, w.dtype, args);
     return;
   }
-  const void* operand = x;
+  const void* cast_x = x;
   if (w.dtype != DType::kF32 || in != w.in || !Aligned(x)) {
-    void* made = operand_.Get(terms * rows * in * DTypeBytes(w.dtype));
-    cuda::MakeOperand(stream_, w.dtype, operand_args, made);
-    operand = made;
+    void* made = cast_.Get(terms * rows * in * DTypeBytes(w.dtype));
+    cuda::CastActivations(stream_, w.dtype, cast, made);
+    cast_x = made;
   }
 
   GemmShape shape;
@@ -176,11 +176,11 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   if (plain) {  // the product may go, or be added, straight to where it belongs
     shape.accumulate = residual != nullptr;
     shape.bias = bias != nullptr;
-    gemm_.Run(shape, operand, w.weight.get(), y, bias);
+    gemm_.Run(shape, cast_x, w.weight.get(), y, bias);
     return;
   }
   auto* product = static_cast<float*>(product_.Get(shape.m * out * 4));
-  gemm_.Run(shape, operand, w.weight.get(), product);
+  gemm_.Run(shape, cast_x, w.weight.get(), product);
   const bool vector = w.out % 4 == 0 && Aligned(y) && Aligned(bias) && Aligned(residual);
   if (vector) {
     VectorEpilogueKernel<<<Blocks(rows * w.out / 4), kThreads, 0, stream_>>>(

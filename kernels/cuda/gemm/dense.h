@@ -1,5 +1,5 @@
-// Dense layers on the device: activations to the weights' type (operand.h), one cublasLt product,
-// and one kernel for bias, activation function and residual.
+// Dense layers on the device: activations to the weights' type (cast_activations.h), one cublasLt
+// product, and one kernel for bias, activation function and residual.
 #pragma once
 
 #include <vector>
@@ -17,7 +17,7 @@ class CudaDense {
         precise_(precise),
         gemm_(lt, stream),
         before_(stream),
-        operand_(stream),
+        cast_(stream),
         product_(stream) {}
 
   // `allocate`d weights are row-major [out, in], both padded with zeros to whole 16-byte rows.
@@ -34,7 +34,7 @@ class CudaDense {
   cudaStream_t stream_;
   bool precise_;
   Gemm gemm_;
-  Workspace before_, operand_, product_;
+  Workspace before_, cast_, product_;
 };
 
 }  // namespace tessera

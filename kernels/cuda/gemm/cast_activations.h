@@ -7,16 +7,16 @@
 
 namespace tessera::cuda {
 
-struct OperandArgs {
+struct ActivationCast {
   const float* x;              // [rows, cols]; under kSwiGlu [rows, 2 * cols]
   int64_t rows, cols, padded;  // padded >= cols: zeros behind
   int terms;
   Prologue prologue;
 };
 
-// Whether MakeOperand computes the prologue; kNone and kActivation always.
-bool FusesPrologue(const OperandArgs& args);
+// Whether CastActivations computes the prologue; kNone and kActivation always.
+bool FusesPrologue(const ActivationCast& args);
 // out [terms, rows, padded] of `dtype`, 16-byte aligned; padded is a multiple of 16 bytes.
-void MakeOperand(cudaStream_t stream, DType dtype, const OperandArgs& args, void* out);
+void CastActivations(cudaStream_t stream, DType dtype, const ActivationCast& args, void* out);
 
 }  // namespace tessera::cuda

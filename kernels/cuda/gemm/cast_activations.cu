@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/common/block_sum.cuh"
 #include "kernels/cuda/gemm/activate.cuh"
-#include "kernels/cuda/gemm/operand.h"
+#include "kernels/cuda/gemm/cast_activations.h"
 
 namespace tessera::cuda {
 namespace {
@@ -27,7 +27,7 @@ __device__ float Round(float x, float* to) { return *to = x; }
 
 // The terms of four neighbouring elements (precision.h), each to its own plane.
 template <class T>
-__device__ void StoreTerms(float (&v)[4], const OperandArgs& args, int64_t row, int64_t col,
+__device__ void StoreTerms(float (&v)[4], const ActivationCast& args, int64_t row, int64_t col,
                            T* out) {
   for (int t = 0; t < args.terms; ++t) {
     alignas(4 * sizeof(T)) T rounded[4];
@@ -49,7 +49,8 @@ __device__ void Load(const float* from, float (&v)[4]) {
 
 // Four columns a thread, at once where `vector` says that rows of x are 16-byte aligned.
 template <class T, Prologue::Kind kKind>
-__global__ void __launch_bounds__(kThreads) ElementsKernel(OperandArgs args, bool vector, T* out) {
+__global__ void __launch_bounds__(kThreads)
+    ElementsKernel(ActivationCast args, bool vector, T* out) {
   const int64_t quads = args.padded / 4, work = args.rows * quads;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < work;
        i += int64_t{gridDim.x} * kThreads) {
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) ElementsKernel(OperandArgs args, boo
 // A block has a row, of which its threads keep kKept quads each; what is left of a longer row is
 // read again out of the nearest cache.
 template <class T, bool kLayer>
-__global__ void __launch_bounds__(kThreads) NormKernel(OperandArgs args, T* out) {
+__global__ void __launch_bounds__(kThreads) NormKernel(ActivationCast args, T* out) {
   constexpr int kKept = 4;
   const float* x = args.x + blockIdx.x * args.cols;
   const auto n = static_cast<float>(args.cols);
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) NormKernel(OperandArgs args, T* out)
 bool Aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 template <class T>
-void Launch(cudaStream_t stream, const OperandArgs& args, T* out) {
+void Launch(cudaStream_t stream, const ActivationCast& args, T* out) {
   const auto rows = static_cast<unsigned>(args.rows);
   const auto blocks = static_cast<unsigned>(
       std::min(kMaxBlocks, CeilDiv<int64_t>(args.rows * args.padded / 4, kThreads)));
@@ -156,7 +157,7 @@ void Launch(cudaStream_t stream, const OperandArgs& args, T* out) {
 
 }  // namespace
 
-bool FusesPrologue(const OperandArgs& args) {
+bool FusesPrologue(const ActivationCast& args) {
   if (args.prologue.kind == Prologue::kNone || args.prologue.kind == Prologue::kActivation) {
     return true;
   }
@@ -164,7 +165,7 @@ bool FusesPrologue(const OperandArgs& args) {
          Aligned(args.prologue.bias);
 }
 
-void MakeOperand(cudaStream_t stream, DType dtype, const OperandArgs& args, void* out) {
+void CastActivations(cudaStream_t stream, DType dtype, const ActivationCast& args, void* out) {
   TESSERA_CHECK(FusesPrologue(args));
   if (args.rows == 0) return;
   switch (dtype) {
