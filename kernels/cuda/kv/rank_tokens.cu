@@ -1,8 +1,8 @@
 #include <cub/device/device_radix_sort.cuh>
 
 #include "kernels/cuda/common/block_sum.cuh"
-#include "kernels/cuda/common/carver.h"
 #include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/workspace_layout.h"
 #include "kernels/cuda/kv/rank_tokens.h"
 #include "kernels/layout/score_order.h"
 
@@ -67,13 +67,13 @@ void TokenRanker::Run(const float* residuals, const uint8_t* vision, int64_t lay
   };
   cub::DoubleBuffer<uint64_t> keys(nullptr, nullptr);
   sort(nullptr, keys);  // counts
-  const auto carve = [&](void* memory) {
-    Carver carver(memory);
-    auto* first = carver.Take<uint64_t>(all);
-    keys = {first, carver.Take<uint64_t>(all)};
-    return std::pair{carver.Take<uint8_t>(static_cast<int64_t>(scratch_bytes)), carver.bytes()};
+  const auto lay_out = [&](void* memory) {
+    WorkspaceLayout layout(memory);
+    auto* first = layout.Take<uint64_t>(all);
+    keys = {first, layout.Take<uint64_t>(all)};
+    return std::pair{layout.Take<uint8_t>(static_cast<int64_t>(scratch_bytes)), layout.bytes()};
   };
-  uint8_t* scratch = carve(workspace_.Get(carve(nullptr).second)).first;
+  uint8_t* scratch = lay_out(workspace_.Get(lay_out(nullptr).second)).first;
 
   const dim3 grid(static_cast<unsigned>(CeilDiv<int64_t>(tokens, kThreads)),
                   static_cast<unsigned>(layers));

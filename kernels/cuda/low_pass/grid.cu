@@ -25,7 +25,7 @@ void LowPass::OnGrid(const LowPassJob& job, float* out) {
     float *means, *partial;
     __half *folded, *filtered;
   };
-  const auto carve = [&](Carver from) {
+  const auto lay_out = [&](WorkspaceLayout from) {
     Memory m{GridWeights(grid, from)};
     m.means = from.Take<float>(layers * layer_columns);
     m.partial = from.Take<float>(int64_t{layers} * 2 * parts * job.tokens * 2);
@@ -33,7 +33,8 @@ void LowPass::OnGrid(const LowPassJob& job, float* out) {
     m.filtered = from.Take<__half>(2 * rows * most * layer_columns);
     return std::pair(m, from.bytes());
   };
-  const Memory m = carve(Carver(workspace_.Get(carve(Carver(nullptr)).second))).first;
+  const Memory m =
+      lay_out(WorkspaceLayout(workspace_.Get(lay_out(WorkspaceLayout(nullptr)).second))).first;
 
   m.weights.Compute(grid, stream_);
   ChannelMeans(job, m.means, stream_);

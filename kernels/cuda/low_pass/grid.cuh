@@ -14,7 +14,7 @@
 // is left loses less by rounding to half.
 #pragma once
 
-#include "kernels/cuda/common/carver.h"
+#include "kernels/cuda/common/workspace_layout.h"
 #include "kernels/cuda/low_pass/job.cuh"
 
 namespace tessera::cuda {
@@ -88,7 +88,7 @@ struct GridWeights {
   __half* filter;
   int filter_rows;
 
-  GridWeights(const Grid& grid, Carver& memory);
+  GridWeights(const Grid& grid, WorkspaceLayout& memory);
   void Compute(const Grid& grid, cudaStream_t stream) const;  // all but the filter
   void ComputeFilter(const Grid& grid, int first_row, cudaStream_t stream) const;
 };

@@ -114,7 +114,7 @@ Grid::Grid(int tokens, int kept)
   scale = static_cast<float>(beta / (kReach * std::sinh(beta)));
 }
 
-GridWeights::GridWeights(const Grid& grid, Carver& memory) {
+GridWeights::GridWeights(const Grid& grid, WorkspaceLayout& memory) {
   const double tokens_a_point = static_cast<double>(grid.tokens) / grid.points;
   spread.count = CeilDiv(grid.half(), kFragment);
   interpolate.count = CeilDiv(grid.half_tokens(), kFragment);

@@ -7,10 +7,10 @@
 
 namespace tessera {
 
-class Carver {
+class WorkspaceLayout {
  public:
   // From nullptr it only counts.
-  explicit Carver(void* memory) : memory_(static_cast<uint8_t*>(memory)) {}
+  explicit WorkspaceLayout(void* memory) : memory_(static_cast<uint8_t*>(memory)) {}
   // 256-byte aligned, if the memory is.
   template <class T>
   T* Take(int64_t count) {
