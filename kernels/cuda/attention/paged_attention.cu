@@ -7,7 +7,7 @@
 #include "kernels/cuda/attention/paged/add_tokens.cuh"
 #include "kernels/cuda/attention/paged/join_chunks.cuh"
 #include "kernels/cuda/common/check.h"
-#include "kernels/cuda/common/overlap.cuh"
+#include "kernels/cuda/common/programmatic_launch.cuh"
 
 namespace tessera::cuda {
 namespace {
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
 
 template <int kLanes, int kQueries>
 __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
-  WaitForEarlierKernels();
+  SynchronizeGridDependency();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
   const int units = args.plan.prefill_begin[args.sequences] * kv_heads;
   const int64_t row_floats = int64_t{args.heads + 2 * kv_heads} * dim;
@@ -300,12 +300,12 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
   args.partial_max = args.partial + partials * dim;
   args.partial_sum = args.partial_max + partials;
-  LaunchOverlapped(kernels.decode, args.warps / kWarps, kWarps * 32, 0, stream_, args);
+  LaunchDependent(kernels.decode, args.warps / kWarps, kWarps * 32, 0, stream_, args);
   if (kernels.prefill == nullptr) return;
   if (kernels.reads_map) args.raw16_map = MapRaw16(kv.arena, dim);
   const int threads = kernels.prefill_threads, shared_bytes = kernels.prefill_shared_bytes;
-  LaunchOverlapped(kernels.prefill, GridOf(kernels.prefill, threads, shared_bytes), threads,
-                   shared_bytes, stream_, args);
+  LaunchDependent(kernels.prefill, GridOf(kernels.prefill, threads, shared_bytes), threads,
+                  shared_bytes, stream_, args);
 }
 
 }  // namespace tessera::cuda

@@ -2,7 +2,7 @@
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/hadamard.cuh"
 #include "kernels/cuda/common/halves.cuh"
-#include "kernels/cuda/common/overlap.cuh"
+#include "kernels/cuda/common/programmatic_launch.cuh"
 
 namespace tessera::cuda {
 namespace {
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     RopeAndStoreKernel(float* qkv, const int32_t* positions, const KvSlot* slots,
                        const uint8_t* transform, int heads, int heads_per_warp, RopeTable rope,
                        KvLayerView kv) {
-  LetNextKernelComeUp();
+  TriggerDependentLaunch();
   const int kv_heads = kv.geometry.kv_heads, dim = kv.geometry.head_dim, half = dim / 2;
   const int all = heads + 2 * kv_heads, lane = threadIdx.x % 32;
   const int64_t row = blockIdx.x;

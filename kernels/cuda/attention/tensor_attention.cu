@@ -8,7 +8,7 @@
 #include "kernels/cuda/attention/paged/join_chunks.cuh"
 #include "kernels/cuda/attention/prefill/tensor_prefill.cuh"
 #include "kernels/cuda/common/check.h"
-#include "kernels/cuda/common/overlap.cuh"
+#include "kernels/cuda/common/programmatic_launch.cuh"
 
 namespace tessera::cuda {
 namespace {
@@ -266,8 +266,8 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args)
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(PagedArgs args) {
-  WaitForEarlierKernels();
-  LetNextKernelComeUp();
+  SynchronizeGridDependency();
+  TriggerDependentLaunch();
   TakePrefillUnits<kDim>(args);
 }
 

@@ -1,11 +1,11 @@
 #include "kernels/cuda/attention/paged/paged_plan.cuh"
-#include "kernels/cuda/common/overlap.cuh"
+#include "kernels/cuda/common/programmatic_launch.cuh"
 
 namespace tessera::cuda {
 
 __global__ void __launch_bounds__(kPlanThreads)
     PlanKernel(PagedArgs args, PlanLayers layers, int64_t ints) {
-  LetNextKernelComeUp();
+  TriggerDependentLaunch();
   args.kv.runs = layers.runs[blockIdx.x];
   args.kv.run_begin = layers.run_begin[blockIdx.x];
   args.plan = PagedPlan::At(args.plan.tokens + blockIdx.x * ints, args.sequences,

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/paged/paged_plan.cuh"
-#include "kernels/cuda/common/overlap.cuh"
+#include "kernels/cuda/common/programmatic_launch.cuh"
 
 namespace tessera::cuda {
 
@@ -115,16 +115,16 @@ __device__ inline void Prefetch(const PagedArgs& args, const DecodeUnit& unit) {
 // the plan, the runs and their lists of pages.
 template <class F>
 __device__ void TakeDecodeUnits(const PagedArgs& args, const F& f) {
-  if (!args.planned) WaitForEarlierKernels();
+  if (!args.planned) SynchronizeGridDependency();
   UnitQueue queue(args);
   DecodeUnit unit;
   bool there = queue.Next();
   if (there) unit = DecodeUnit(args, queue.unit);
   if (args.planned) {
     if (there) Prefetch(args, unit);
-    WaitForEarlierKernels();
+    SynchronizeGridDependency();
   }
-  LetNextKernelComeUp();
+  TriggerDependentLaunch();
   while (there) {
     f(unit);
     there = queue.Next();

@@ -3,7 +3,7 @@
 
 #include "kernels/cuda/attention/prefill/warpgroup_rows.cuh"
 #include "kernels/cuda/common/check.h"
-#include "kernels/cuda/common/overlap.cuh"
+#include "kernels/cuda/common/programmatic_launch.cuh"
 
 namespace tessera::cuda {
 namespace {
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(BlockBound(kBlock), 1)
   if constexpr (kHasWarpgroups) {
     extern __shared__ __align__(1024) uint8_t shared_bytes[];
     auto& shared = *reinterpret_cast<Shared<kDim>*>(shared_bytes);
-    LetNextKernelComeUp();
+    TriggerDependentLaunch();
     if (threadIdx.x == 0) {
       for (int i = 0; i < kStages; ++i) {
         InitBarrier(&shared.keys_there[i], kThreads / 32);
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(BlockBound(kBlock), 1)
       ShowBarriers();
     }
     __syncthreads();
-    WaitForEarlierKernels();
+    SynchronizeGridDependency();
     if (threadIdx.x < kThreads) {
       GiveRegisters<kProducerRegisters>();
       BringTiles<kDim>(args, shared);
