@@ -34,7 +34,7 @@ bool WarpgroupVitAttention(cudaStream_t stream, const float* qkv, int64_t images
 // questions behind a compressed context) into blocks of query rows. Kernels with a fixed grid then
 // take these units one by one; the last chunk of a sequence to end joins the chunks' results.
 // If `precise`, or if the head dim is neither 64 nor 128, both are float32 throughout, on CUDA
-// cores. Else they round to half what tensor cores multiply (paged_units.cuh).
+// cores. Else they round to half what tensor cores multiply (paged_work.cuh).
 class PagedAttention {
  public:
   struct Kernels {

@@ -2,7 +2,7 @@
 
 #include "kernels/cuda/attention/logit_maps.h"
 #include "kernels/cuda/attention/paged/add_tokens.cuh"
-#include "kernels/cuda/attention/paged/paged_units.cuh"
+#include "kernels/cuda/attention/paged/paged_work.cuh"
 #include "kernels/cuda/common/check.h"
 
 namespace tessera::cuda {

@@ -13,7 +13,7 @@ namespace tessera::cuda {
 namespace {
 
 constexpr int kWarps = 4;  // of a block; each works alone
-constexpr int kMaxUnitsPerWarp = 8;
+constexpr int kMaxWorkPerWarp = 8;
 constexpr int64_t kAnyRows = 1 << 30;  // of a sequence, where nobody told
 
 // Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
@@ -26,40 +26,40 @@ template <int kLanes, int kQueries>
 __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
     DecodeKernel(PagedArgs args) {
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
-  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
+  ForEachDecodeWork(args, [&](const DecodeWork& work) {
     const float* q =
         args.qkv +
-        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * dim;
+        (int64_t{args.query_begin[work.s]} * (args.heads + 2 * kv_heads) + work.first_head) * dim;
     WarpAttention<kLanes, kQueries> attention;
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      const bool there = g < unit.queries;
+      const bool there = g < work.queries;
       attention.Init(g, there, q + (there ? g : 0) * dim, dim, args.scale, INT_MAX);
     }
-    unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+    work.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
       const int page = args.formats[static_cast<int>(run.format)].tokens;
-      AddRun(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention,
+      AddRun(args, run, first, low * page, min(high * page, run.tokens), work.kv_head, attention,
              [&](int g) {
-               return int64_t{args.query_begin[unit.s]} * args.heads + unit.first_head + g;
+               return int64_t{args.query_begin[work.s]} * args.heads + work.first_head + g;
              });
     });
     attention.JoinLanes();
-    const bool alone = unit.chunks == 1;
+    const bool alone = work.chunks == 1;
     if (!alone) {
 #pragma unroll
       for (int g = 0; g < kQueries; ++g) {
-        if (g < unit.queries) KeepPartial(args, unit.chunk, unit.first_head + g, g, attention);
+        if (g < work.queries) KeepPartial(args, work.chunk, work.first_head + g, g, attention);
       }
-      if (!LastToEnd(args, unit)) return;
+      if (!LastToEnd(args, work)) return;
     }
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      if (g >= unit.queries) continue;
-      const int head = unit.first_head + g;
+      if (g >= work.queries) continue;
+      const int head = work.first_head + g;
       if (!alone) {
-        JoinPartials(args, unit.chunk_begin, unit.chunks, head, g, attention);
+        JoinPartials(args, work.chunk_begin, work.chunks, head, g, attention);
       }
-      StoreDecoded(args, unit, head, g, attention);
+      StoreDecoded(args, work, head, g, attention);
     }
   });
 }
@@ -68,35 +68,35 @@ template <int kLanes, int kQueries>
 __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
   SynchronizeGridDependency();
   const int kv_heads = args.kv.geometry.kv_heads, dim = args.kv.geometry.head_dim;
-  const int units = args.plan.prefill_begin[args.sequences] * kv_heads;
+  const int items = args.plan.prefill_begin[args.sequences] * kv_heads;
   const int64_t row_floats = int64_t{args.heads + 2 * kv_heads} * dim;
   while (true) {
-    const int next = NextUnit(&args.plan.next[1]);
-    if (next >= units) return;
-    const PrefillUnit unit(args, units - 1 - next);  // the last rows see most: first
+    const int next = NextWork(&args.plan.next[1]);
+    if (next >= items) return;
+    const PrefillWork work(args, items - 1 - next);  // the last rows see most: first
     WarpAttention<kLanes, kQueries> attention;
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      const bool there = unit.first + g < unit.queries;
-      const int i = there ? unit.first + g : unit.first;
-      const float* q = args.qkv + unit.Row(i) * row_floats + unit.Head(i) * dim;
-      attention.Init(g, there, q, dim, args.scale, unit.Limit(i));
+      const bool there = work.first + g < work.queries;
+      const int i = there ? work.first + g : work.first;
+      const float* q = args.qkv + work.Row(i) * row_floats + work.Head(i) * dim;
+      attention.Init(g, there, q, dim, args.scale, work.Limit(i));
     }
-    const int end = unit.Limit(min(unit.first + kQueries, unit.queries) - 1);
+    const int end = work.Limit(min(work.first + kQueries, work.queries) - 1);
     int first = 0;
-    for (int r = args.kv.run_begin[unit.s]; r < args.kv.run_begin[unit.s + 1] && first < end; ++r) {
+    for (int r = args.kv.run_begin[work.s]; r < args.kv.run_begin[work.s + 1] && first < end; ++r) {
       const KvRun run = args.kv.runs[r];
       AddRun(
-          args, run, first, 0, min(end - first, run.tokens), unit.kv_head, attention,
-          [&](int g) { return unit.Row(unit.first + g) * args.heads + unit.Head(unit.first + g); });
+          args, run, first, 0, min(end - first, run.tokens), work.kv_head, attention,
+          [&](int g) { return work.Row(work.first + g) * args.heads + work.Head(work.first + g); });
       first += run.tokens;
     }
     attention.JoinLanes();
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
-      const int i = unit.first + g;
-      attention.Store(g, dim, args.Transformed(unit.s),
-                      args.out + (unit.Row(i) * args.heads + unit.Head(i)) * dim);
+      const int i = work.first + g;
+      attention.Store(g, dim, args.Transformed(work.s),
+                      args.out + (work.Row(i) * args.heads + work.Head(i)) * dim);
     }
   }
 }
@@ -212,7 +212,7 @@ PagedArgs PagedAttention::MakeArgs(const Kernels& kernels, const int32_t* query_
     args.formats[f] = PartsOf(static_cast<Format>(f), static_cast<int>(dim));
   }
   args.warps = GridOf(kernels.decode, kWarps * 32, 0) * kWarps;
-  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxUnitsPerWarp, args.head_blocks());
+  args.max_chunks = args.sequences + CeilDiv(args.warps * kMaxWorkPerWarp, args.head_blocks());
   return args;
 }
 

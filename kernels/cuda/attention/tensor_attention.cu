@@ -14,13 +14,13 @@ namespace tessera::cuda {
 namespace {
 
 template <Format kFormat, int kDim, int kColumns>
-__device__ void AddPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+__device__ void AddPages(const PagedArgs& args, const DecodeWork& work, const float* q,
                          const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
   const int g = threadIdx.x % 32 / 4;
   TensorQueries<kFormat, kDim> queries;
-  const bool there = g < unit.queries;
+  const bool there = g < work.queries;
   queries.Load(there, q + (there ? g : 0) * kDim, args.scale * 1.44269504088896341f);
-  TensorPages<kFormat, kDim, kColumns>::Add(args, run, low, high, unit.kv_head, queries, sums);
+  TensorPages<kFormat, kDim, kColumns>::Add(args, run, low, high, work.kv_head, queries, sums);
 }
 
 constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
@@ -51,38 +51,38 @@ constexpr uint32_t AllRare() {
 }
 constexpr uint32_t kRare = AllRare();
 
-// Adds the unit's pages of such formats, if there are any, to query `query` of the unit.
+// Adds the work's pages of such formats, if there are any, to query `query` of the work.
 template <int kDim>
-__device__ void AddRare(const PagedArgs& args, const DecodeUnit& unit, int query,
+__device__ void AddRare(const PagedArgs& args, const DecodeWork& work, int query,
                         WarpAttention<kDim / 8, 1>& attention) {
-  unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+  work.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
     if ((kRare & Bit(run.format)) == 0) return;
     const int page = args.formats[static_cast<int>(run.format)].tokens;
-    AddMapped(args, run, first, low * page, min(high * page, run.tokens), unit.kv_head, attention,
+    AddMapped(args, run, first, low * page, min(high * page, run.tokens), work.kv_head, attention,
               [&](int) {
-                return int64_t{args.query_begin[unit.s]} * args.heads + unit.first_head + query;
+                return int64_t{args.query_begin[work.s]} * args.heads + work.first_head + query;
               });
   });
 }
 
 template <int kDim>
-__device__ void AddLowBitPages(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+__device__ void AddLowBitPages(const PagedArgs& args, const DecodeWork& work, const float* q,
                                const KvRun& run, int low, int high, TensorSums<kDim>& sums) {
   switch (run.format) {
     case Format::kToken8:
-      return AddPages<Format::kToken8, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken8, kDim, 2>(args, work, q, run, low, high, sums);
     case Format::kToken4:
-      return AddPages<Format::kToken4, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken4, kDim, 2>(args, work, q, run, low, high, sums);
     case Format::kToken2:
-      return AddPages<Format::kToken2, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken2, kDim, 2>(args, work, q, run, low, high, sums);
     case Format::kToken1:
-      return AddPages<Format::kToken1, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kToken1, kDim, 2>(args, work, q, run, low, high, sums);
     case Format::kKivi4:
-      return AddPages<Format::kKivi4, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kKivi4, kDim, 2>(args, work, q, run, low, high, sums);
     case Format::kKivi2:
-      return AddPages<Format::kKivi2, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kKivi2, kDim, 2>(args, work, q, run, low, high, sums);
     case Format::kKivi1:
-      return AddPages<Format::kKivi1, kDim, 2>(args, unit, q, run, low, high, sums);
+      return AddPages<Format::kKivi1, kDim, 2>(args, work, q, run, low, high, sums);
     default:
       __trap();  // a format added later
   }
@@ -117,26 +117,26 @@ __device__ void Extract(const TensorSums<kDim>& sums, int query,
 }
 
 template <Format kFormat, int kDim>
-__device__ void AddCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+__device__ void AddCodes(const PagedArgs& args, const DecodeWork& work, const float* q,
                          const KvRun& run, int low, int high, CodeScratch<kDim>& scratch,
                          CodeSums<kDim>& sums) {
-  CodePages<kFormat, kDim>::Add(args, run, low, high, unit.kv_head, q,
+  CodePages<kFormat, kDim>::Add(args, run, low, high, work.kv_head, q,
                                 args.scale * 1.44269504088896341f, scratch, sums);
 }
 
-// Joins in query `q` over the unit's pages of codes; there are some.
+// Joins in query `q` over the work's pages of codes; there are some.
 template <int kDim, Reads kReads>
-__device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const float* q,
+__device__ void AttendCodes(const PagedArgs& args, const DecodeWork& work, const float* q,
                             WarpAttention<kDim / 8, 1>& attention) {
   __shared__ CodeScratch<kDim> all_scratch[kThreads / 32];
   CodeScratch<kDim>& scratch = all_scratch[threadIdx.x / 32];
   CodeSums<kDim> sums;
-  unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+  work.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
     const auto add = [&](auto format) {
       constexpr Format kFormat = decltype(format)::value;
       if constexpr ((CodesOf(kReads) & Bit(kFormat)) != 0) {
         if (run.format != kFormat) return;
-        AddCodes<kFormat>(args, unit, q, run, low, high, scratch, sums);
+        AddCodes<kFormat>(args, work, q, run, low, high, scratch, sums);
       }
     };
     add(std::integral_constant<Format, Format::kToken4>());
@@ -161,35 +161,35 @@ __device__ void AttendCodes(const PagedArgs& args, const DecodeUnit& unit, const
   attention.Join(0, sums.max * 0.693147180559945309f, sums.sum, acc);
 }
 
-// The unit's only query over the unit's pages: 16-bit pages are read by CUDA cores, which keep up
+// The work's only query over the work's pages: 16-bit pages are read by CUDA cores, which keep up
 // with memory and round nothing to half.
 template <int kDim, Reads kReads>
-__device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
+__device__ void AttendOneQuery(const PagedArgs& args, const DecodeWork& work,
                                WarpAttention<kDim / 8, 1>& attention) {
   const int kv_heads = args.kv.geometry.kv_heads;
   const float* q =
       args.qkv +
-      (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
+      (int64_t{args.query_begin[work.s]} * (args.heads + 2 * kv_heads) + work.first_head) * kDim;
   attention.Init(0, true, q, kDim, args.scale, INT_MAX);
   uint32_t formats = 0;
-  unit.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
+  work.ForEachRun(args, [&](const KvRun& run, int first, int low, int high) {
     formats |= Bit(run.format);
     if (run.format != Format::kRaw16) return;
     constexpr int kPage = PageTokens(Format::kRaw16);
-    AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), unit.kv_head, attention);
+    AddRaw16(args, run, first, low * kPage, min(high * kPage, run.tokens), work.kv_head, attention);
   });
   if constexpr (kReads == Reads::kAll) {
-    if (formats & kRare) AddRare<kDim>(args, unit, 0, attention);
+    if (formats & kRare) AddRare<kDim>(args, work, 0, attention);
   }
   if (formats & (Bit(Format::kRaw16) | kRare)) attention.JoinLanes();
-  if (formats & CodesOf(kReads)) AttendCodes<kDim, kReads>(args, unit, q, attention);
+  if (formats & CodesOf(kReads)) AttendCodes<kDim, kReads>(args, work, q, attention);
   if constexpr (kReads == Reads::kAll) {
     if ((formats & Bit(Format::kToken8)) == 0) return;
     TensorSums<kDim> sums;
     sums.Clear();
-    unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+    work.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
       if (run.format != Format::kToken8) return;
-      AddPages<Format::kToken8, kDim, 1>(args, unit, q, run, low, high, sums);
+      AddPages<Format::kToken8, kDim, 1>(args, work, q, run, low, high, sums);
     });
     sums.JoinLanes();
     WarpAttention<kDim / 8, 1> other;
@@ -201,15 +201,15 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeUnit& unit,
 template <int kDim, Reads kReads>
 __global__ void __launch_bounds__(kThreads, BlocksFor(kReads))
     DecodeOneQueryKernel(PagedArgs args) {
-  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
+  ForEachDecodeWork(args, [&](const DecodeWork& work) {
     WarpAttention<kDim / 8, 1> attention;
-    AttendOneQuery<kDim, kReads>(args, unit, attention);
-    if (unit.chunks > 1) {
-      KeepPartial(args, unit.chunk, unit.first_head, 0, attention);
-      if (!LastToEnd(args, unit)) return;
-      JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head, 0, attention);
+    AttendOneQuery<kDim, kReads>(args, work, attention);
+    if (work.chunks > 1) {
+      KeepPartial(args, work.chunk, work.first_head, 0, attention);
+      if (!LastToEnd(args, work)) return;
+      JoinPartials(args, work.chunk_begin, work.chunks, work.first_head, 0, attention);
     }
-    StoreDecoded(args, unit, unit.first_head, 0, attention);
+    StoreDecoded(args, work, work.first_head, 0, attention);
   });
 }
 
@@ -217,20 +217,20 @@ __global__ void __launch_bounds__(kThreads, BlocksFor(kReads))
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args) {
   const int kv_heads = args.kv.geometry.kv_heads;
-  TakeDecodeUnits(args, [&](const DecodeUnit& unit) {
+  ForEachDecodeWork(args, [&](const DecodeWork& work) {
     const float* q =
         args.qkv +
-        (int64_t{args.query_begin[unit.s]} * (args.heads + 2 * kv_heads) + unit.first_head) * kDim;
+        (int64_t{args.query_begin[work.s]} * (args.heads + 2 * kv_heads) + work.first_head) * kDim;
     TensorSums<kDim> sums;
     sums.Clear();
     bool rare = false;
-    unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+    work.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
       if (run.format == Format::kRaw16) {
-        AddPages<Format::kRaw16, kDim, 2>(args, unit, q, run, low, high, sums);
+        AddPages<Format::kRaw16, kDim, 2>(args, work, q, run, low, high, sums);
       } else if (kRare & Bit(run.format)) {
         rare = true;
       } else {
-        AddLowBitPages<kDim>(args, unit, q, run, low, high, sums);
+        AddLowBitPages<kDim>(args, work, q, run, low, high, sums);
       }
     });
     sums.JoinLanes();
@@ -241,25 +241,25 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args)
       if (!rare) return;
       WarpAttention<kDim / 8, 1> other;
       other.Init(0, true, q + i * kDim, kDim, args.scale, INT_MAX);
-      AddRare<kDim>(args, unit, i, other);
+      AddRare<kDim>(args, work, i, other);
       other.JoinLanes();
       attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
     };
-    if (unit.chunks > 1) {
-      for (int i = 0; i < unit.queries; ++i) {
+    if (work.chunks > 1) {
+      for (int i = 0; i < work.queries; ++i) {
         extract(i);
-        KeepPartial(args, unit.chunk, unit.first_head + i, 0, attention);
+        KeepPartial(args, work.chunk, work.first_head + i, 0, attention);
       }
-      if (!LastToEnd(args, unit)) return;
+      if (!LastToEnd(args, work)) return;
     }
-    for (int i = 0; i < unit.queries; ++i) {
-      if (unit.chunks > 1) {
+    for (int i = 0; i < work.queries; ++i) {
+      if (work.chunks > 1) {
         Extract(sums, i, attention);
-        JoinPartials(args, unit.chunk_begin, unit.chunks, unit.first_head + i, 0, attention);
+        JoinPartials(args, work.chunk_begin, work.chunks, work.first_head + i, 0, attention);
       } else {
         extract(i);
       }
-      StoreDecoded(args, unit, unit.first_head + i, 0, attention);
+      StoreDecoded(args, work, work.first_head + i, 0, attention);
     }
   });
 }
@@ -268,7 +268,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(PagedArgs args) {
   SynchronizeGridDependency();
   TriggerDependentLaunch();
-  TakePrefillUnits<kDim>(args);
+  RunPrefillWork<kDim>(args);
 }
 
 template <int kDim>

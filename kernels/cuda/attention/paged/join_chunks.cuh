@@ -1,7 +1,7 @@
 // Results of a sequence's chunks: kept until the last chunk ends, whose warp joins and writes them.
 #pragma once
 
-#include "kernels/cuda/attention/paged/paged_units.cuh"
+#include "kernels/cuda/attention/paged/paged_work.cuh"
 #include "kernels/cuda/attention/paged/warp_attention.cuh"
 
 namespace tessera::cuda {
@@ -83,25 +83,25 @@ __device__ void KeepPartial(const PagedArgs& args, int chunk, int head, int g,
 }
 
 // Whether this was the last chunk of its sequence to end; what the others kept can then be read.
-__device__ inline bool LastToEnd(const PagedArgs& args, const DecodeUnit& unit) {
+__device__ inline bool LastToEnd(const PagedArgs& args, const DecodeWork& work) {
   __threadfence();
   __syncwarp();
   int arrived = 0;
   if (threadIdx.x % 32 == 0) {
-    arrived = atomicAdd(&args.plan.arrived[unit.s * args.head_blocks() + unit.head_block], 1);
+    arrived = atomicAdd(&args.plan.arrived[work.s * args.head_blocks() + work.head_block], 1);
   }
-  if (__shfl_sync(~0u, arrived, 0) != unit.chunks - 1) return false;
+  if (__shfl_sync(~0u, arrived, 0) != work.chunks - 1) return false;
   __threadfence();
   return true;
 }
 
 // Writes what query head `head` of a decoding sequence gives.
 template <int kLanes, int kQueries>
-__device__ void StoreDecoded(const PagedArgs& args, const DecodeUnit& unit, int head, int g,
+__device__ void StoreDecoded(const PagedArgs& args, const DecodeWork& work, int head, int g,
                              WarpAttention<kLanes, kQueries>& attention) {
   const int dim = args.kv.geometry.head_dim;
-  attention.Store(g, dim, args.Transformed(unit.s),
-                  args.out + (int64_t{args.query_begin[unit.s]} * args.heads + head) * dim);
+  attention.Store(g, dim, args.Transformed(work.s),
+                  args.out + (int64_t{args.query_begin[work.s]} * args.heads + head) * dim);
 }
 
 }  // namespace tessera::cuda

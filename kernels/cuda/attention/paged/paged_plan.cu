@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kPlanThreads)
     for (int off = 16; off > 0; off /= 2) chunks += __shfl_xor_sync(~0u, chunks, off);
     const int64_t turns = (chunks * args.head_blocks() + args.warps - 1) / args.warps;
     if (t % 32 == 0 && (choice == 0 || chunks <= args.max_chunks)) {
-      const auto time = static_cast<unsigned long long>(turns * (chunk + kUnitCost));
+      const auto time = static_cast<unsigned long long>(turns * (chunk + kWorkCost));
       atomicMin(&best, time << 8 | static_cast<unsigned>(choice));
     }
   }

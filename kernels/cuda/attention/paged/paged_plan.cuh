@@ -79,7 +79,7 @@ __host__ __device__ inline int PageCost(const PageParts& parts) {
 }
 
 // What a unit costs beside its pages: finding them, its query, keeping and joining results.
-constexpr int kUnitCost = 12 << 10;
+constexpr int kWorkCost = 12 << 10;
 // Chunks are not cut smaller than this, nor than a page.
 constexpr int kMinChunkCost = 4 << 10;
 

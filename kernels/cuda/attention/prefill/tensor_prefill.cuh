@@ -46,42 +46,42 @@ __device__ void AddTile(const Tile& tile, const __half* keys, const __half* valu
   }
 }
 
-// Takes units until there are none: by all kThreads threads of a block, with PrefillSharedBytes of
+// Takes items until there are none: by all kThreads threads of a block, with PrefillSharedBytes of
 // dynamic shared memory.
 template <int kDim>
-__device__ void TakePrefillUnits(const PagedArgs& args) {
+__device__ void RunPrefillWork(const PagedArgs& args) {
   extern __shared__ __align__(128) __half shared[];
-  __shared__ int next_unit;
+  __shared__ int next_work;
   const auto keys = [](int buffer) { return shared + buffer * kTile * kDim; };
   const auto values = [](int buffer) { return shared + (2 + buffer) * kTile * kDim; };
-  const int units = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
+  const int items = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
   while (true) {
     __syncthreads();
-    if (threadIdx.x == 0) next_unit = atomicAdd(&args.plan.next[1], 1);
+    if (threadIdx.x == 0) next_work = atomicAdd(&args.plan.next[1], 1);
     __syncthreads();
-    if (next_unit >= units) return;
-    const PrefillUnit unit(args, units - 1 - next_unit);  // the last rows see most: first
-    const int first = unit.first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    if (next_work >= items) return;
+    const PrefillWork work(args, items - 1 - next_work);  // the last rows see most: first
+    const int first = work.first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
     WarpRows<kDim> rows;
-    rows.Init(args, unit, first);
+    rows.Init(args, work, first);
 
-    Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kPrefillRows, unit.queries) - 1));
+    Tiles tiles(args, work.s, work.Limit(min(work.first + kPrefillRows, work.queries) - 1));
     Tile tile, following;
     bool more = tiles.Next(&tile);
-    FetchTile<kDim>(args, unit.kv_head, tile, keys(0), values(0), threadIdx.x);
+    FetchTile<kDim>(args, work.kv_head, tile, keys(0), values(0), threadIdx.x);
     for (int buffer = 0; more; buffer ^= 1, tile = following) {
       WaitCopies();
       __syncthreads();  // the tile is there, and nobody computes on the other one any more
       more = tiles.Next(&following);
       if (more) {
-        FetchTile<kDim>(args, unit.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1),
+        FetchTile<kDim>(args, work.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1),
                         threadIdx.x);
       }
-      AddTile(tile, keys(buffer), values(buffer), RowMaps{args, unit, first}, rows);
+      AddTile(tile, keys(buffer), values(buffer), RowMaps{args, work, first}, rows);
     }
 
-    rows.Finish(args.Transformed(unit.s));
-    rows.Store(args, unit, first);
+    rows.Finish(args.Transformed(work.s));
+    rows.Store(args, work, first);
   }
 }
 

@@ -4,21 +4,21 @@
 
 #include <type_traits>
 
-#include "kernels/cuda/attention/paged/paged_units.cuh"
+#include "kernels/cuda/attention/paged/paged_work.cuh"
 #include "kernels/cuda/attention/prefill/tensor_tiles.cuh"
 
 namespace tessera::cuda {
 
 struct NoMap {};  // of logits, in any tile
 
-// Maps of a lane's rows, queries `first` and first + 8 of the unit, for logits in base 2.
+// Maps of a lane's rows, queries `first` and first + 8 of the work, for logits in base 2.
 struct RowMaps {
   const PagedArgs& args;
-  const PrefillUnit& unit;
+  const PrefillWork& work;
   int first;
   __device__ AffineMap operator()(int r) const {
-    const int i = min(first + r * 8, unit.queries - 1);
-    AffineMap map = args.maps[unit.Row(i) * args.heads + unit.Head(i)];
+    const int i = min(first + r * 8, work.queries - 1);
+    AffineMap map = args.maps[work.Row(i) * args.heads + work.Head(i)];
     map.shift *= 1.44269504088896341f;
     return map;
   }
@@ -48,15 +48,15 @@ struct WarpRows {
       out[k][2 * r] = out[k][2 * r + 1] = 0;
     }
   }
-  // Queries `first` and first + 8 of the unit, logits in base 2.
-  __device__ void Init(const PagedArgs& args, const PrefillUnit& unit, int first) {
+  // Queries `first` and first + 8 of the work, logits in base 2.
+  __device__ void Init(const PagedArgs& args, const PrefillWork& work, int first) {
     const int64_t row_floats = int64_t{args.heads + 2 * args.kv.geometry.kv_heads} * kDim;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int i = first + r * 8;
-      const bool there = i < unit.queries;
-      const float* q = args.qkv + unit.Row(i) * row_floats + unit.Head(i) * kDim;
-      Init(r, there ? q : nullptr, args.scale * 1.44269504088896341f, there ? unit.Limit(i) : 0);
+      const bool there = i < work.queries;
+      const float* q = args.qkv + work.Row(i) * row_floats + work.Head(i) * kDim;
+      Init(r, there ? q : nullptr, args.scale * 1.44269504088896341f, there ? work.Limit(i) : 0);
     }
   }
   __device__ void Store(int r, float* to) const {
@@ -66,12 +66,12 @@ struct WarpRows {
                                                                       out[d][2 * r + 1]};
     }
   }
-  __device__ void Store(const PagedArgs& args, const PrefillUnit& unit, int first) const {
+  __device__ void Store(const PagedArgs& args, const PrefillWork& work, int first) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int i = first + r * 8;
-      if (i < unit.queries) {
-        Store(r, args.out + (unit.Row(i) * args.heads + unit.Head(i)) * kDim);
+      if (i < work.queries) {
+        Store(r, args.out + (work.Row(i) * args.heads + work.Head(i)) * kDim);
       }
     }
   }

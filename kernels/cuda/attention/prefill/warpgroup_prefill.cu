@@ -9,8 +9,8 @@ namespace tessera::cuda {
 namespace {
 
 // A block takes kQueries queries of one KV head, 64 a warpgroup. Another warpgroup brings tiles
-// into a ring of stages, across the borders of units, so that nobody waits for memory: whole
-// tiles of 16-bit pages by the tensor memory unit, others unpacked by its threads.
+// into a ring of stages, across the borders of items, so that nobody waits for memory: whole
+// tiles of 16-bit pages by the tensor memory work, others unpacked by its threads.
 constexpr int kGroups = 2, kGroupRows = 64, kQueries = kGroups * kGroupRows;
 constexpr int kBlock = kThreads + kGroups * 128;
 constexpr int kStages = 6;
@@ -21,11 +21,11 @@ constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
 struct Seen {
   int first;
   uint8_t tokens;
-  bool mapped, last;  // last: of the unit
+  bool mapped, last;  // last: of the work
   uint8_t unused;
 };
 struct Stage {
-  PrefillUnit unit;  // without queries: there are no more
+  PrefillWork work;  // without queries: there are no more
   Seen tile;
 };
 
@@ -34,7 +34,7 @@ struct alignas(1024) Shared {
   __half keys[kStages][kTile * kDim], values[kStages][kTile * kDim];
   uint64_t keys_there[kStages], values_there[kStages], empty[kStages];
   Stage stages[kStages];
-  int next_unit;
+  int next_work;
 
   // A place in the ring; `phase` is the parity of its next use.
   struct Turn {
@@ -83,24 +83,24 @@ __device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, i
   }
 }
 
-// The unit's queries on their way to the L2 cache, before anybody waits for them.
+// The work's queries on their way to the L2 cache, before anybody waits for them.
 template <int kDim>
-__device__ void PrefetchQueries(const PagedArgs& args, const PrefillUnit& unit) {
+__device__ void PrefetchQueries(const PagedArgs& args, const PrefillWork& work) {
   constexpr int kLine = 32, kLines = kDim / kLine;  // floats
   const int64_t row_floats = int64_t{args.heads + 2 * args.kv.geometry.kv_heads} * kDim;
   for (int i = threadIdx.x; i < kQueries * kLines; i += kThreads) {
-    const int query = unit.first + i / kLines;
-    if (query >= unit.queries) break;
-    PrefetchToL2(args.qkv + unit.Row(query) * row_floats + unit.Head(query) * kDim +
+    const int query = work.first + i / kLines;
+    if (query >= work.queries) break;
+    PrefetchToL2(args.qkv + work.Row(query) * row_floats + work.Head(query) * kDim +
                  i % kLines * kLine);
   }
 }
 
 template <int kDim>
 __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
-  constexpr int kUnitBarrier = 1;
+  constexpr int kWorkBarrier = 1;
   typename Shared<kDim>::Turn turn;
-  const int units = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
+  const int items = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
   const auto begin = [&] { AwaitBarrier(&shared.empty[turn.stage], turn.phase ^ 1); };
   const auto end = [&] {
     __syncwarp();
@@ -111,13 +111,13 @@ __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
     turn.Next();
   };
   while (true) {
-    SyncGroup(kUnitBarrier, kThreads);
-    if (threadIdx.x == 0) shared.next_unit = atomicAdd(&args.plan.next[1], 1);
-    SyncGroup(kUnitBarrier, kThreads);
-    if (shared.next_unit >= units) break;
-    const PrefillUnit unit(args, units - 1 - shared.next_unit);  // the last rows see most: first
-    PrefetchQueries<kDim>(args, unit);
-    Tiles tiles(args, unit.s, unit.Limit(min(unit.first + kQueries, unit.queries) - 1));
+    SyncGroup(kWorkBarrier, kThreads);
+    if (threadIdx.x == 0) shared.next_work = atomicAdd(&args.plan.next[1], 1);
+    SyncGroup(kWorkBarrier, kThreads);
+    if (shared.next_work >= items) break;
+    const PrefillWork work(args, items - 1 - shared.next_work);  // the last rows see most: first
+    PrefetchQueries<kDim>(args, work);
+    Tiles tiles(args, work.s, work.Limit(min(work.first + kQueries, work.queries) - 1));
     Tile tile;
     while (tiles.Next(&tile)) {
       const bool whole = tile.run->format == Format::kRaw16 && tile.tokens == kTile;
@@ -126,24 +126,24 @@ __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
       begin();
       if (threadIdx.x == 0) {
         shared.stages[turn.stage] = {
-            unit, {tile.first, static_cast<uint8_t>(tile.tokens), tile.mapped, !tiles.more(), 0}};
+            work, {tile.first, static_cast<uint8_t>(tile.tokens), tile.mapped, !tiles.more(), 0}};
       }
       if (!whole) {
         // Asked for here, or all its places would be found, and kept, outside the loop.
         int thread;
         asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-        FetchTile<kDim>(args, unit.kv_head, tile, shared.keys[turn.stage],
+        FetchTile<kDim>(args, work.kv_head, tile, shared.keys[turn.stage],
                         shared.values[turn.stage], thread);
         WaitCopies();
         ShowToAsyncUnits();
       } else if (threadIdx.x % 32 == 0) {
-        CopyPage(args, unit.kv_head, page, threadIdx.x / 32, turn.stage, shared);
+        CopyPage(args, work.kv_head, page, threadIdx.x / 32, turn.stage, shared);
       }
       end();
     }
   }
   begin();
-  if (threadIdx.x == 0) shared.stages[turn.stage].unit.queries = 0;
+  if (threadIdx.x == 0) shared.stages[turn.stage].work.queries = 0;
   end();
 }
 
@@ -159,20 +159,20 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
   typename Shared<kDim>::Turn turn;
   while (true) {
     AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
-    const PrefillUnit unit = FromFirstLane(shared.stages[turn.stage].unit);
-    if (unit.queries == 0) return;
-    const int group_first = unit.first + group * kGroupRows;
+    const PrefillWork work = FromFirstLane(shared.stages[turn.stage].work);
+    if (work.queries == 0) return;
+    const int group_first = work.first + group * kGroupRows;
     const int first = group_first + threadIdx.x / 32 % 4 * 16 + lane / 4;
     // Nobody in the group sees tokens behind this.
-    const int sees = group_first < unit.queries
-                         ? unit.Limit(min(group_first + kGroupRows, unit.queries) - 1)
+    const int sees = group_first < work.queries
+                         ? work.Limit(min(group_first + kGroupRows, work.queries) - 1)
                          : 0;
-    const RowMaps maps{args, unit, first};
+    const RowMaps maps{args, work, first};
     // The tile in hand, and the one whose values are being added.
     int at = turn.stage, before = -1;
     uint32_t phase = turn.phase;  // of `at`
     Seen seen = FromFirstLane(shared.stages[at].tile), following = seen;
-    // Whether the group sees the next tile of the unit.
+    // Whether the group sees the next tile of the work.
     const auto next = [&] {
       if (following.last) return false;
       turn.Next();
@@ -197,7 +197,7 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
     };
     bool taken = sees > 0;  // the tile in turn
     if (taken) {
-      rows.Init(args, unit, first);
+      rows.Init(args, work, first);
       rows.Begin(logits[0], shared.keys[at]);
       while (true) {
         if (!next()) {
@@ -211,11 +211,11 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
         }
         step(1);
       }
-      rows.Finish(args.Transformed(unit.s));
-      rows.Store(args, unit, first);
+      rows.Finish(args.Transformed(work.s));
+      rows.Store(args, work, first);
       taken = at == turn.stage;
     }
-    for (;; taken = false) {  // the unit's other tiles
+    for (;; taken = false) {  // the work's other tiles
       if (!taken) release(turn.stage);
       turn.Next();
       if (following.last) break;

@@ -6,12 +6,12 @@
 
 namespace tessera::cuda {
 
-// The last sequence whose first unit is not after `unit`.
-__device__ inline int SequenceOf(const int* begin, int sequences, int unit) {
+// The last sequence whose first work is not after `work`.
+__device__ inline int SequenceOf(const int* begin, int sequences, int work) {
   int low = 0, high = sequences;
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    if (begin[middle] <= unit) {
+    if (begin[middle] <= work) {
       low = middle;
     } else {
       high = middle;
@@ -20,45 +20,45 @@ __device__ inline int SequenceOf(const int* begin, int sequences, int unit) {
   return low;
 }
 
-__device__ inline int NextUnit(int* next) {
-  int unit = 0;
-  if (threadIdx.x % 32 == 0) unit = atomicAdd(next, 1);
-  return __shfl_sync(~0u, unit, 0);
+__device__ inline int NextWork(int* next) {
+  int work = 0;
+  if (threadIdx.x % 32 == 0) work = atomicAdd(next, 1);
+  return __shfl_sync(~0u, work, 0);
 }
 
-// The units of a warp: its own number first, then whatever comes; the number is asked for a unit
+// The items of a warp: its own number first, then whatever comes; the number is asked for a work
 // ahead, so that nobody waits for it.
-struct UnitQueue {
+struct WorkQueue {
   int* next;
-  int units;
-  int unit = -1;
+  int items;
+  int work = -1;
   int ahead = 0;  // lane 0's
 
-  __device__ explicit UnitQueue(const PagedArgs& args)
+  __device__ explicit WorkQueue(const PagedArgs& args)
       : next(&args.plan.next[0]),
-        units(args.plan.decode_begin[args.sequences] * args.head_blocks()) {}
+        items(args.plan.decode_begin[args.sequences] * args.head_blocks()) {}
   __device__ bool Next() {
     const int warps = blockDim.x / 32, all = gridDim.x * warps;
-    unit = unit < 0 ? blockIdx.x * warps + threadIdx.x / 32 : all + __shfl_sync(~0u, ahead, 0);
-    if (unit >= units) return false;
+    work = work < 0 ? blockIdx.x * warps + threadIdx.x / 32 : all + __shfl_sync(~0u, ahead, 0);
+    if (work >= items) return false;
     if (threadIdx.x % 32 == 0) ahead = atomicAdd(next, 1);
     return true;
   }
 };
 
 // One chunk of a sequence with one query row, for one head block.
-struct DecodeUnit {
+struct DecodeWork {
   int s, chunk, chunk_begin, chunks;  // counted over all sequences; `chunks`: of this one
   int head_block, kv_head;
   int first_head, queries;   // query heads
   int begin_cost, end_cost;  // of the sequence's cost
   int first_run, end_run;
 
-  DecodeUnit() = default;
-  __device__ DecodeUnit(const PagedArgs& args, int unit) {
+  DecodeWork() = default;
+  __device__ DecodeWork(const PagedArgs& args, int work) {
     const int head_blocks = args.head_blocks(), per_head = head_blocks / args.kv.geometry.kv_heads;
-    chunk = unit / head_blocks;
-    head_block = unit % head_blocks;
+    chunk = work / head_blocks;
+    head_block = work % head_blocks;
     s = args.plan.chunk_owner[chunk];
     chunk_begin = args.plan.decode_begin[s];
     chunks = args.plan.decode_begin[s + 1] - chunk_begin;
@@ -94,15 +94,15 @@ struct DecodeUnit {
   }
 };
 
-// Brings the first pages of a unit into L2.
-__device__ inline void Prefetch(const PagedArgs& args, const DecodeUnit& unit) {
+// Brings the first pages of a work into L2.
+__device__ inline void Prefetch(const PagedArgs& args, const DecodeWork& work) {
   constexpr int kBytes = 16 << 20, kLine = 128;  // of all warps: well within L2
   int left = kBytes / args.warps;
-  unit.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
+  work.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
     const int head_bytes = args.formats[static_cast<int>(run.format)].head_bytes;
     for (int p = low; p < high && left > 0; ++p, left -= head_bytes) {
       const uint8_t* head = args.kv.arena + args.kv.pages[run.first_page + p] * kPageUnitBytes +
-                            unit.kv_head * head_bytes;
+                            work.kv_head * head_bytes;
       for (int b = threadIdx.x % 32 * kLine; b < head_bytes; b += 32 * kLine) {
         asm volatile("prefetch.global.L2 [%0];" ::"l"(head + b));
       }
@@ -110,40 +110,40 @@ __device__ inline void Prefetch(const PagedArgs& args, const DecodeUnit& unit) {
   });
 }
 
-// Calls f(unit) for the warp's decode units, after the kernels in front. What was planned before
+// Calls f(work) for the warp's decode items, after the kernels in front. What was planned before
 // the one in front began is read while that one still runs: it writes to pages and queries, not to
 // the plan, the runs and their lists of pages.
 template <class F>
-__device__ void TakeDecodeUnits(const PagedArgs& args, const F& f) {
+__device__ void ForEachDecodeWork(const PagedArgs& args, const F& f) {
   if (!args.planned) SynchronizeGridDependency();
-  UnitQueue queue(args);
-  DecodeUnit unit;
+  WorkQueue queue(args);
+  DecodeWork work;
   bool there = queue.Next();
-  if (there) unit = DecodeUnit(args, queue.unit);
+  if (there) work = DecodeWork(args, queue.work);
   if (args.planned) {
-    if (there) Prefetch(args, unit);
+    if (there) Prefetch(args, work);
     SynchronizeGridDependency();
   }
   TriggerDependentLaunch();
   while (there) {
-    f(unit);
+    f(work);
     there = queue.Next();
-    if (there) unit = DecodeUnit(args, queue.unit);
+    if (there) work = DecodeWork(args, queue.work);
   }
 }
 
 // A block of queries of one sequence and KV head. Query i is row i / group, head i % group of the
 // group: neighbours share K and V.
-struct PrefillUnit {
-  int s, kv_head, first, queries;  // of the sequence: query `first` is the unit's first
+struct PrefillWork {
+  int s, kv_head, first, queries;  // of the sequence: query `first` is the work's first
   int first_row, rows, tokens, group;
 
-  PrefillUnit() = default;
-  __device__ PrefillUnit(const PagedArgs& args, int unit) : group(args.group) {
+  PrefillWork() = default;
+  __device__ PrefillWork(const PagedArgs& args, int work) : group(args.group) {
     const int kv_heads = args.kv.geometry.kv_heads;
-    s = SequenceOf(args.plan.prefill_begin, args.sequences, unit / kv_heads);
+    s = SequenceOf(args.plan.prefill_begin, args.sequences, work / kv_heads);
     const int begin = args.plan.prefill_begin[s];
-    const int blocks = args.plan.prefill_begin[s + 1] - begin, local = unit - begin * kv_heads;
+    const int blocks = args.plan.prefill_begin[s + 1] - begin, local = work - begin * kv_heads;
     kv_head = local / blocks;
     first = local % blocks * args.prefill_queries;
     first_row = args.query_begin[s];
@@ -179,8 +179,8 @@ TensorKernel TensorPrefillFor(int64_t dim);
 // rows.
 constexpr int64_t kFewQueries = 64;
 TensorKernel WarpgroupPrefillFor(int64_t dim);
-// The arena for the tensor memory unit: a box is 64 channels of K or V of one head and all tokens
-// of a RAW16 page, at (0, its first byte's unit of kPageUnitBytes, 0).
+// The arena for the tensor memory work: a box is 64 channels of K or V of one head and all tokens
+// of a RAW16 page, at (0, its first byte's work of kPageUnitBytes, 0).
 CUtensorMap MapRaw16(const uint8_t* arena, int64_t dim);
 
 }  // namespace tessera::cuda
