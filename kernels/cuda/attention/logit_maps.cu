@@ -37,7 +37,7 @@ struct WarpExtremes {
       high = fmaxf(high, dot);
     }
   }
-  __device__ void JoinLanes() {
+  __device__ void MergeLanes() {
 #pragma unroll
     for (int off = kLanes; off < 32; off *= 2) {
       low = fminf(low, __shfl_xor_sync(~0u, low, off));
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     AddLowBits(args, run, 0, 0, run.tokens, head / args.group, extremes);
   }
   if (map.identity()) return;
-  extremes.JoinLanes();
+  extremes.MergeLanes();
   if (threadIdx.x % 32 != 0) return;
   const float range = extremes.high - extremes.low, target = range - map.raise - map.lower;
   const float slope = target > 0 ? target / range : 0;

@@ -5,7 +5,7 @@
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/logit_maps.h"
 #include "kernels/cuda/attention/paged/add_tokens.cuh"
-#include "kernels/cuda/attention/paged/join_chunks.cuh"
+#include "kernels/cuda/attention/paged/merge_chunks.cuh"
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/programmatic_launch.cuh"
 
@@ -43,21 +43,21 @@ __global__ void __launch_bounds__(kWarps * 32, MinBlocks(kLanes, kQueries))
                return int64_t{args.query_begin[work.s]} * args.heads + work.first_head + g;
              });
     });
-    attention.JoinLanes();
+    attention.MergeLanes();
     const bool alone = work.chunks == 1;
     if (!alone) {
 #pragma unroll
       for (int g = 0; g < kQueries; ++g) {
-        if (g < work.queries) KeepPartial(args, work.chunk, work.first_head + g, g, attention);
+        if (g < work.queries) StorePartial(args, work.chunk, work.first_head + g, g, attention);
       }
-      if (!LastToEnd(args, work)) return;
+      if (!IsLastChunk(args, work)) return;
     }
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
       if (g >= work.queries) continue;
       const int head = work.first_head + g;
       if (!alone) {
-        JoinPartials(args, work.chunk_begin, work.chunks, head, g, attention);
+        MergePartials(args, work.chunk_begin, work.chunks, head, g, attention);
       }
       StoreDecoded(args, work, head, g, attention);
     }
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
           [&](int g) { return work.Row(work.first + g) * args.heads + work.Head(work.first + g); });
       first += run.tokens;
     }
-    attention.JoinLanes();
+    attention.MergeLanes();
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
       const int i = work.first + g;

@@ -5,7 +5,7 @@
 #include "kernels/cuda/attention/decode/code_pages.cuh"
 #include "kernels/cuda/attention/decode/tensor_pages.cuh"
 #include "kernels/cuda/attention/paged/add_tokens.cuh"
-#include "kernels/cuda/attention/paged/join_chunks.cuh"
+#include "kernels/cuda/attention/paged/merge_chunks.cuh"
 #include "kernels/cuda/attention/prefill/tensor_prefill.cuh"
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/programmatic_launch.cuh"
@@ -158,7 +158,7 @@ __device__ void AttendCodes(const PagedArgs& args, const DecodeWork& work, const
   for (int i = 0; i < 8; ++i) {
     acc[i] = __shfl_sync(~0u, sums.channels[i % kMine], first + i / kMine) + sums.offset;
   }
-  attention.Join(0, sums.max * 0.693147180559945309f, sums.sum, acc);
+  attention.Merge(0, sums.max * 0.693147180559945309f, sums.sum, acc);
 }
 
 // The work's only query over the work's pages: 16-bit pages are read by CUDA cores, which keep up
@@ -181,7 +181,7 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeWork& work,
   if constexpr (kReads == Reads::kAll) {
     if (formats & kRare) AddRare<kDim>(args, work, 0, attention);
   }
-  if (formats & (Bit(Format::kRaw16) | kRare)) attention.JoinLanes();
+  if (formats & (Bit(Format::kRaw16) | kRare)) attention.MergeLanes();
   if (formats & CodesOf(kReads)) AttendCodes<kDim, kReads>(args, work, q, attention);
   if constexpr (kReads == Reads::kAll) {
     if ((formats & Bit(Format::kToken8)) == 0) return;
@@ -191,10 +191,10 @@ __device__ void AttendOneQuery(const PagedArgs& args, const DecodeWork& work,
       if (run.format != Format::kToken8) return;
       AddPages<Format::kToken8, kDim, 1>(args, work, q, run, low, high, sums);
     });
-    sums.JoinLanes();
+    sums.MergeLanes();
     WarpAttention<kDim / 8, 1> other;
     Extract(sums, 0, other);
-    attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
+    attention.Merge(0, other.max[0], other.sum[0], other.acc[0]);
   }
 }
 
@@ -205,9 +205,9 @@ __global__ void __launch_bounds__(kThreads, BlocksFor(kReads))
     WarpAttention<kDim / 8, 1> attention;
     AttendOneQuery<kDim, kReads>(args, work, attention);
     if (work.chunks > 1) {
-      KeepPartial(args, work.chunk, work.first_head, 0, attention);
-      if (!LastToEnd(args, work)) return;
-      JoinPartials(args, work.chunk_begin, work.chunks, work.first_head, 0, attention);
+      StorePartial(args, work.chunk, work.first_head, 0, attention);
+      if (!IsLastChunk(args, work)) return;
+      MergePartials(args, work.chunk_begin, work.chunks, work.first_head, 0, attention);
     }
     StoreDecoded(args, work, work.first_head, 0, attention);
   });
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args)
         AddLowBitPages<kDim>(args, work, q, run, low, high, sums);
       }
     });
-    sums.JoinLanes();
+    sums.MergeLanes();
     WarpAttention<kDim / 8, 1> attention;
     // One query after the other reads pages of rare formats: right, if not fast.
     const auto extract = [&](int i) {
@@ -242,20 +242,20 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args)
       WarpAttention<kDim / 8, 1> other;
       other.Init(0, true, q + i * kDim, kDim, args.scale, INT_MAX);
       AddRare<kDim>(args, work, i, other);
-      other.JoinLanes();
-      attention.Join(0, other.max[0], other.sum[0], other.acc[0]);
+      other.MergeLanes();
+      attention.Merge(0, other.max[0], other.sum[0], other.acc[0]);
     };
     if (work.chunks > 1) {
       for (int i = 0; i < work.queries; ++i) {
         extract(i);
-        KeepPartial(args, work.chunk, work.first_head + i, 0, attention);
+        StorePartial(args, work.chunk, work.first_head + i, 0, attention);
       }
-      if (!LastToEnd(args, work)) return;
+      if (!IsLastChunk(args, work)) return;
     }
     for (int i = 0; i < work.queries; ++i) {
       if (work.chunks > 1) {
         Extract(sums, i, attention);
-        JoinPartials(args, work.chunk_begin, work.chunks, work.first_head + i, 0, attention);
+        MergePartials(args, work.chunk_begin, work.chunks, work.first_head + i, 0, attention);
       } else {
         extract(i);
       }

@@ -33,7 +33,7 @@ struct TensorSums {
       }
     }
   }
-  __device__ void JoinLanes() {
+  __device__ void MergeLanes() {
 #pragma unroll
     for (int off = 4; off < 32; off *= 2) {
 #pragma unroll

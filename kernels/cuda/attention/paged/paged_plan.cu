@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kPlanThreads)
     if (cost > 0) atomicMax(&most, cost);
   }
   for (int i = t; i < args.sequences * args.head_blocks(); i += kPlanThreads) {
-    args.plan.arrived[i] = 0;
+    args.plan.finished[i] = 0;
   }
   __syncthreads();
 

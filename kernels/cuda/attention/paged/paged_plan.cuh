@@ -19,7 +19,7 @@ struct PagedPlan {
   int* cost;           // [sequences] of one head's pages
   int* decode_begin;   // [sequences + 1] first chunk of each sequence
   int* prefill_begin;  // [sequences + 1] first query block of each sequence
-  int* arrived;        // [sequences, head blocks] chunks that have ended
+  int* finished;       // [sequences, head blocks] chunks that have ended
   int* chunk_owner;    // [chunks] sequence of each chunk
   int* next;           // [2] next decode unit, next prefill unit
 
@@ -34,8 +34,8 @@ struct PagedPlan {
     plan.cost = plan.tokens + sequences;
     plan.decode_begin = plan.cost + sequences;
     plan.prefill_begin = plan.decode_begin + sequences + 1;
-    plan.arrived = plan.prefill_begin + sequences + 1;
-    plan.chunk_owner = plan.arrived + sequences * head_blocks;
+    plan.finished = plan.prefill_begin + sequences + 1;
+    plan.chunk_owner = plan.finished + sequences * head_blocks;
     plan.next = plan.chunk_owner + chunks;
     return plan;
   }

@@ -92,7 +92,7 @@ struct WarpAttention {
   }
 
   // Joins another partial result into query g.
-  __device__ void Join(int g, float other_max, float other_sum, const float (&other)[8]) {
+  __device__ void Merge(int g, float other_max, float other_sum, const float (&other)[8]) {
     const float top = fmaxf(max[g], other_max);
     const float base = top == -INFINITY ? 0 : top;
     const float mine = expf(max[g] - base), theirs = expf(other_max - base);
@@ -103,7 +103,7 @@ struct WarpAttention {
   }
 
   // Joins the groups of lanes; every group then holds the whole.
-  __device__ void JoinLanes() {
+  __device__ void MergeLanes() {
 #pragma unroll
     for (int off = kLanes; off < 32; off *= 2) {
 #pragma unroll
@@ -113,7 +113,7 @@ struct WarpAttention {
         for (int i = 0; i < 8; ++i) other[i] = __shfl_xor_sync(~0u, acc[g][i], off);
         const float other_max = __shfl_xor_sync(~0u, max[g], off);
         const float other_sum = __shfl_xor_sync(~0u, sum[g], off);
-        Join(g, other_max, other_sum, other);
+        Merge(g, other_max, other_sum, other);
       }
     }
   }

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kWarps * 32)
                                    [&](int j, float(&v)[8]) { copy(value[j], v); },
                                    [&](int j) { return t + j * Attention::kTokens; });
   }
-  attention.JoinLanes();
+  attention.MergeLanes();
 #pragma unroll
   for (int g = 0; g < kQueries; ++g) {
     attention.Store(g, dim, false, out + int64_t{first + g} * heads * dim);

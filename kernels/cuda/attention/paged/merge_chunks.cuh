@@ -9,8 +9,8 @@ namespace tessera::cuda {
 // Query g of the warp becomes the sum of what all chunks kept for a head. A lane weighs a chunk,
 // and many loads go out at a time: the last chunk to end has nobody to hide its waiting behind.
 template <int kLanes, int kQueries>
-__device__ void JoinPartials(const PagedArgs& args, int begin, int chunks, int head, int g,
-                             WarpAttention<kLanes, kQueries>& attention) {
+__device__ void MergePartials(const PagedArgs& args, int begin, int chunks, int head, int g,
+                              WarpAttention<kLanes, kQueries>& attention) {
   using Attention = WarpAttention<kLanes, kQueries>;
   constexpr int kAtOnce = kLanes < 8 ? 2 : kQueries > 1 ? 4 : 8;
   const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
@@ -65,8 +65,8 @@ __device__ void JoinPartials(const PagedArgs& args, int begin, int chunks, int h
 
 // Keeps query g's result of a chunk.
 template <int kLanes, int kQueries>
-__device__ void KeepPartial(const PagedArgs& args, int chunk, int head, int g,
-                            const WarpAttention<kLanes, kQueries>& attention) {
+__device__ void StorePartial(const PagedArgs& args, int chunk, int head, int g,
+                             const WarpAttention<kLanes, kQueries>& attention) {
   using Attention = WarpAttention<kLanes, kQueries>;
   const int dim = args.kv.geometry.head_dim, column = Attention::Column() * 8;
   if (Attention::TokenLane() != 0) return;
@@ -83,14 +83,14 @@ __device__ void KeepPartial(const PagedArgs& args, int chunk, int head, int g,
 }
 
 // Whether this was the last chunk of its sequence to end; what the others kept can then be read.
-__device__ inline bool LastToEnd(const PagedArgs& args, const DecodeWork& work) {
+__device__ inline bool IsLastChunk(const PagedArgs& args, const DecodeWork& work) {
   __threadfence();
   __syncwarp();
-  int arrived = 0;
+  int finished = 0;
   if (threadIdx.x % 32 == 0) {
-    arrived = atomicAdd(&args.plan.arrived[work.s * args.head_blocks() + work.head_block], 1);
+    finished = atomicAdd(&args.plan.finished[work.s * args.head_blocks() + work.head_block], 1);
   }
-  if (__shfl_sync(~0u, arrived, 0) != work.chunks - 1) return false;
+  if (__shfl_sync(~0u, finished, 0) != work.chunks - 1) return false;
   __threadfence();
   return true;
 }
