@@ -53,7 +53,7 @@ class PagedAttention {
   // rows back first: the one thing here that waits for the device.
   void Run(const float* qkv, const int32_t* query_begin, const uint8_t* transformed,
            int64_t num_sequences, int64_t heads, const KvLayerView& kv, float* out);
-  int64_t clamped_slopes() const { return static_cast<int64_t>(*held_slopes_); }
+  int64_t clamped_slopes() const { return static_cast<int64_t>(*clamped_slopes_); }
 
   ~PagedAttention();
   PagedAttention(const PagedAttention&) = delete;
@@ -87,8 +87,9 @@ class PagedAttention {
   int64_t planned_rows_ = 0;  // where runs may have maps; else 0
   bool planned_ = false;      // a kernel behind the planning has been launched
   Workspace plan_, layer_plans_, partial_, maps_;
-  unsigned long long* held_count_ = nullptr;            // on the device, which counts
-  volatile unsigned long long* held_slopes_ = nullptr;  // pinned: as of the last calls that ended
+  unsigned long long* device_clamped_slopes_ = nullptr;  // on the device, which counts
+  volatile unsigned long long* clamped_slopes_ =
+      nullptr;  // pinned: as of the last calls that ended
 };
 
 }  // namespace tessera::cuda

@@ -49,7 +49,7 @@ struct WarpExtremes {
 // One warp a row and head.
 template <int kLanes>
 __global__ void __launch_bounds__(kWarps * 32)
-    LogitMapsKernel(PagedArgs args, int64_t rows, AffineMap* maps, unsigned long long* held) {
+    LogitMapsKernel(PagedArgs args, int64_t rows, AffineMap* maps, unsigned long long* clamped) {
   const int64_t at = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (at >= rows * args.heads) return;
   const auto row = static_cast<int>(at / args.heads), head = static_cast<int>(at % args.heads);
@@ -75,20 +75,20 @@ __global__ void __launch_bounds__(kWarps * 32)
   const float range = extremes.high - extremes.low, target = range - map.raise - map.lower;
   const float slope = target > 0 ? target / range : 0;
   maps[at] = {slope, fmaf(-slope, extremes.low, extremes.low + map.raise)};
-  if (target < 0) atomicAdd(held, 1ull);
+  if (target < 0) atomicAdd(clamped, 1ull);
 }
 
 }  // namespace
 
 void FindLogitMaps(cudaStream_t stream, const PagedArgs& args, int64_t rows, AffineMap* maps,
-                   unsigned long long* held) {
+                   unsigned long long* clamped) {
   const int dim = args.kv.geometry.head_dim;
   TESSERA_CHECK(dim % 8 == 0 && dim <= 256);
   const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(rows * args.heads, kWarps));
   const auto kernel = dim <= 64    ? LogitMapsKernel<8>
                       : dim <= 128 ? LogitMapsKernel<16>
                                    : LogitMapsKernel<32>;
-  kernel<<<blocks, kWarps * 32, 0, stream>>>(args, rows, maps, held);
+  kernel<<<blocks, kWarps * 32, 0, stream>>>(args, rows, maps, clamped);
   TESSERA_CUDA_CHECK_LAUNCH("LogitMapsKernel");
 }
 

@@ -8,9 +8,9 @@
 namespace tessera::cuda {
 
 // maps [rows, heads]; rows of sequences without a map are left as they are. Adds the number of maps
-// whose slope was held at 0 to *held, device memory. args: query_begin,
+// whose slope was clamped at 0 to *clamped, device memory. args: query_begin,
 // sequences, heads, group, scale, kv, formats, qkv. head_dim at most 256.
 void FindLogitMaps(cudaStream_t stream, const PagedArgs& args, int64_t rows, AffineMap* maps,
-                   unsigned long long* held);
+                   unsigned long long* clamped);
 
 }  // namespace tessera::cuda

@@ -146,17 +146,18 @@ PagedAttention::PagedAttention(cudaStream_t stream, bool precise)
   TESSERA_CUDA_CHECK(
       cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
   void* counter = nullptr;
-  TESSERA_CUDA_CHECK(cudaMalloc(&counter, sizeof *held_count_));
-  held_count_ = static_cast<unsigned long long*>(counter);
-  TESSERA_CUDA_CHECK(cudaMemsetAsync(held_count_, 0, sizeof *held_count_, stream_));
-  TESSERA_CUDA_CHECK(cudaMallocHost(&counter, sizeof *held_slopes_));
-  held_slopes_ = static_cast<unsigned long long*>(counter);
-  *held_slopes_ = 0;
+  TESSERA_CUDA_CHECK(cudaMalloc(&counter, sizeof *device_clamped_slopes_));
+  device_clamped_slopes_ = static_cast<unsigned long long*>(counter);
+  TESSERA_CUDA_CHECK(
+      cudaMemsetAsync(device_clamped_slopes_, 0, sizeof *device_clamped_slopes_, stream_));
+  TESSERA_CUDA_CHECK(cudaMallocHost(&counter, sizeof *clamped_slopes_));
+  clamped_slopes_ = static_cast<unsigned long long*>(counter);
+  *clamped_slopes_ = 0;
 }
 
 PagedAttention::~PagedAttention() {
-  TESSERA_CUDA_CHECK(cudaFree(held_count_));
-  TESSERA_CUDA_CHECK(cudaFreeHost(const_cast<unsigned long long*>(held_slopes_)));
+  TESSERA_CUDA_CHECK(cudaFree(device_clamped_slopes_));
+  TESSERA_CUDA_CHECK(cudaFreeHost(const_cast<unsigned long long*>(clamped_slopes_)));
 }
 
 int64_t PagedAttention::RowsOf(const int32_t* query_begin, int64_t num_sequences) {
@@ -291,10 +292,11 @@ void PagedAttention::Run(const float* qkv, const int32_t* query_begin, const uin
   const int64_t rows = planned ? planned_rows_ : RowsOf(query_begin, num_sequences);
   if (rows > 0) {
     auto* maps = static_cast<AffineMap*>(maps_.Get(rows * heads * int64_t{sizeof(AffineMap)}));
-    FindLogitMaps(stream_, args, rows, maps, held_count_);
+    FindLogitMaps(stream_, args, rows, maps, device_clamped_slopes_);
     args.maps = maps;
-    TESSERA_CUDA_CHECK(cudaMemcpyAsync(const_cast<unsigned long long*>(held_slopes_), held_count_,
-                                       sizeof *held_count_, cudaMemcpyDeviceToHost, stream_));
+    TESSERA_CUDA_CHECK(cudaMemcpyAsync(const_cast<unsigned long long*>(clamped_slopes_),
+                                       device_clamped_slopes_, sizeof *device_clamped_slopes_,
+                                       cudaMemcpyDeviceToHost, stream_));
   }
   const int64_t partials = int64_t{args.max_chunks} * heads;
   args.partial = static_cast<float*>(partial_.Get(partials * (dim + 2) * 4));
