@@ -2,9 +2,9 @@
 
 #include "absl/status/status.h"
 #include "kernels/backend/backend.h"
-#include "kernels/cuda/common/ceilings.h"
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/common/device.h"
+#include "kernels/cuda/common/roofline.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/gemm/gemm.h"
 #include "tests/bench/device.h"

@@ -1,8 +1,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "kernels/cuda/common/ceilings.h"
 #include "kernels/cuda/common/check.h"
+#include "kernels/cuda/common/roofline.h"
 
 namespace tessera::cuda {
 namespace {
