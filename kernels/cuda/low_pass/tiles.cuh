@@ -1,7 +1,7 @@
 // Tiles of tokens or points in shared memory, kTileColumns channels wide, as rows of halves.
 #pragma once
 
-#include "kernels/cuda/common/matrices.cuh"
+#include "kernels/cuda/common/mma.cuh"
 #include "kernels/cuda/low_pass/grid.cuh"
 
 namespace tessera::cuda {

@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/common/block_sum.cuh"
 #include "kernels/cuda/common/check.h"
-#include "kernels/cuda/common/matrices.cuh"
+#include "kernels/cuda/common/mma.cuh"
 #include "kernels/cuda/low_pass/grid.cuh"
 
 namespace tessera::cuda {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/paged/paged_plan.cuh"
-#include "kernels/cuda/common/matrices.cuh"
+#include "kernels/cuda/common/mma.cuh"
 
 namespace tessera::cuda {
 

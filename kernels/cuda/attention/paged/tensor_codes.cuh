@@ -5,7 +5,7 @@
 // the factors 2^(p - 24) go where they are free: 2^-p into the other operand, or into the sum.
 #pragma once
 
-#include "kernels/cuda/common/matrices.cuh"
+#include "kernels/cuda/common/mma.cuh"
 
 namespace tessera::cuda {
 
