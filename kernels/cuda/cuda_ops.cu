@@ -16,8 +16,8 @@
 namespace tessera {
 namespace {
 
-// Owns the stream, its events and its memory pool; a base, so that it outlives the members that use
-// it.
+// Owns the stream, its events and its memory pool. It is a base class, so that it outlives the
+// members that use it.
 struct Stream {
   Stream() {
     TESSERA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -45,8 +45,8 @@ struct Stream {
   cudaEvent_t events[Ops::kEvents] = {};
 };
 
-// Buffers up to this size come from the pool: a picture's features are made and freed at every
-// request, and cudaFree would wait for the device.
+// Buffers up to this size come from the pool. An image's features are allocated and freed with
+// every request, and cudaFree would wait for the device.
 constexpr int64_t kMostPooledBytes = int64_t{64} << 20;
 
 class CudaOps final : private Stream, public Ops {
@@ -83,7 +83,7 @@ class CudaOps final : private Stream, public Ops {
     return Buffer(static_cast<uint8_t*>(p), [](uint8_t* q) { TESSERA_CUDA_CHECK(cudaFree(q)); });
   }
 
-  // From pageable memory this returns once the bytes have left `src`; on the device the copy takes
+  // From pageable memory this returns once the bytes have left `src`. On the device the copy takes
   // its place in the stream.
   void CopyToDevice(void* dst, const void* src, int64_t bytes) override {
     TESSERA_CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream));
@@ -226,7 +226,8 @@ class CudaOps final : private Stream, public Ops {
 
 __global__ void ProbeKernel() {}
 
-// Whether this binary holds machine code, or PTX that the driver accepts, for the device.
+// Returns "" if this binary has machine code, or PTX that the driver accepts, for the device; else
+// the reason.
 std::string ProbeDevice() {
   int count = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
@@ -234,7 +235,7 @@ std::string ProbeDevice() {
   cudaFuncAttributes attributes;
   if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, ProbeKernel);
   if (error == cudaSuccess) return "";
-  cudaGetLastError();  // the error is told, and must not show at the next launch
+  cudaGetLastError();  // clears the error, or the next launch would report it
   return cudaGetErrorString(error);
 }
 

@@ -1,5 +1,5 @@
-// The CUDA backend: ops.h on one GPU and one stream. Free of CUDA types, so that callers need no
-// toolkit; in a build without CUDA only the reason why not remains (device_none.cc).
+// The CUDA backend: ops.h on one GPU and one stream. This header is free of CUDA types, so callers
+// need no toolkit. A build without CUDA only returns the reason why it has none (device_none.cc).
 #pragma once
 
 #include <memory>
@@ -9,18 +9,18 @@
 
 namespace tessera {
 
-// Either `ops` or the reason why this host has none.
+// Either `ops`, or the reason why this host has none.
 struct MadeCudaOps {
   std::unique_ptr<Ops> ops;
   std::string problem;
 };
 
 // Uses the first device (CUDA_VISIBLE_DEVICES chooses it) if this binary has code for it and
-// cublasLt can be opened. `precise`: see BackendOptions. Activations are float32; answers may
-// depend on the batch, by roundings only.
+// cublasLt can be opened. `precise`: see BackendOptions. Activations are float32. Answers may
+// depend on the batch, but only through roundings.
 MadeCudaOps MakeCudaOps(bool precise);
 
-// The cudaStream_t of Ops made by MakeCudaOps: for benchmarks, which time on it.
+// Returns the cudaStream_t of Ops made by MakeCudaOps, for benchmarks that time on it.
 void* CudaStream(Ops& ops);
 
 }  // namespace tessera

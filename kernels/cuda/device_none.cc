@@ -1,4 +1,4 @@
-// What a build without CUDA says.
+// The CUDA backend of a build without CUDA: every call returns the reason.
 #include "kernels/cuda/common/device.h"
 #include "kernels/cuda/cuda_ops.h"
 

@@ -1,4 +1,4 @@
-// One value of all the threads of a block.
+// Reduces one value per thread over a block.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,8 +18,8 @@ struct Plus {
   }
 };
 
-// f over the values of all threads, in every thread; always in the same order. May be called again
-// and again.
+// Returns f over the values of all threads, in every thread and always in the same order. May be
+// called repeatedly.
 template <int kThreads, class T, class F>
 __device__ T BlockReduce(T value, const F& f) {
   __shared__ T shared[kThreads];

@@ -1,5 +1,5 @@
-// Every CUDA call goes through these: an error ends the process, saying where and what (ops.h: a
-// device that fails is not survived).
+// Checks every CUDA call. An error ends the process and says where and what (ops.h: the backend
+// does not survive a failing device).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,13 +16,14 @@ inline void CheckCuda(cudaError_t error, const char* file, int line, const char*
   EndProcess(std::string(file) + ":" + std::to_string(line) + ": CUDA error: " + what + ": " +
              cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")" +
              (error == cudaErrorMemoryAllocation
-                  ? "; a smaller KV cache or smaller steps leave more for this"
+                  ? "; use a smaller KV cache or smaller steps"
                   : ""));
 }
 
 }  // namespace tessera
 
 #define TESSERA_CUDA_CHECK(call) ::tessera::CheckCuda(call, __FILE__, __LINE__, #call)
-// After every launch: a bad configuration shows here, a fault in the kernel at a later call.
+// Checks a launch. It reports a bad configuration; a fault inside the kernel appears at a later
+// call.
 #define TESSERA_CUDA_CHECK_LAUNCH(kernel) \
   ::tessera::CheckCuda(cudaGetLastError(), __FILE__, __LINE__, "launch of " kernel)

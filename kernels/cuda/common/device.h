@@ -1,4 +1,5 @@
-// The CUDA devices of this host, seen without any CUDA type: callers need neither toolkit nor GPU.
+// Lists the CUDA devices of this host without CUDA types: callers need neither toolkit nor GPU.
+// Threads: safe.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,8 @@ struct CudaDevice {
   int64_t memory_bytes = 0;
 };
 
-// What was found. `problem` says why `devices` is empty ("built without CUDA", the runtime's
-// message for a missing driver, no device) and is empty otherwise. Threads: safe.
+// The devices found. If there are none, `problem` has the reason ("built without CUDA", the
+// runtime's message for a missing driver, no device); otherwise it is empty.
 struct CudaDevices {
   std::vector<CudaDevice> devices;
   std::string problem;

@@ -3,13 +3,13 @@
 namespace tessera::cuda {
 namespace {
 
-// Steps of different kinds, and parts of them, have a few dozen counts of nodes.
+// The limit of cached executables. Parts of different steps have a few dozen different node counts.
 constexpr size_t kMostExecutables = 64;
 
 }  // namespace
 
 void Graphs::Begin() {
-  // Relaxed: workspaces may grow meanwhile.
+  // Relaxed mode, because workspaces may allocate during the capture.
   TESSERA_CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
 }
 
@@ -30,8 +30,8 @@ cudaGraphExec_t Graphs::Executable(cudaGraph_t graph, size_t nodes) {
     const cudaError_t error = cudaGraphExecUpdate(executable, graph, &info);
     if (error == cudaSuccess) return executable;
     if (error != cudaErrorGraphExecUpdateFailure) TESSERA_CUDA_CHECK(error);
-    cudaGetLastError();  // it is told, and must not show at the next launch
-    // What still runs of it is not stopped.
+    cudaGetLastError();  // clears the error, or the next launch would report it
+    // Destroying an executable does not stop a launch of it that still runs.
     TESSERA_CUDA_CHECK(cudaGraphExecDestroy(executable));
   }
   TESSERA_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));

@@ -1,9 +1,10 @@
-// Ops::BeginGraph and EndGraph: what the stream is given between them becomes a CUDA graph.
+// Implements Ops::BeginGraph and EndGraph: captures what the stream is given between them as a CUDA
+// graph.
 //
-// It is recorded anew each time, so that nothing has to stay where it was from one step to the
-// next: arrays, batch, context, kernels and even what comes after what may differ. Recording takes
-// the host less than launching does; of the executable graphs that were made for as many nodes, one
-// then takes the new parameters, and only where the graph's shape differs is it made again.
+// A graph is captured again each time, so nothing has to stay in place from one step to the next:
+// arrays, batch, context, kernels and even dependencies may differ. Capturing costs the host less
+// than launching. Among cached executable graphs, the one with the same number of nodes takes the
+// new parameters (cudaGraphExecUpdate); only if the graph's shape differs is it instantiated again.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@
 
 namespace tessera::cuda {
 
-// Ownership: owns its graphs. Threads: one. Errors: CHECK.
+// Ownership: owns its graphs. Threads: one thread. Errors: CHECK.
 class Graphs {
  public:
   explicit Graphs(cudaStream_t stream) : stream_(stream) {}
@@ -22,10 +23,10 @@ class Graphs {
   Graphs& operator=(const Graphs&) = delete;
 
   void Begin();
-  void End();  // launches what was recorded since Begin
+  void End();  // launches what was captured since Begin
 
  private:
-  // One for `graph`, with its parameters.
+  // Returns an executable for `graph` with its parameters.
   cudaGraphExec_t Executable(cudaGraph_t graph, size_t nodes);
   void Clear();
 

@@ -1,4 +1,5 @@
-// The Walsh-Hadamard transform of ops.h by one warp, in its order of float operations.
+// The Walsh-Hadamard transform of ops.h by one warp, in the order of float operations that ops.h
+// states.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +12,8 @@ __device__ inline float HadamardScale(int dim) {
   return static_cast<float>(1 / sqrt(static_cast<double>(dim)));
 }
 
-// x[0 .. dim) with kLane consecutive elements in a lane: dim is a power of two, as many lanes as it
-// takes hold it, and so does every further group of as many. Every lane of the warp calls.
+// Transforms x[0 .. dim) with kLane consecutive elements per lane. dim is a power of two. Each
+// group of dim / kLane lanes holds its own copy of the vector. All lanes of the warp must call it.
 template <int kLane>
 __device__ void HadamardInLanes(float (&x)[kLane], int dim) {
 #pragma unroll
@@ -51,7 +52,8 @@ __device__ void HadamardInMemory(float* x, int dim) {
   }
 }
 
-// x[dim] in memory that the warp shares, in place. REQUIRES: CanTransform(dim).
+// Transforms x[dim] in place, in memory that the whole warp can access. REQUIRES:
+// CanTransform(dim).
 __device__ inline void WarpHadamard(float* x, int dim) {
   if (dim <= 32) {
     HadamardInMemory<1>(x, dim);

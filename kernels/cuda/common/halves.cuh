@@ -1,4 +1,4 @@
-// Halves and floats on the device.
+// Converts between halves and floats on the device.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -7,7 +7,7 @@
 
 namespace tessera::cuda {
 
-// Saturates as FloatToHalf (half.h) does; NaN stays.
+// Saturates as FloatToHalf (base/half.h); NaN stays NaN.
 __device__ inline __half ToHalf(float x) {
   if (fabsf(x) > 65504.0f) x = copysignf(65504.0f, x);
   return __float2half_rn(x);

@@ -1,23 +1,23 @@
-// Where the parts of a KV head lie in a page of each format, as numbers that a kernel takes as an
-// argument: page_layout.h's tables lie in host memory, which device code cannot read.
+// Byte offsets of the parts of a KV head in a page of each format. Kernels take them as an
+// argument, because the tables of page_layout.h lie in host memory, which device code cannot read.
 #pragma once
 
 #include "kernels/layout/page_layout.h"
 
 namespace tessera::cuda {
 
-// K or V of one head: codes and metadata as bytes from the head's first byte.
+// K or V of one head. Offsets are in bytes from the head's first byte.
 struct PagePart {
   int bits;
   Axis axis;
-  int codes, row_bytes;  // rows by slot
-  int meta, scales;      // as many half scales, then as many half offsets; in the header, if any
-  int group;             // pieces of eight channels that share a token's scale; axis kToken
+  int codes, row_bytes;  // codes: one row per slot
+  int meta, scales;      // `scales` half scales, then as many half offsets; in the header page if there is one
+  int group;             // axis kToken: groups of eight channels per scale
 };
 
 struct PageParts {
   int tokens, head_bytes;
-  int header_head_bytes;  // of a segment's header page; 0: the format has none
+  int header_head_bytes;  // in a segment's header page; 0: the format has none
   PagePart part[2];       // K, V
 };
 

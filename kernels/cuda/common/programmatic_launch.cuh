@@ -1,5 +1,5 @@
-// Launching a kernel whose blocks come up while the kernel before it in the stream still runs
-// (programmatic dependent launch, Hopper and later; elsewhere an ordinary launch).
+// Programmatic dependent launch (PDL; Hopper and later, elsewhere an ordinary launch): a kernel's
+// blocks start while the previous kernel of the stream still runs.
 #pragma once
 
 #include <nv/target>
@@ -8,19 +8,23 @@
 
 namespace tessera::cuda {
 
-// In a kernel launched by LaunchDependent: before this nothing may be read that the kernel in
-// front writes, and nothing written that it or earlier ones use. What earlier ones have written is
-// there if the kernel in front was launched the ordinary way, or let this one come up after its own
-// wait. Every thread must call it, so that the next kernel's wait covers earlier kernels too.
+// Waits for the earlier kernels (cudaGridDependencySynchronize; griddepcontrol.wait). Before it, a
+// kernel launched by LaunchDependent may not read what the previous kernel writes, nor write what
+// that or earlier kernels use. It may read what still earlier kernels wrote if the previous kernel
+// was launched the ordinary way, or triggered this launch after its own wait. Every thread must
+// call it, so that the next kernel's wait covers earlier kernels too.
 __device__ inline void SynchronizeGridDependency() {
   NV_IF_TARGET(NV_PROVIDES_SM_90, (asm volatile("griddepcontrol.wait;" ::: "memory");))
 }
 
-// In any kernel: the next one may come up as soon as all blocks have called this or ended.
+// Lets the next kernel start as soon as all blocks have called this or ended
+// (cudaTriggerProgrammaticLaunchCompletion; griddepcontrol.launch_dependents). Any kernel may call
+// it.
 __device__ inline void TriggerDependentLaunch() {
   NV_IF_TARGET(NV_PROVIDES_SM_90, (asm volatile("griddepcontrol.launch_dependents;");))
 }
 
+// Launches `kernel` so that it may start at the previous kernel's trigger.
 template <class Args>
 void LaunchDependent(void (*kernel)(Args), int blocks, int threads, int shared_bytes,
                      cudaStream_t stream, const Args& args) {

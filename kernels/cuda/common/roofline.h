@@ -1,4 +1,5 @@
-// What a device can do at best, for benchmarks to compare with: reading all of a buffer.
+// Kernels that measure a device's roofline, for benchmarks to compare with: reading a whole buffer.
+// Device pointers.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,11 +10,12 @@
 
 namespace tessera::cuda {
 
-// Reads `bytes` (a multiple of 16) once; `sink`: 4 bytes of device memory, written only if the
-// content's exclusive or has one improbable value.
+// Reads `bytes` (a multiple of 16) once. `sink` is 4 bytes of device memory, which is written only
+// if the exclusive or of the content has one improbable value.
 void ReadAll(cudaStream_t stream, const void* from, int64_t bytes, uint32_t* sink);
 
-// n values uniform in [-1, 1), a multiple of 1/1024, the same for the same seed.
+// Fills `to` with n values that are uniform in [-1, 1), multiples of 1/1024, and equal for equal
+// seeds.
 void FillUniform(cudaStream_t stream, void* to, DType dtype, int64_t n, uint32_t seed);
 
 }  // namespace tessera::cuda

@@ -1,4 +1,5 @@
-// Device memory of an op's intermediate results; grows, never shrinks.
+// Device memory for an op's intermediate results. It grows and never shrinks. Threads: one thread.
+// Errors: CHECK.
 #pragma once
 
 #include <vector>
@@ -9,7 +10,7 @@ namespace tessera {
 
 class Workspace {
  public:
-  // For kernels of `stream`.
+  // Serves kernels of `stream`.
   explicit Workspace(cudaStream_t stream) : stream_(stream) {}
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -17,12 +18,13 @@ class Workspace {
     FreeOutgrown();
     if (memory_ != nullptr) TESSERA_CUDA_CHECK(cudaFree(memory_));
   }
-  // At least `bytes`, 256-byte aligned; the content is unspecified. Earlier pointers die: kernels
-  // already launched, or recorded for a graph, may still use them.
+  // Returns at least `bytes` bytes, aligned to 256, with unspecified content. Pointers from earlier
+  // calls become invalid for new kernels; kernels that are already launched, or captured in a
+  // graph, may still use them.
   void* Get(int64_t bytes) {
     if (bytes > bytes_) {
       if (memory_ != nullptr) outgrown_.push_back(memory_);
-      // cudaFree waits for what was launched, but knows nothing of what is recorded.
+      // cudaFree waits for launched kernels, but does not know about captured ones.
       cudaStreamCaptureStatus status;
       TESSERA_CUDA_CHECK(cudaStreamIsCapturing(stream_, &status));
       if (status == cudaStreamCaptureStatusNone) FreeOutgrown();
@@ -41,7 +43,7 @@ class Workspace {
   cudaStream_t stream_;
   void* memory_ = nullptr;
   int64_t bytes_ = 0;
-  std::vector<void*> outgrown_;  // while a graph was recorded
+  std::vector<void*> outgrown_;  // outgrown while a graph was captured
 };
 
 }  // namespace tessera

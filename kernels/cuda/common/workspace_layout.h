@@ -1,4 +1,7 @@
-// Arrays in one piece of memory, one after the other.
+// A bump allocator that lays out several arrays in one piece of memory.
+//
+// Usage: first lay the arrays out from nullptr to measure them, then again from memory of bytes().
+// Threads: plain value; owns nothing.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +12,9 @@ namespace tessera {
 
 class WorkspaceLayout {
  public:
-  // From nullptr it only counts.
+  // Lays out from `memory`; with nullptr it only measures.
   explicit WorkspaceLayout(void* memory) : memory_(static_cast<uint8_t*>(memory)) {}
-  // 256-byte aligned, if the memory is.
+  // Returns an array of `count` elements, aligned to 256 bytes if the memory is.
   template <class T>
   T* Take(int64_t count) {
     uint8_t* at = memory_ == nullptr ? nullptr : memory_ + bytes_;

@@ -34,7 +34,7 @@ __global__ void TakeSampledKernel(const int32_t* sampled, int32_t* ids, int64_t 
   }
 }
 
-// out[to ? to[i] : i] = in[from ? from[i] : i], T wide.
+// Copies rows: out[to ? to[i] : i] = in[from ? from[i] : i], in elements of type T.
 template <class T>
 __global__ void CopyRowsKernel(const T* in, const int32_t* from, const int32_t* to, int64_t rows,
                                int64_t cols, T* out) {

@@ -1,7 +1,7 @@
 // Row-wise ops on the device: embedding, sampled ids, copies of rows, norms, SwiGLU and image
 // patches.
 //
-// Shapes and rules as in ops.h; all pointers but `mean` and `std` are device memory.
+// Shapes and rules are those of ops.h. All pointers except `mean` and `std` are device memory.
 #pragma once
 
 #include <cuda_runtime.h>

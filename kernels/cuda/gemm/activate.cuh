@@ -9,7 +9,7 @@ __device__ inline float Activate(float x, Activation act) {
   switch (act) {
     case Activation::kNone:
       return x;
-    case Activation::kGelu:  // erfc keeps the relative accuracy of the left tail, 1 + erf does not
+    case Activation::kGelu:  // unlike 1 + erf, erfc keeps the left tail's relative accuracy
       return 0.5f * x * erfcf(-x * 0.70710678118654752f);
     case Activation::kQuickGelu:
       return x / (1 + expf(-1.702f * x));

@@ -17,7 +17,7 @@ __device__ float Round(float x, __nv_bfloat16* to) {
   *to = __float2bfloat16_rn(x);
   return __bfloat162float(*to);
 }
-// Saturates as FloatToHalf does; NaN stays.
+// Saturates as FloatToHalf; NaN stays NaN.
 __device__ float Round(float x, __half* to) {
   if (fabsf(x) > 65504.0f) x = copysignf(65504.0f, x);
   *to = __float2half_rn(x);
@@ -25,7 +25,7 @@ __device__ float Round(float x, __half* to) {
 }
 __device__ float Round(float x, float* to) { return *to = x; }
 
-// The terms of four neighbouring elements (precision.h), each to its own plane.
+// Stores the terms (precision.h) of four neighbouring elements, each term to its own plane.
 template <class T>
 __device__ void StoreTerms(float (&v)[4], const ActivationCast& args, int64_t row, int64_t col,
                            T* out) {
@@ -47,7 +47,8 @@ __device__ void Load(const float* from, float (&v)[4]) {
   v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
 }
 
-// Four columns a thread, at once where `vector` says that rows of x are 16-byte aligned.
+// Each thread takes four columns. It loads them together if `vector`, which says that rows of x are
+// 16-byte aligned.
 template <class T, Prologue::Kind kKind>
 __global__ void __launch_bounds__(kThreads)
     ElementsKernel(ActivationCast args, bool vector, T* out) {
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(kThreads)
         if (col + j < args.cols) v[j] = x[j];
       }
     }
-    if constexpr (kKind == Prologue::kActivation) {  // of the padding's zeros too: zeros
+    if constexpr (kKind == Prologue::kActivation) {  // also maps the padding's zeros to zeros
 #pragma unroll
       for (int j = 0; j < 4; ++j) v[j] = Activate(v[j], args.prologue.activation);
     }
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A block has a row, of which its threads keep kKept quads each; what is left of a longer row is
-// read again out of the nearest cache.
+// A block has one row. Each thread keeps kKept quads of it in registers; the rest of a longer row
+// is read again from the nearest cache.
 template <class T, bool kLayer>
 __global__ void __launch_bounds__(kThreads) NormKernel(ActivationCast args, T* out) {
   constexpr int kKept = 4;
@@ -152,7 +153,7 @@ void Launch(cudaStream_t stream, const ActivationCast& args, T* out) {
       NormKernel<T, true><<<rows, kThreads, 0, stream>>>(args, out);
       break;
   }
-  TESSERA_CUDA_CHECK_LAUNCH("an operand's kernel");
+  TESSERA_CUDA_CHECK_LAUNCH("a kernel of CastActivations");
 }
 
 }  // namespace

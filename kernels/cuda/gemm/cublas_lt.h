@@ -1,5 +1,6 @@
-// The part of cublasLt that dense layers need, opened at run time: a binary built with CUDA starts
-// on hosts without it. The header gives types only; nothing links against the library.
+// The part of cublasLt that dense layers need, opened at run time, so that a binary built with CUDA
+// also starts on hosts without the library. NVIDIA's header only provides types; nothing links
+// against the library.
 #pragma once
 
 #include <cublasLt.h>
@@ -25,8 +26,9 @@ struct CublasLt {
   decltype(&cublasLtMatmulAlgoGetHeuristic) MatmulAlgoGetHeuristic;
 };
 
-// The library of this toolkit's major version, opened once and kept for ever. Null where it cannot
-// be had; `*problem` then says why. Threads: safe.
+// Returns the functions of this toolkit's major version, opened once and kept for the process's
+// life. Returns null if the library is not available; `*problem` then has the reason. Threads:
+// safe.
 const CublasLt* OpenCublasLt(std::string* problem);
 
 }  // namespace tessera

@@ -24,7 +24,8 @@ int Blocks(int64_t work) {
 
 constexpr int64_t Pad(DType dtype, int64_t n) { return RoundUp(n, 16 / DTypeBytes(dtype)); }
 
-// y[rows, out] = act(sum of the terms' products + bias) + residual. Smallest terms first.
+// Computes y[rows, out] = act(sum of the terms' products + bias) + residual. The smallest terms are
+// added first.
 __global__ void EpilogueKernel(const float* product, int64_t rows, int64_t out, int64_t padded,
                                int terms, const float* bias, Activation act, const float* residual,
                                float* y) {
@@ -40,7 +41,8 @@ __global__ void EpilogueKernel(const float* product, int64_t rows, int64_t out, 
   }
 }
 
-// The same, four columns a thread, where out is a multiple of 4 and everything 16-byte aligned.
+// The same with four columns per thread. REQUIRES: out is a multiple of 4 and everything is 16-byte
+// aligned.
 __global__ void VectorEpilogueKernel(const float4* product, int64_t rows, int64_t out,
                                      int64_t padded, int terms, const float4* bias, Activation act,
                                      const float4* residual, float4* y) {
@@ -106,7 +108,7 @@ Linear CudaDense::MakeLinear(const std::vector<LinearPart>& parts, int64_t cols,
     w.bias = memory.Allocate(w.out * 4);
     memory.CopyToDevice(w.bias.get(), bias.data(), w.out * 4);
   }
-  TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the parts may go when we return
+  TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the caller may free the parts after this returns
   return w;
 }
 
@@ -173,7 +175,7 @@ void CudaDense::MatMul(const Linear& w, const float* x, int64_t rows, float* y, 
   shape.in = w.dtype;
   const bool plain = terms == 1 && out == w.out && Aligned(y) && act == Activation::kNone &&
                      (residual == nullptr || residual == y);
-  if (plain) {  // the product may go, or be added, straight to where it belongs
+  if (plain) {  // the product can be written or added in place
     shape.accumulate = residual != nullptr;
     shape.bias = bias != nullptr;
     gemm_.Run(shape, cast_x, w.weight.get(), y, bias);

@@ -1,5 +1,6 @@
-// Dense layers on the device: activations to the weights' type (cast_activations.h), one cublasLt
-// product, and one kernel for bias, activation function and residual.
+// Dense layers on the device: a cast of the activations to the weights' type (cast_activations.h),
+// one cublasLt product, and one kernel for bias, activation function and residual. Few rows take
+// one kernel instead (skinny_gemm.h). Threads: one thread. Errors: CHECK.
 #pragma once
 
 #include <vector>
@@ -20,15 +21,16 @@ class CudaDense {
         cast_(stream),
         product_(stream) {}
 
-  // `allocate`d weights are row-major [out, in], both padded with zeros to whole 16-byte rows.
+  // The weights are row-major [out, in]; both are padded with zeros to whole 16-byte units.
+  // `memory` allocates them.
   Linear MakeLinear(const std::vector<LinearPart>& parts, int64_t cols, DType dtype, Ops& memory);
   void MatMul(const Linear& w, const float* x, int64_t rows, float* y, Activation act,
               const float* residual, const Prologue& prologue);
 
-  Gemm& gemm() { return gemm_; }  // for other products, so that there is one workspace
+  Gemm& gemm() { return gemm_; }  // other products use it too, to share its workspace
 
  private:
-  // The prologue's rows as floats, where the operand's kernel does not compute it.
+  // Computes the prologue's rows as floats, for prologues that the cast does not fuse.
   const float* Before(const Prologue& prologue, const float* x, int64_t rows, int64_t in);
 
   cudaStream_t stream_;

@@ -8,7 +8,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kWorkspaceBytes = size_t{64} << 20;
-constexpr size_t kMaxPlans = 4096;  // prefill chunks have any number of rows
+constexpr size_t kMaxPlans = 4096;  // prefill chunks may have any number of rows
 constexpr uint32_t kAlignment = 16;
 
 constexpr cudaDataType_t CudaType(DType t) {
@@ -61,8 +61,8 @@ void Gemm::DropPlans() {
   plans_.clear();
 }
 
-// cublasLt is column-major: our row-major matrices are its transposes, so it computes
-// c^T[n, m] = b[n, k] a^T[k, m]. A plain b is [n, k] to it as it lies.
+// cublasLt is column-major, so our row-major matrices are its transposes, and it computes c^T[n, m]
+// = b[n, k] a^T[k, m]. A plain b is [n, k] to it as it lies in memory.
 Gemm::Plan Gemm::MakePlan(const GemmShape& shape, const float* bias) {
   Plan plan;
   const cublasOperation_t order = shape.plain_b ? CUBLAS_OP_N : CUBLAS_OP_T;

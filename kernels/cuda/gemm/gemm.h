@@ -1,4 +1,4 @@
-// Matrix products by cublasLt: one plan per shape, chosen by its heuristic and kept.
+// Matrix products by cublasLt. Each shape's plan is chosen by cublasLt's heuristic and kept.
 #pragma once
 
 #include <unordered_map>
@@ -8,9 +8,9 @@
 
 namespace tessera {
 
-// c[m, n] = scale a[m, k] b[n, k]^T (+ c if `accumulate`, + bias[n] if `bias`), row-major and
-// dense; with `plain_b` b is [k, n]. a and b of `in`, c of `out`, bias and sums in float32 (float32
-// operands are not rounded to tf32).
+// The product c[m, n] = scale a[m, k] b[n, k]^T (+ c if `accumulate`, + bias[n] if `bias`),
+// row-major and dense. With `plain_b`, b is [k, n]. a and b have type `in`, c has type `out`; bias
+// and sums are float32. float32 inputs are not rounded to tf32.
 struct GemmShape {
   int64_t m, n, k;
   DType in = DType::kBF16;
@@ -25,8 +25,8 @@ struct GemmShape {
   }
 };
 
-// Threads: one. All pointers are 16-byte aligned device memory; k * size and n * size of the rows
-// must be multiples of 16 bytes.
+// Threads: one thread. Errors: CHECK. All pointers are 16-byte aligned device memory; rows of k and
+// of n elements must be multiples of 16 bytes.
 class Gemm {
  public:
   Gemm(const CublasLt* lt, cudaStream_t stream);

@@ -9,7 +9,7 @@
 namespace tessera::cuda {
 namespace {
 
-// A block of kWarps warps has kOut rows of W, each warp every kWarps-th stretch of 256 columns.
+// A block has kOut rows of W. Each of its kWarps warps takes every kWarps-th group of 256 columns.
 constexpr int kWarps = 4, kOut = 4, kColumns = 256;
 
 template <class T>
@@ -102,7 +102,7 @@ void Launch(cudaStream_t stream, const SkinnyGemmArgs& args) {
 }  // namespace
 
 void SkinnyGemm(cudaStream_t stream, DType dtype, const SkinnyGemmArgs& args) {
-  static_assert(kSkinnyRows * kOut <= kWarps * 32, "a thread for every output of a block");
+  static_assert(kSkinnyRows * kOut <= kWarps * 32, "a block needs a thread for each of its outputs");
   TESSERA_CHECK(args.rows >= 1 && args.rows <= kSkinnyRows && args.in % 8 == 0);
   TESSERA_CHECK(dtype != DType::kF32);
   if (dtype == DType::kF16) {

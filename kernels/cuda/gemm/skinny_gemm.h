@@ -1,8 +1,8 @@
-// Dense layers of a few rows without tensor cores: float32 activations times 16-bit weights, all
-// sums in float32, bias, activation function and residual in the same kernel.
+// Skinny GEMM: dense layers of a few rows without tensor cores. float32 activations times 16-bit
+// weights, all sums in float32; bias, activation function and residual in the same kernel.
 //
-// With so few rows a product takes as long as reading its weights, whatever the arithmetic; one
-// launch then beats conversion, product and epilogue, and no activation is rounded.
+// With so few rows a product takes as long as reading its weights, whatever the arithmetic. One
+// launch is then faster than cast, product and epilogue, and no activation is rounded.
 #pragma once
 
 #include <cuda_runtime.h>

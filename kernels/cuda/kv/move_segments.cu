@@ -1,23 +1,23 @@
-// Moves into formats whose scales are a segment's (headers).
+// Moves tokens into formats with one scale per channel and segment (header pages).
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/kv/move_tokens.cuh"
 
 namespace tessera::cuda {
 namespace {
 
-// A half's bits in the order of the numbers.
+// Returns a key for a half's bits that has the order of the numbers.
 __device__ uint32_t OrderOf(uint32_t half) {
   return half & 0x8000u ? ~half & 0xffffu : half | 0x8000u;
 }
 
-// The numbers of rank `trimmed` from the smallest and from the largest, of each of this lane's
-// channels over `count` moves: bit by bit, since halves have sixteen.
+// Finds the numbers of rank `trimmed` from the smallest and from the largest, for each of this
+// lane's channels over `count` moves. It searches bit by bit, since a half has sixteen.
 __device__ void TrimmedRange(const MoveArgs& args, const TokenMove* moves, int64_t count,
-                             int64_t trimmed, const Place& at, int value, float (&min)[kLane],
+                             int64_t trimmed, const HeadLane& at, int value, float (&min)[kLane],
                              float (&max)[kLane]) {
   uint32_t low[kLane] = {}, high[kLane] = {};
   for (uint32_t bit = 0x8000; bit != 0; bit /= 2) {
-    int below_low[kLane] = {}, below_high[kLane] = {};  // numbers below what `bit` would make
+    int below_low[kLane] = {}, below_high[kLane] = {};  // numbers below the candidate with `bit` set
     for (int64_t t = 0; t < count; ++t) {
       const uint4 packed = *Source(args, moves[t].from, at, value);
       const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
@@ -45,8 +45,9 @@ __device__ void TrimmedRange(const MoveArgs& args, const TokenMove* moves, int64
   }
 }
 
-// A scale and an offset per channel over all of a segment's moves, into its header. One block a
-// move, some heads, and K or V: one whose move begins no segment has nothing to do.
+// Computes one scale and offset per channel over all of a segment's moves, stores them in its
+// header, and stores the codes. A block has one move, some heads, and K or V. It does nothing
+// unless its move begins a segment.
 template <int kBits>
 __global__ void __launch_bounds__(kThreads) SegmentKernel(MoveArgs args) {
   const int64_t begin = blockIdx.x;
@@ -55,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) SegmentKernel(MoveArgs args) {
   const TokenMove* moves = args.moves + begin;
   const PageId header = moves[0].header;
   if (begin > 0 && moves[-1].header == header) return;
-  const Place at(args);
+  const HeadLane at(args);
   if (!at.there) return;
   float min[kLane], max[kLane];
   ToFloats(*Source(args, moves[0].from, at, value), min);
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) SegmentKernel(MoveArgs args) {
   for (; begin + count < args.n && moves[count].header == header; ++count) {
     Widen(args, moves[count].from, at, value, min, max);
   }
-  // Trimmed of quantize.h.
+  // The same as Trimmed in quantize.h.
   const auto trimmed =
       static_cast<int64_t>(double{args.rule.quantile} * static_cast<double>(count - 1));
   if (trimmed > 0) TrimmedRange(args, moves, count, trimmed, at, value, min, max);
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kThreads) SegmentKernel(MoveArgs args) {
 
 template <int kBits>
 void Launch(cudaStream_t stream, const MoveArgs& args) {
-  const dim3 grid(static_cast<unsigned>(args.n), Place::Blocks(args), 2);
+  const dim3 grid(static_cast<unsigned>(args.n), HeadLane::Blocks(args), 2);
   SegmentKernel<kBits><<<grid, kThreads, 0, stream>>>(args);
   TESSERA_CUDA_CHECK_LAUNCH("SegmentKernel");
 }

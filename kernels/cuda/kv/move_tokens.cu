@@ -4,16 +4,16 @@
 namespace tessera::cuda {
 namespace {
 
-constexpr int kMoves = 4;  // of a block: what it reads of them is under way together
+constexpr int kMoves = 4;  // moves per block, whose loads overlap
 
-// A scale and an offset per token and group, of V alone where `first_value` is 1. One block kMoves
-// moves and some heads.
+// Quantizes with one scale and offset per token and group; V only if `first_value` is 1. A block
+// has kMoves moves and some heads.
 template <int kBits>
 __global__ void __launch_bounds__(kThreads) PerTokenKernel(MoveArgs args, int first_value) {
   const int64_t first = int64_t{blockIdx.x} * kMoves;
   const int count = static_cast<int>(min(int64_t{kMoves}, args.n - first));
   if (blockIdx.y == 0 && threadIdx.x < count) CheckMove(args, first + threadIdx.x);
-  const Place at(args);
+  const HeadLane at(args);
   const TokenMove* moves = args.moves + first;
   for (int value = first_value; value < 2; ++value) {
     const PagePart& part = args.to.part[value];
@@ -58,11 +58,11 @@ __global__ void __launch_bounds__(kThreads) PerTokenKernel(MoveArgs args, int fi
   }
 }
 
-// K with a scale and an offset per channel. One block a page and some heads.
+// Quantizes K with one scale and offset per channel. A block has one page and some heads.
 template <int kBits>
 __global__ void __launch_bounds__(kThreads) PerChannelKeyKernel(MoveArgs args) {
   const TokenMove* moves = args.moves + int64_t{blockIdx.x} * args.to.tokens;
-  const Place at(args);
+  const HeadLane at(args);
   if (!at.there) return;
   float min[kLane], max[kLane];
   ToFloats(*Source(args, moves[0].from, at, 0), min);
@@ -76,10 +76,10 @@ __global__ void __launch_bounds__(kThreads) PerChannelKeyKernel(MoveArgs args) {
   for (int t = 0; t < args.to.tokens; ++t) affine.Store<kBits>(args, moves[t], at, 0);
 }
 
-// Bits unchanged. One block a move and some heads.
+// Copies the bits. A block has one move and some heads.
 __global__ void __launch_bounds__(kThreads) CopyKernel(MoveArgs args) {
   if (blockIdx.y == 0 && threadIdx.x == 0) CheckMove(args, blockIdx.x);
-  const Place at(args);
+  const HeadLane at(args);
   if (!at.there) return;
   const TokenMove move = args.moves[blockIdx.x];
   const uint4 k = *Source(args, move.from, at, 0), v = *Source(args, move.from, at, 1);
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) CopyKernel(MoveArgs args) {
 
 template <int kBits>
 void Launch(cudaStream_t stream, const MoveArgs& args) {
-  const unsigned heads = Place::Blocks(args);
+  const unsigned heads = HeadLane::Blocks(args);
   const bool key_per_channel = args.to.part[0].axis == Axis::kChannel;
   const dim3 grid(static_cast<unsigned>(CeilDiv<int64_t>(args.n, kMoves)), heads);
   PerTokenKernel<kBits><<<grid, kThreads, 0, stream>>>(args, key_per_channel ? 1 : 0);
@@ -123,7 +123,7 @@ void LaunchMoveTokens(cudaStream_t stream, uint8_t* arena, const KvGeometry& geo
   if (args.to.header_head_bytes > 0) return MoveSegments(stream, args);
   switch (args.to.part[1].bits) {
     case 16:
-      CopyKernel<<<dim3(static_cast<unsigned>(n), Place::Blocks(args)), kThreads, 0, stream>>>(
+      CopyKernel<<<dim3(static_cast<unsigned>(n), HeadLane::Blocks(args)), kThreads, 0, stream>>>(
           args);
       TESSERA_CUDA_CHECK_LAUNCH("CopyKernel");
       return;

@@ -1,4 +1,4 @@
-// What the kernels that move tokens share (move_tokens.h).
+// Code that the kernels of MoveTokens share (move_tokens.h).
 #pragma once
 
 #include <cuda_fp16.h>
@@ -8,13 +8,13 @@
 
 namespace tessera::cuda {
 
-constexpr int kThreads = 128, kLane = 8;  // channels of a lane, so head dims up to 256
+constexpr int kThreads = 128, kLane = 8;  // kLane: channels per lane, so head dims up to 256
 constexpr int kMaxHeadDim = 32 * kLane;
 
 struct MoveArgs {
   uint8_t* arena;
   int kv_heads, dim;
-  int lane_bits;  // 2^lane_bits lanes, at most a warp, share a row: a head's K or V of a token
+  int lane_bits;  // 2^lane_bits lanes, at most a warp, share a row (one head's K or V of a token)
   PageParts from, to;
   bool whole_pages;
   MoveRule rule;
@@ -26,7 +26,7 @@ struct DeviceAffine {
   __half scale, offset;
 };
 
-// FitAffine of quantize.h.
+// The same as FitAffine in quantize.h.
 __device__ inline DeviceAffine Fit(float min, float max, int bits, float clip,
                                    bool integer_offset) {
   min = __fadd_rn(min, 0.0f);
@@ -37,9 +37,10 @@ __device__ inline DeviceAffine Fit(float min, float max, int bits, float clip,
   return {scale, ToHalf(integer_offset ? __fmul_rn(s, rintf(__fdiv_rn(lo, s))) : lo)};
 }
 
-// AffineCode of quantize.h. A product with the scale's inverse is off by less than 256 * 2^-22, so
-// that only near a half it may round to another code than the quotient, which takes long to
-// compute. Adding 2^23 rounds to a whole number, which is then in the lowest bits; NaN becomes 0.
+// The same as AffineCode in quantize.h. The quotient takes long to compute, so it uses a product
+// with the scale's inverse, whose error is below 256 * 2^-22. Only near a half can the product
+// round to another code, and only there the quotient is computed. Adding 2^23 rounds to an integer,
+// which is then in the lowest bits; NaN becomes 0.
 __device__ inline uint32_t Code(float x, float scale, float inverse, float offset, int bits) {
   const float from_offset = __fsub_rn(x, offset);
   const auto clamped = [bits](float steps) {
@@ -67,22 +68,23 @@ __device__ inline void CheckMove(const MoveArgs& args, int64_t i) {
   if (!good) __trap();
 }
 
-// What a thread of a block works at: a row's lanes follow one another, and so do heads.
-struct Place {
+// The head and the channels that a thread of a block works on. The lanes of a row are consecutive
+// threads, and so are heads.
+struct HeadLane {
   int head, lane;
-  bool there;  // the head, and channels for the lane
+  bool there;  // the head exists and the lane has channels
 
-  __device__ explicit Place(const MoveArgs& args)
+  __device__ explicit HeadLane(const MoveArgs& args)
       : head((blockIdx.y * kThreads + threadIdx.x) >> args.lane_bits),
         lane(threadIdx.x & ((1 << args.lane_bits) - 1)),
         there(head < args.kv_heads && lane * kLane < args.dim) {}
-  static unsigned Blocks(const MoveArgs& args) {  // in y, for all heads
+  static unsigned Blocks(const MoveArgs& args) {  // grid's y for all heads
     return static_cast<unsigned>(CeilDiv(args.kv_heads << args.lane_bits, kThreads));
   }
 };
 
-// The lane's channels of K (value = 0) or V of one token.
-__device__ inline const uint4* Source(const MoveArgs& args, const KvSlot& from, const Place& at,
+// Returns the lane's channels of K (value = 0) or V of one token.
+__device__ inline const uint4* Source(const MoveArgs& args, const KvSlot& from, const HeadLane& at,
                                       int value) {
   const PagePart& part = args.from.part[value];
   return reinterpret_cast<const uint4*>(args.arena + from.page * kPageUnitBytes +
@@ -95,7 +97,7 @@ __device__ inline uint8_t* Head(const MoveArgs& args, PageId page, int head) {
   return args.arena + page * kPageUnitBytes + int64_t{head} * args.to.head_bytes;
 }
 
-// Eight codes, the first in the lowest bits, to `bits` bytes.
+// Packs eight codes, the first in the lowest bits, into `bits` bytes.
 template <int kBits>
 __device__ inline void StoreCodes(const uint32_t (&codes)[kLane], uint8_t* row, int lane) {
   uint64_t packed = 0;
@@ -108,13 +110,14 @@ __device__ inline void StoreCodes(const uint32_t (&codes)[kLane], uint8_t* row, 
   if (kBits == 1) *to = static_cast<uint8_t>(packed);
 }
 
-// A lane's scales and offsets per channel.
+// The scales and offsets of a lane's channels.
 struct ChannelAffine {
   float scale[kLane], inverse[kLane], offset[kLane];
 
-  // Fits them to the channels' ranges and stores them: `meta`, all channels' scales, then offsets.
+  // Fits them to the channels' ranges and stores them in the metadata: all channels' scales, then
+  // offsets.
   template <int kBits>
-  __device__ void Set(const MoveArgs& args, int value, const Place& at, const float (&min)[kLane],
+  __device__ void Set(const MoveArgs& args, int value, const HeadLane& at, const float (&min)[kLane],
                       const float (&max)[kLane], uint8_t* head_meta) {
     const PagePart& part = args.to.part[value];
     auto* meta = reinterpret_cast<__half*>(head_meta + part.meta) + at.lane * kLane;
@@ -130,7 +133,7 @@ struct ChannelAffine {
     }
   }
   template <int kBits>
-  __device__ void Store(const MoveArgs& args, const TokenMove& move, const Place& at,
+  __device__ void Store(const MoveArgs& args, const TokenMove& move, const HeadLane& at,
                         int value) const {
     float x[kLane];
     ToFloats(*Source(args, move.from, at, value), x);
@@ -147,8 +150,8 @@ struct ChannelAffine {
   }
 };
 
-// Widens the channels' ranges by one token.
-__device__ inline void Widen(const MoveArgs& args, const KvSlot& from, const Place& at, int value,
+// Extends the channels' ranges by one token.
+__device__ inline void Widen(const MoveArgs& args, const KvSlot& from, const HeadLane& at, int value,
                              float (&min)[kLane], float (&max)[kLane]) {
   float x[kLane];
   ToFloats(*Source(args, from, at, value), x);
@@ -159,7 +162,7 @@ __device__ inline void Widen(const MoveArgs& args, const KvSlot& from, const Pla
   }
 }
 
-// Into a format with headers: move_segments.cu.
+// Moves into a format with headers (move_segments.cu).
 void MoveSegments(cudaStream_t stream, const MoveArgs& args);
 
 }  // namespace tessera::cuda

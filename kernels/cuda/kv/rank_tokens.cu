@@ -12,8 +12,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kSumThreads = 1024;
 
-// What is sorted: layer (8 bits), the score from the largest (32), token (24). Radix sort keeps the
-// order of what is equal, so the token's bits need no pass.
+// The sort key: layer (8 bits), score from the largest (32), token (24). Radix sort is stable, so
+// the token's bits need no pass.
 constexpr int kTokenBits = 24, kLayerBits = 8;
 
 __global__ void KeysKernel(const float* residuals, int tokens, uint64_t* keys) {
@@ -32,7 +32,7 @@ __global__ void RanksKernel(const uint64_t* keys, int tokens, int32_t* ranks) {
   ranks[layer + (keys[layer + rank] & ((1 << kTokenBits) - 1))] = rank;
 }
 
-// One block a layer, so that the order of additions is always the same.
+// One block per layer, so that the order of additions is always the same.
 __global__ void SumsKernel(const float* residuals, const uint8_t* vision, int tokens,
                            double* sums) {
   const auto* rows = reinterpret_cast<const float4*>(residuals) + int64_t{blockIdx.x} * tokens;
@@ -40,7 +40,7 @@ __global__ void SumsKernel(const float* residuals, const uint8_t* vision, int to
   for (int t = threadIdx.x; t < tokens; t += kSumThreads) {
     const float4 row = rows[t];
     const float parts[4] = {row.x, row.y, row.z, row.w};
-    if (vision[t] != 0) {  // an index would bring the sums into memory
+    if (vision[t] != 0) {  // a variable index would move the sums to local memory
       for (int i = 0; i < 4; ++i) own[1][i] += parts[i];
     } else {
       for (int i = 0; i < 4; ++i) own[0][i] += parts[i];
@@ -66,7 +66,7 @@ void TokenRanker::Run(const float* residuals, const uint8_t* vision, int64_t lay
         cub::DeviceRadixSort::SortKeys(scratch, scratch_bytes, keys, all, kTokenBits, 64, stream_));
   };
   cub::DoubleBuffer<uint64_t> keys(nullptr, nullptr);
-  sort(nullptr, keys);  // counts
+  sort(nullptr, keys);  // measures the scratch memory
   const auto lay_out = [&](void* memory) {
     WorkspaceLayout layout(memory);
     auto* first = layout.Take<uint64_t>(all);

@@ -5,8 +5,8 @@
 
 namespace tessera::cuda {
 
-// All layers' tokens are sorted at once, by CUB. Device memory: 16 bytes a token and layer, and
-// CUB's few hundred KiB. Threads: one. Errors: CHECK.
+// Sorts all layers' tokens at once with CUB. Device memory: 16 bytes per token and layer, plus a
+// few hundred KiB for CUB. Threads: one thread. Errors: CHECK.
 class TokenRanker {
  public:
   explicit TokenRanker(cudaStream_t stream) : stream_(stream), workspace_(stream) {}

@@ -13,12 +13,12 @@ constexpr int kThreads = 256;
 constexpr int kPageTokens = PageTokens(Format::kRaw16);
 constexpr int kRowBlocks = 16;
 
-// One block a row. Floats that are not negative are in the order of their bits.
+// One block per row. Nonnegative floats have the order of their bits.
 __global__ void RowPeaksKernel(const float* x, const int32_t* from_row, int cols, int top,
                                float* peaks, float* medians) {
   const float* row = x + int64_t{from_row[blockIdx.x]} * cols;
   const auto bits = [&](int c) { return __float_as_uint(fabsf(row[c])); };
-  // Size, then the earlier column: no two are equal, so each round finds the next one.
+  // The key is size, then the earlier column. No two keys are equal, so each round finds the next.
   unsigned long long last = ~0ull;
   for (int t = 0; t < top; ++t) {
     unsigned long long best = 0;
@@ -34,7 +34,7 @@ __global__ void RowPeaksKernel(const float* x, const int32_t* from_row, int cols
   }
   if (medians == nullptr) return;
   unsigned median = 0;
-  int rank = (cols - 1) / 2;  // among those that agree with `median` in the bits found
+  int rank = (cols - 1) / 2;  // among values that agree with `median` in the bits found so far
   for (int bit = 30; bit >= 0; --bit) {
     int below = 0;
     for (int c = threadIdx.x; c < cols; c += kThreads) below += bits(c) >> bit == median >> bit;
@@ -47,8 +47,8 @@ __global__ void RowPeaksKernel(const float* x, const int32_t* from_row, int cols
   if (threadIdx.x == 0) medians[blockIdx.x] = __uint_as_float(median);
 }
 
-// kRowBlocks blocks a job and head share its rows; a thread takes every kThreads-th token, three
-// times: for the softmax's maximum, its sum, and the weights.
+// kRowBlocks blocks per job and head divide its rows. A thread takes every kThreads-th token, in
+// three passes: for the softmax's maximum, its sum, and the weights.
 __global__ void ColumnsKernel(const float* qkv, const int32_t* query_begin, const ColumnJob* jobs,
                               int heads, KvLayerView kv, float scale, float* columns) {
   __shared__ float q[kThreads];

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kEditThreads = 256, kThreads = 512;
 
-// Operations are rounded one by one, as on the host.
+// Rounds operations one by one, as on the host.
 __device__ void Penalise(const LogitEdit& edit, int32_t id, int32_t times, float* row,
                          int64_t cols) {
   if (id < 0 || id >= cols) return;
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kEditThreads)
 
 __device__ float Clean(float x) { return x == x ? fminf(x, FLT_MAX) : -INFINITY; }
 
-// In the order "larger logit, then lower id"; 0 for what is impossible.
+// Returns a key in the order "larger logit, then lower id"; 0 if impossible.
 __device__ unsigned long long KeyOf(float x, int64_t id) {
   x = Clean(x) + 0.0f;  // 0 + -0 is 0, so that zeros are equal
   if (x == -INFINITY) return 0;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads)
   const float* row = logits + blockIdx.x * cols;
   const LogprobJob job = jobs[blockIdx.x];
   out += blockIdx.x * width;
-  // Keys differ, so each round finds the next.
+  // Keys are unique, so each round finds the next one.
   const auto next = [&](unsigned long long last) {
     unsigned long long best = 0;
     for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads)
     return BlockReduce<kThreads>(best, Larger());
   };
   unsigned long long key = next(~0ull);
-  double log_sum = INFINITY;  // nothing is possible
+  double log_sum = INFINITY;  // if no token is possible
   if (key != 0) {
     const double largest = Clean(row[IdOf(key)]);
     double sum = 0;

@@ -1,5 +1,5 @@
-// What happens to a step's logits on the device before and after the draw; Ops::EditLogits and
-// Ops::Logprobs. One block an edited row or a job; all pointers are device memory.
+// Ops::EditLogits and Ops::Logprobs on the device: the steps before and after sampling. One block
+// per edited row or per job; all pointers are device memory.
 #pragma once
 
 #include <cuda_runtime.h>

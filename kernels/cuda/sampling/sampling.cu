@@ -7,16 +7,16 @@ namespace tessera::cuda {
 namespace {
 
 constexpr int kThreads = 512, kWarps = kThreads / 32;
-constexpr int kParts = 16, kPartBits = 4;     // of an interval of keys, in one pass
+constexpr int kParts = 16, kPartBits = 4;     // parts of an interval of keys in one pass
 constexpr uint64_t kOne = uint64_t{1} << 40;  // the most probable token's weight
 constexpr uint32_t kImpossible = 0x007fffff;  // the key of -infinity; a banned token's is 0
 
-// One row of logits as keys, whole numbers in the order of the logits.
+// One row of logits as integer keys that have the order of the logits.
 struct Row {
   const float* logits;
   const uint8_t* banned;
   int64_t cols;
-  float largest;  // logit; known after the first pass
+  float largest;  // the largest logit; set after the first pass
   double scale;   // 1 / temperature
 
   __device__ uint32_t Key(int64_t c) const {
@@ -46,7 +46,7 @@ struct Larger {
   __device__ uint64_t operator()(uint64_t a, uint64_t b) const { return a > b ? a : b; }
 };
 
-// values[i] of all threads together, in every thread.
+// Reduces each values[i] over all threads and returns it in every thread.
 template <int kValues, class F>
 __device__ void BlockReduce(uint64_t (&values)[kValues], const F& f) {
   __shared__ uint64_t warps[kWarps][kValues];
@@ -56,7 +56,7 @@ __device__ void BlockReduce(uint64_t (&values)[kValues], const F& f) {
       values[i] = f(values[i], __shfl_xor_sync(~0u, values[i], off));
     }
   }
-  __syncthreads();  // the last call's readers are done
+  __syncthreads();  // readers of the previous call are done
   if (threadIdx.x % 32 == 0) {
     for (int i = 0; i < kValues; ++i) warps[threadIdx.x / 32][i] = values[i];
   }
@@ -68,15 +68,15 @@ __device__ void BlockReduce(uint64_t (&values)[kValues], const F& f) {
   }
 }
 
-// What is kept: all tokens of larger keys than `key`, the first `equal` of those with this one.
+// A threshold: all tokens with keys larger than `key` are kept, and the first few with this key.
 struct Border {
   uint32_t key;
   uint64_t above;  // sum over larger keys
   bool found;
 };
 
-// The largest key, of those in [low, high), such that measure(key) summed over the tokens of this
-// and larger keys reaches `target`; `above` is the sum from `high` on, and less than that.
+// Returns the largest key in [low, high) such that measure(key), summed over all tokens with this
+// or a larger key, reaches `target`. `above` is the sum from `high` on and less than `target`.
 template <class Measure>
 __device__ Border FindBorder(const Row& row, uint64_t low, uint64_t high, uint64_t above,
                              uint64_t target, const Measure& measure) {
@@ -121,8 +121,10 @@ __device__ uint64_t MassAbove(const Row& row, uint32_t border) {
   return sum[0];
 }
 
-// The token in whose share of the kept weights the fraction `uniform` falls.
-__device__ void Draw(const Row& row, uint32_t border, uint64_t equal, uint64_t least,
+// Samples the token whose share of the kept weights contains the fraction `uniform`. Kept are
+// tokens with keys above `border` and the first `equal` with that key, each if its weight is at
+// least `least`.
+__device__ void Sample(const Row& row, uint32_t border, uint64_t equal, uint64_t least,
                      double uniform, int32_t* id) {
   __shared__ uint64_t masses[kWarps], ties[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -147,7 +149,7 @@ __device__ void Draw(const Row& row, uint32_t border, uint64_t equal, uint64_t l
   if (lane == 0) masses[warp] = mass, ties[warp] = tied;
   __syncthreads();
   uint64_t total = 0, before = 0, ties_before = 0;
-  for (int pass = 0; pass < 2; ++pass) {  // the second stops at this warp
+  for (int pass = 0; pass < 2; ++pass) {  // the second pass stops at this warp
     uint64_t sum = 0, seen = 0;
     for (int w = 0; w < (pass == 0 ? kWarps : warp); ++w) {
       const uint64_t first = min(seen, equal);
@@ -163,7 +165,7 @@ __device__ void Draw(const Row& row, uint32_t border, uint64_t equal, uint64_t l
   }
   const uint64_t target =
       min(static_cast<uint64_t>(uniform * static_cast<double>(total)), total - 1);
-  if (before > target) return;  // an earlier warp has it
+  if (before > target) return;  // an earlier warp has the token
   for (int64_t base = begin; base < end; base += 32) {
     const uint32_t key = base + lane < end ? row.Key(base + lane) : 0;
     const bool tie = key == border && base + lane < end;
@@ -189,7 +191,7 @@ __global__ void __launch_bounds__(kThreads)
     SampleTokensKernel(const float* logits, int64_t cols, const uint8_t* banned,
                        const SampleRule* rules, int32_t* ids) {
   Row row{logits + blockIdx.x * cols, banned, cols, 0, 0};
-  uint64_t best[1] = {0};  // the key, then the earlier place
+  uint64_t best[1] = {0};  // the key, then the earlier id
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
     best[0] =
         Larger()(best[0], uint64_t{row.Key(c)} << 32 | (0xffffffffu - static_cast<uint32_t>(c)));
@@ -228,7 +230,7 @@ __global__ void __launch_bounds__(kThreads)
     equal = (target - larger + each - 1) / each;
   }
   const double least = ceil(static_cast<double>(rule.min_p) * static_cast<double>(kOne));
-  Draw(row, border, equal, static_cast<uint64_t>(least), rule.uniform, ids + blockIdx.x);
+  Sample(row, border, equal, static_cast<uint64_t>(least), rule.uniform, ids + blockIdx.x);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// What sampling does on the device; Ops::SampleTokens.
+// Ops::SampleTokens on the device.
 //
-// One block a row. Weights are whole multiples of 2^-40 of the most probable token's, so that sums
-// are exact and a draw does not depend on the order of additions; a token below half of that is
-// never sampled. Borders of top-k and top-p are searched in the order of the logits' bits, sixteen
-// parts at a time, by passes over the row, which the L2 cache holds.
+// One block per row. Weights are integer multiples of 2^-40 of the most probable token's weight, so
+// sums are exact and the result does not depend on the order of additions. A token below half of
+// that unit is never sampled. The thresholds of top-k and top-p are found by searching in the order
+// of the logits' bits, sixteen parts at a time, with passes over the row, which stays in the L2
+// cache.
 #pragma once
 
 #include <cuda_runtime.h>
