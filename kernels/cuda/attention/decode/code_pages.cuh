@@ -53,7 +53,7 @@ struct CodePages {
   static_assert(int64_t{kFlushPages} * kTokens * 255 * 240 < int64_t{1} << 31, "");
 
   static constexpr bool kNear = PageRing<kHeadBytes>::kPays;
-  using Pages = std::conditional_t<kNear, PageRing<kHeadBytes>, FarPages<kHeadBytes>>;
+  using Pages = std::conditional_t<kNear, PageRing<kHeadBytes>, PrefetchedPages<kHeadBytes>>;
   // 16 bytes of a row in shared memory are a row of an 8x8 matrix.
   static constexpr bool kMatrices = kNear && kRow % 16 == 0;
   static constexpr int kColumns = kRow < 16 ? 1 : kRow / 16;  // of matrices
@@ -96,7 +96,7 @@ struct CodePages {
     }
   }
   __device__ void LoadMeta(const uint8_t* head) {
-    if constexpr (kNear && !kPerChannel) {  // rows of matrices: scales and offsets in turn
+    if constexpr (kNear && !kPerChannel) {  // rows of matrices: scales and offsets in state
       static_assert(kPerChannel || kValueMeta == kKeyMeta + 128, "");
       const int lane = threadIdx.x % 16;
       uint32_t words[2];

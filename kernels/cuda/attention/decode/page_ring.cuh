@@ -17,9 +17,9 @@ struct PageList {
 
 // Pages brought into the L2 cache two ahead, to be loaded into registers from there.
 template <int64_t kHeadBytes>
-class FarPages {
+class PrefetchedPages {
  public:
-  __device__ FarPages(const PagedArgs& args, const KvRun& run, int low, int high, int head)
+  __device__ PrefetchedPages(const PagedArgs& args, const KvRun& run, int low, int high, int head)
       : list_(args, run, high), base_(args.kv.arena + head * kHeadBytes) {
     first_ = Find(list_[low]);
     second_ = list_[low + 1], third_ = list_[low + 2];

@@ -161,7 +161,7 @@ struct TensorPages {
   __device__ static void Add(const PagedArgs& args, const KvRun& run, int low, int high, int head,
                              const TensorQueries<kFormat, kDim>& queries, TensorSums<kDim>& sums) {
     constexpr bool kNear = PageRing<kHeadBytes>::kPays;
-    using Pages = std::conditional_t<kNear, PageRing<kHeadBytes>, FarPages<kHeadBytes>>;
+    using Pages = std::conditional_t<kNear, PageRing<kHeadBytes>, PrefetchedPages<kHeadBytes>>;
     Pages pages(args, run, low, high, head);
     TensorPages page;
     const uint8_t* now = nullptr;

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kPlanThreads)
   }
   __syncthreads();
 
-  // Each warp tries one size of chunks: warps of the device take units in turns, and a turn takes
+  // Each warp tries one size of chunks: warps of the device take units in turns, and a state takes
   // as long as the largest unit. The longest sequence in one chunk is always possible.
   const auto chunks_of = [&](int s, int chunk) { return (args.plan.cost[s] + chunk - 1) / chunk; };
   const auto size = [&](int choice) {

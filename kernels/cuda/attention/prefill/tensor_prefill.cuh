@@ -23,13 +23,13 @@ __device__ void AddTile(const Tile& tile, const __half* keys, const __half* valu
 #pragma unroll
     for (int k = 0; k < rows.kSteps; k += 2) {
       uint32_t m[4];
-      LoadMatrices(SharedAddress(keys + TilePlace(n * 8 + lane % 8, k * 2 + lane / 8)), m);
+      LoadMatrices(SharedAddress(keys + TileOffset(n * 8 + lane % 8, k * 2 + lane / 8)), m);
       MultiplyAdd(s[n], rows.q[k], m[0], m[1]);
       MultiplyAdd(s[n], rows.q[k + 1], m[2], m[3]);
     }
   }
   float rescale[2];
-  rows.Soften(tile, map, s, rescale);
+  rows.UpdateSoftmax(tile, map, s, rescale);
   rows.Rescale(rescale);
 #pragma unroll
   for (int k = 0; k < kTile / 16; ++k) {
@@ -38,7 +38,7 @@ __device__ void AddTile(const Tile& tile, const __half* keys, const __half* valu
 #pragma unroll
     for (int d = 0; d < kDim / 8; d += 2) {
       uint32_t m[4];
-      LoadMatricesTransposed(SharedAddress(values + TilePlace(k * 16 + lane % 16, d + lane / 16)),
+      LoadMatricesTransposed(SharedAddress(values + TileOffset(k * 16 + lane % 16, d + lane / 16)),
                              m);
       MultiplyAdd(rows.out[d], p, m[0], m[1]);
       MultiplyAdd(rows.out[d + 1], p, m[2], m[3]);

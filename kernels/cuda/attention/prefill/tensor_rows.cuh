@@ -79,8 +79,8 @@ struct WarpRows {
   // A tile's logits s, in the lane's columns t = 8 n + 2 (lane % 4) + e as s[n][2 r + e], become
   // weights: map, mask, online softmax in base 2. `out` must still be multiplied by `rescale`.
   template <class Map>
-  __device__ void Soften(const Tile& tile, const Map& map, float (&s)[kTile / 8][4],
-                         float (&rescale)[2]) {
+  __device__ void UpdateSoftmax(const Tile& tile, const Map& map, float (&s)[kTile / 8][4],
+                                float (&rescale)[2]) {
     const int lane = threadIdx.x % 32;
     if constexpr (!std::is_same<Map, NoMap>::value) {
       if (tile.mapped) {

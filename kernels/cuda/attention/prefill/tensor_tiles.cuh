@@ -45,7 +45,7 @@ class Tiles {
 };
 
 // Where eight channels c of a tile's row t lie in shared memory: 64 channels after the other.
-__device__ inline int TilePlace(int t, int c) { return Swizzled(c / 8 * kTile + t, c); }
+__device__ inline int TileOffset(int t, int c) { return Swizzled(c / 8 * kTile + t, c); }
 
 // Begins to copy a RAW16 tile's K and V rows; `head`: of K in page 0.
 template <int kDim>
@@ -59,7 +59,7 @@ __device__ void CopyTile(const PagedArgs& args, const uint8_t* head, const Tile&
     const bool there = t < tile.tokens;
     const uint8_t* from =
         there ? head + pages[t / kPage] * kPageUnitBytes + (t % kPage) * kDim * 2 + c * 16 : head;
-    const int to = TilePlace(t, c);
+    const int to = TileOffset(t, c);
     CopyAsync(SharedAddress(keys + to), from, there);
     CopyAsync(SharedAddress(values + to), from + (there ? Raw16Offset(kDim, 0, true, 0) : 0),
               there);
@@ -76,7 +76,7 @@ __device__ void UnpackTile(const PagedArgs& args, int head, const Tile& tile, __
   const PageId* pages = tile.Pages(args, parts.tokens);
   const uint8_t* header = HeaderHead(args.kv.arena, parts, run, head);
   for (int at = thread; at < kTile * kPieces; at += kThreads) {
-    const int t = at / kPieces, c = at % kPieces, to = TilePlace(t, c);
+    const int t = at / kPieces, c = at % kPieces, to = TileOffset(t, c);
 #pragma unroll
     for (int value = 0; value < 2; ++value) {
       float x[8] = {};

@@ -39,7 +39,7 @@ __device__ inline void ExpectBytes(uint64_t* barrier, int bytes) {
       : "memory");
 }
 // Until the phase of this parity has ended. Of a new barrier, that of parity 1 has.
-__device__ inline void AwaitBarrier(uint64_t* barrier, uint32_t parity) {
+__device__ inline void WaitBarrier(uint64_t* barrier, uint32_t parity) {
   uint32_t ended;
   do {
     asm volatile(
@@ -54,25 +54,25 @@ __device__ inline void AwaitBarrier(uint64_t* barrier, uint32_t parity) {
 
 // --- ordering ---
 // Of this thread's writes to shared memory before what wgmma and the tensor memory unit do there.
-__device__ inline void ShowToAsyncUnits() {
+__device__ inline void FenceAsyncProxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 // Of initialised barriers before copies that arrive at them.
-__device__ inline void ShowBarriers() {
+__device__ inline void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 // Among `threads` threads of the block that name the same barrier, 1 to 15.
-__device__ inline void SyncGroup(int barrier, int threads) {
+__device__ inline void NamedBarrierSync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 // --- registers a thread has, of a kernel that is launched with fewer or more; by a warpgroup ---
 template <int kRegisters>
-__device__ void GiveRegisters() {
+__device__ void DeallocateRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 template <int kRegisters>
-__device__ void TakeRegisters() {
+__device__ void AllocateRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
@@ -97,7 +97,7 @@ __device__ inline void CommitProducts() {
 }
 // Until all but the last kPending commits are done.
 template <int kPending>
-__device__ void AwaitProducts() {
+__device__ void WaitProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 // Keeps the compiler from moving uses of the registers over this place.
@@ -116,7 +116,7 @@ __device__ void Pin(uint32_t (&x)[kRows][4]) {
   }
 }
 
-// Descriptors of the second factor in a tile (TilePlace) at 1024 bytes: 128-byte swizzle, eight
+// Descriptors of the second factor in a tile (TileOffset) at 1024 bytes: 128-byte swizzle, eight
 // rows every 1024 bytes, 64 channels every kTile * 128.
 __device__ inline uint64_t TileMatrix(const __half* tile) {
   constexpr uint64_t kShape =

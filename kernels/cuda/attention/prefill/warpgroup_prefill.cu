@@ -18,7 +18,7 @@ constexpr int kStages = 6;
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
 
 // What a stage holds, for those who take it.
-struct Seen {
+struct StageTile {
   int first;
   uint8_t tokens;
   bool mapped, last;  // last: of the work
@@ -26,18 +26,18 @@ struct Seen {
 };
 struct Stage {
   PrefillWork work;  // without queries: there are no more
-  Seen tile;
+  StageTile tile;
 };
 
 template <int kDim>
 struct alignas(1024) Shared {
   __half keys[kStages][kTile * kDim], values[kStages][kTile * kDim];
-  uint64_t keys_there[kStages], values_there[kStages], empty[kStages];
+  uint64_t keys_full[kStages], values_full[kStages], empty[kStages];
   Stage stages[kStages];
   int next_work;
 
   // A place in the ring; `phase` is the parity of its next use.
-  struct Turn {
+  struct PipelineState {
     int stage = 0;
     uint32_t phase = 0;
     __device__ void Next() {
@@ -71,7 +71,7 @@ __device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, i
                          Shared<kDim>& shared) {
 #pragma unroll
   for (int value = 0; value < 2; ++value) {
-    uint64_t* there = value != 0 ? &shared.values_there[stage] : &shared.keys_there[stage];
+    uint64_t* there = value != 0 ? &shared.values_full[stage] : &shared.keys_full[stage];
     __half* to = (value != 0 ? shared.values : shared.keys)[stage] + at * kRaw16Page * 64;
     ExpectBytes(there, kRaw16Page * kDim * 2);
 #pragma unroll
@@ -97,23 +97,23 @@ __device__ void PrefetchQueries(const PagedArgs& args, const PrefillWork& work) 
 }
 
 template <int kDim>
-__device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
+__device__ void ProduceTiles(const PagedArgs& args, Shared<kDim>& shared) {
   constexpr int kWorkBarrier = 1;
-  typename Shared<kDim>::Turn turn;
+  typename Shared<kDim>::PipelineState state;
   const int items = args.plan.prefill_begin[args.sequences] * args.kv.geometry.kv_heads;
-  const auto begin = [&] { AwaitBarrier(&shared.empty[turn.stage], turn.phase ^ 1); };
+  const auto begin = [&] { WaitBarrier(&shared.empty[state.stage], state.phase ^ 1); };
   const auto end = [&] {
     __syncwarp();
     if (threadIdx.x % 32 == 0) {
-      Arrive(&shared.keys_there[turn.stage]);
-      Arrive(&shared.values_there[turn.stage]);
+      Arrive(&shared.keys_full[state.stage]);
+      Arrive(&shared.values_full[state.stage]);
     }
-    turn.Next();
+    state.Next();
   };
   while (true) {
-    SyncGroup(kWorkBarrier, kThreads);
+    NamedBarrierSync(kWorkBarrier, kThreads);
     if (threadIdx.x == 0) shared.next_work = atomicAdd(&args.plan.next[1], 1);
-    SyncGroup(kWorkBarrier, kThreads);
+    NamedBarrierSync(kWorkBarrier, kThreads);
     if (shared.next_work >= items) break;
     const PrefillWork work(args, items - 1 - shared.next_work);  // the last rows see most: first
     PrefetchQueries<kDim>(args, work);
@@ -125,30 +125,30 @@ __device__ void BringTiles(const PagedArgs& args, Shared<kDim>& shared) {
       if (whole) page = tile.Pages(args, kRaw16Page)[threadIdx.x / 32];
       begin();
       if (threadIdx.x == 0) {
-        shared.stages[turn.stage] = {
+        shared.stages[state.stage] = {
             work, {tile.first, static_cast<uint8_t>(tile.tokens), tile.mapped, !tiles.more(), 0}};
       }
       if (!whole) {
         // Asked for here, or all its places would be found, and kept, outside the loop.
         int thread;
         asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-        FetchTile<kDim>(args, work.kv_head, tile, shared.keys[turn.stage],
-                        shared.values[turn.stage], thread);
+        FetchTile<kDim>(args, work.kv_head, tile, shared.keys[state.stage],
+                        shared.values[state.stage], thread);
         WaitCopies();
-        ShowToAsyncUnits();
+        FenceAsyncProxy();
       } else if (threadIdx.x % 32 == 0) {
-        CopyPage(args, work.kv_head, page, threadIdx.x / 32, turn.stage, shared);
+        CopyPage(args, work.kv_head, page, threadIdx.x / 32, state.stage, shared);
       }
       end();
     }
   }
   begin();
-  if (threadIdx.x == 0) shared.stages[turn.stage].work.queries = 0;
+  if (threadIdx.x == 0) shared.stages[state.stage].work.queries = 0;
   end();
 }
 
 template <int kDim>
-__device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
+__device__ void ConsumeTiles(const PagedArgs& args, Shared<kDim>& shared) {
   const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
   const auto release = [&](int stage) {
     __syncwarp();
@@ -156,10 +156,10 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
   };
   WarpgroupRows<kDim> rows;
   float logits[2][kTile / 8][4] = {};
-  typename Shared<kDim>::Turn turn;
+  typename Shared<kDim>::PipelineState state;
   while (true) {
-    AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
-    const PrefillWork work = FromFirstLane(shared.stages[turn.stage].work);
+    WaitBarrier(&shared.keys_full[state.stage], state.phase);
+    const PrefillWork work = FromFirstLane(shared.stages[state.stage].work);
     if (work.queries == 0) return;
     const int group_first = work.first + group * kGroupRows;
     const int first = group_first + threadIdx.x / 32 % 4 * 16 + lane / 4;
@@ -169,33 +169,33 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
                          : 0;
     const RowMaps maps{args, work, first};
     // The tile in hand, and the one whose values are being added.
-    int at = turn.stage, before = -1;
-    uint32_t phase = turn.phase;  // of `at`
-    Seen seen = FromFirstLane(shared.stages[at].tile), following = seen;
+    int at = state.stage, before = -1;
+    uint32_t phase = state.phase;  // of `at`
+    StageTile seen = FromFirstLane(shared.stages[at].tile), following = seen;
     // Whether the group sees the next tile of the work.
     const auto next = [&] {
       if (following.last) return false;
-      turn.Next();
-      AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
-      following = FromFirstLane(shared.stages[turn.stage].tile);
+      state.Next();
+      WaitBarrier(&shared.keys_full[state.stage], state.phase);
+      following = FromFirstLane(shared.stages[state.stage].tile);
       return following.first < sees;
     };
     const auto tile = [&] { return Tile{nullptr, 0, seen.first, seen.tokens, seen.mapped}; };
-    const auto ready = [&] { AwaitBarrier(&shared.values_there[at], phase); };
+    const auto ready = [&] { WaitBarrier(&shared.values_full[at], phase); };
     const auto added = [&] { release(before); };
     const auto step = [&](int b) {
-      rows.Step(tile(), logits[b], shared.values[at], shared.keys[turn.stage], logits[b ^ 1], maps,
+      rows.Step(tile(), logits[b], shared.values[at], shared.keys[state.stage], logits[b ^ 1], maps,
                 ready, added);
       before = at;
-      at = turn.stage;
-      phase = turn.phase;
+      at = state.stage;
+      phase = state.phase;
       seen = following;
     };
     const auto end = [&](int b) {
       rows.End(tile(), logits[b], shared.values[at], maps, ready, added);
       release(at);
     };
-    bool taken = sees > 0;  // the tile in turn
+    bool taken = sees > 0;  // the tile in state
     if (taken) {
       rows.Init(args, work, first);
       rows.Begin(logits[0], shared.keys[at]);
@@ -213,14 +213,14 @@ __device__ void TakeTiles(const PagedArgs& args, Shared<kDim>& shared) {
       }
       rows.Finish(args.Transformed(work.s));
       rows.Store(args, work, first);
-      taken = at == turn.stage;
+      taken = at == state.stage;
     }
     for (;; taken = false) {  // the work's other tiles
-      if (!taken) release(turn.stage);
-      turn.Next();
+      if (!taken) release(state.stage);
+      state.Next();
       if (following.last) break;
-      AwaitBarrier(&shared.keys_there[turn.stage], turn.phase);
-      following = FromFirstLane(shared.stages[turn.stage].tile);
+      WaitBarrier(&shared.keys_full[state.stage], state.phase);
+      following = FromFirstLane(shared.stages[state.stage].tile);
     }
   }
 }
@@ -234,20 +234,20 @@ __global__ void __launch_bounds__(BlockBound(kBlock), 1)
     TriggerDependentLaunch();
     if (threadIdx.x == 0) {
       for (int i = 0; i < kStages; ++i) {
-        InitBarrier(&shared.keys_there[i], kThreads / 32);
-        InitBarrier(&shared.values_there[i], kThreads / 32);
+        InitBarrier(&shared.keys_full[i], kThreads / 32);
+        InitBarrier(&shared.values_full[i], kThreads / 32);
         InitBarrier(&shared.empty[i], kGroups * 4);
       }
-      ShowBarriers();
+      FenceBarrierInit();
     }
     __syncthreads();
     SynchronizeGridDependency();
     if (threadIdx.x < kThreads) {
-      GiveRegisters<kProducerRegisters>();
-      BringTiles<kDim>(args, shared);
+      DeallocateRegisters<kProducerRegisters>();
+      ProduceTiles<kDim>(args, shared);
     } else {
-      TakeRegisters<kConsumerRegisters>();
-      TakeTiles<kDim>(args, shared);
+      AllocateRegisters<kConsumerRegisters>();
+      ConsumeTiles<kDim>(args, shared);
     }
   }
 }

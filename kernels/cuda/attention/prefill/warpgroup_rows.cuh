@@ -16,7 +16,7 @@ struct WarpgroupRows : WarpRows<kDim> {
   // Logits of the first tile.
   __device__ void Begin(Logits& s, const __half* keys) {
     MakeLogits(s, keys);
-    AwaitProducts<0>();
+    WaitProducts<0>();
     Pin(s);
   }
   // Begins to add the tile whose logits are s, and makes the logits `next` of the tile behind.
@@ -27,7 +27,7 @@ struct WarpgroupRows : WarpRows<kDim> {
                        Logits& next, const Map& map, const Ready& ready, const Added& added) {
     MakeLogits(next, next_keys);
     AddValues<1>(tile, s, values, map, ready, added);
-    AwaitProducts<1>();
+    WaitProducts<1>();
     Pin(next);
   }
   // The last tile: all is added.
@@ -35,7 +35,7 @@ struct WarpgroupRows : WarpRows<kDim> {
   __device__ void End(const Tile& tile, Logits& s, const __half* values, const Map& map,
                       const Ready& ready, const Added& added) {
     AddValues<0>(tile, s, values, map, ready, added);
-    AwaitProducts<0>();
+    WaitProducts<0>();
     Pin(Rows::out);
     Pin(weights);
   }
@@ -57,11 +57,11 @@ struct WarpgroupRows : WarpRows<kDim> {
                             const Ready& ready, const Added& added) {
     const uint64_t matrix = TileMatrix(values);
     float rescale[2];
-    Rows::Soften(tile, map, s, rescale);
+    Rows::UpdateSoftmax(tile, map, s, rescale);
     // The wait for the values keeps ptxas from waiting for the products before the softmax.
     Pin(s);
     ready();
-    AwaitProducts<kPending>();
+    WaitProducts<kPending>();
     Pin(Rows::out);
     Pin(weights);
     added();

@@ -12,7 +12,7 @@ constexpr int kLoads = kTile * kPieces / (kWarps * 32);  // pieces of K of a til
 static_assert(kTile * kPieces % (kWarps * 32) == 0, "");
 
 // A thread's part of a tile on its way from float to half.
-struct Held {
+struct StagedTile {
   uint4 keys[kLoads], values[kLoads];
 
   // `keys_at`: K of the head in the image's first token; zeros behind the last token.
@@ -30,7 +30,7 @@ struct Held {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       const int at = i * kWarps * 32 + threadIdx.x;
-      const int to = TilePlace(at / kPieces, at % kPieces);
+      const int to = TileOffset(at / kPieces, at % kPieces);
       *reinterpret_cast<uint4*>(key_tile + to) = keys[i];
       *reinterpret_cast<uint4*>(value_tile + to) = values[i];
     }
@@ -68,13 +68,13 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
     rows.Init(r, i < tokens ? qkv + i * stride : nullptr, scale, tokens);
   }
 
-  Held held;
-  held.Load(qkv + to_value, to_value, stride, 0, tokens);
+  StagedTile staged;
+  staged.Load(qkv + to_value, to_value, stride, 0, tokens);
   for (int begin = 0, buffer = 0; begin < tokens; begin += kTile, buffer ^= 1) {
-    held.Store(keys(buffer), values(buffer));
+    staged.Store(keys(buffer), values(buffer));
     __syncthreads();  // the tile is there, and nobody computes on the other one any more
     if (begin + kTile < tokens) {
-      held.Load(qkv + to_value, to_value, stride, begin + kTile, tokens);
+      staged.Load(qkv + to_value, to_value, stride, begin + kTile, tokens);
     }
     const Tile tile = {nullptr, 0, begin, min(kTile, tokens - begin), false};
     if (warp_first < tokens) AddTile(tile, keys(buffer), values(buffer), NoMap(), rows);

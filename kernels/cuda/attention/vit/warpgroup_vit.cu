@@ -32,7 +32,7 @@ struct VitHead {
   const float* k;
   float* out;
   __half *keys, *values;
-  uint64_t *keys_there, *values_there;  // [tiles]
+  uint64_t *keys_full, *values_full;  // [tiles]
 
   __device__ VitHead(const VitArgs& args, uint8_t* shared)
       : stride(int64_t{3} * args.heads * kDim), to_value(int64_t{args.heads} * kDim) {
@@ -42,8 +42,8 @@ struct VitHead {
     out = args.out + (int64_t{blockIdx.z} * args.tokens * args.heads + head) * kDim;
     keys = reinterpret_cast<__half*>(shared);
     values = keys + args.tiles * kTileHalves;
-    keys_there = reinterpret_cast<uint64_t*>(values + args.tiles * kTileHalves);
-    values_there = keys_there + args.tiles;
+    keys_full = reinterpret_cast<uint64_t*>(values + args.tiles * kTileHalves);
+    values_full = keys_full + args.tiles;
   }
 };
 
@@ -55,7 +55,7 @@ __device__ uint4 Halves(const float (&x)[8]) {
 }
 
 // Tiles one after the other, zeros behind the last token.
-__device__ void BringTiles(const VitArgs& args, const VitHead& head) {
+__device__ void ProduceTiles(const VitArgs& args, const VitHead& head) {
   constexpr int kPieces = kDim / 8, kEach = kTile * kPieces / kThreads, kAtOnce = 4;
   for (int tile = 0; tile < args.tiles; ++tile) {
 #pragma unroll 1
@@ -72,21 +72,21 @@ __device__ void BringTiles(const VitArgs& args, const VitHead& head) {
       }
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
-        const int to = tile * kTileHalves + TilePlace(row + j * kThreads / kPieces, piece);
+        const int to = tile * kTileHalves + TileOffset(row + j * kThreads / kPieces, piece);
         *reinterpret_cast<uint4*>(head.keys + to) = Halves(x[j][0]);
         *reinterpret_cast<uint4*>(head.values + to) = Halves(x[j][1]);
       }
     }
-    ShowToAsyncUnits();
+    FenceAsyncProxy();
     __syncwarp();
     if (threadIdx.x % 32 == 0) {
-      Arrive(&head.keys_there[tile]);
-      Arrive(&head.values_there[tile]);
+      Arrive(&head.keys_full[tile]);
+      Arrive(&head.values_full[tile]);
     }
   }
 }
 
-__device__ void TakeQueries(const VitArgs& args, const VitHead& head) {
+__device__ void ConsumeQueries(const VitArgs& args, const VitHead& head) {
   const int group = threadIdx.x / 128 - 1;
   const int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
   const auto tile = [&](int t) {
@@ -107,16 +107,16 @@ __device__ void TakeQueries(const VitArgs& args, const VitHead& head) {
     const auto added = [] {};  // tiles stay
     // Whether it was the last.
     const auto take = [&](int t, float(&s)[kTile / 8][4], float(&next)[kTile / 8][4]) {
-      const auto ready = [&] { AwaitBarrier(&head.values_there[t], 0); };
+      const auto ready = [&] { WaitBarrier(&head.values_full[t], 0); };
       if (t + 1 == args.tiles) {
         rows.End(tile(t), s, values(t), NoMap(), ready, added);
         return true;
       }
-      AwaitBarrier(&head.keys_there[t + 1], 0);
+      WaitBarrier(&head.keys_full[t + 1], 0);
       rows.Step(tile(t), s, values(t), keys(t + 1), next, NoMap(), ready, added);
       return false;
     };
-    AwaitBarrier(&head.keys_there[0], 0);
+    WaitBarrier(&head.keys_full[0], 0);
     rows.Begin(logits[0], keys(0));
     for (int t = 0;; t += 2) {
       if (take(t, logits[0], logits[1]) || take(t + 1, logits[1], logits[0])) break;
@@ -135,14 +135,14 @@ __global__ void __launch_bounds__(BlockBound(kBlock), 1) WarpgroupVitKernel(VitA
     extern __shared__ __align__(1024) uint8_t shared[];
     const VitHead head(args, shared);
     if (threadIdx.x == 0) {
-      for (int i = 0; i < 2 * args.tiles; ++i) InitBarrier(&head.keys_there[i], kThreads / 32);
-      ShowBarriers();
+      for (int i = 0; i < 2 * args.tiles; ++i) InitBarrier(&head.keys_full[i], kThreads / 32);
+      FenceBarrierInit();
     }
     __syncthreads();
     if (threadIdx.x < kThreads) {
-      BringTiles(args, head);
+      ProduceTiles(args, head);
     } else {
-      TakeQueries(args, head);
+      ConsumeQueries(args, head);
     }
   }
 }
