@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kWarps = 4;
 
-// Takes tokens as WarpAttention does and keeps the smallest and largest logit of one query.
+// Takes tokens as WarpAttention does, and keeps the smallest and the largest logit of one query.
 template <int kLanes>
 struct WarpExtremes {
   static constexpr int kTokens = 32 / kLanes;
@@ -46,7 +46,7 @@ struct WarpExtremes {
   }
 };
 
-// One warp a row and head.
+// One warp per row and head.
 template <int kLanes>
 __global__ void __launch_bounds__(kWarps * 32)
     LogitMapsKernel(PagedArgs args, int64_t rows, AffineMap* maps, unsigned long long* clamped) {

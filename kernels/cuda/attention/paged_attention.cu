@@ -1,3 +1,5 @@
+// The host side of paged attention and its float32 kernels. This file exceeds 300 lines because the
+// choice of kernels, their arguments and their launches belong together.
 #include <algorithm>
 #include <climits>
 #include <utility>
@@ -12,12 +14,12 @@
 namespace tessera::cuda {
 namespace {
 
-constexpr int kWarps = 4;  // of a block; each works alone
+constexpr int kWarps = 4;  // warps per block; each takes its own work
 constexpr int kMaxWorkPerWarp = 8;
-constexpr int64_t kAnyRows = 1 << 30;  // of a sequence, where nobody told
+constexpr int64_t kAnyRows = 1 << 30;  // rows per sequence, if unknown
 
-// Blocks a multiprocessor must hold: enough loads on the way weigh more than a few spilled
-// registers.
+// Returns the minimum of blocks per multiprocessor: more loads in flight gain more than a few
+// spilled registers lose.
 constexpr int MinBlocks(int lanes, int queries) {
   return lanes > 16 || queries > 4 ? 2 : queries > 2 ? 3 : 4;
 }
@@ -73,7 +75,7 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
   while (true) {
     const int next = NextWork(&args.plan.next[1]);
     if (next >= items) return;
-    const PrefillWork work(args, items - 1 - next);  // the last rows see most: first
+    const PrefillWork work(args, items - 1 - next);  // last rows first: they see most tokens
     WarpAttention<kLanes, kQueries> attention;
 #pragma unroll
     for (int g = 0; g < kQueries; ++g) {
@@ -101,7 +103,7 @@ __global__ void __launch_bounds__(kWarps * 32) PrefillKernel(PagedArgs args) {
   }
 }
 
-// Maps of logits come with these alone (CheckRuns' callers, cache/policy/storage.h).
+// Only runs of these formats may have a LogitMap (cache/policy/storage.h).
 constexpr uint32_t FormatsWithHeaders() {
   uint32_t formats = 0;
   for (int f = 0; f < kNumFormats; ++f) formats |= HasHeader(static_cast<Format>(f)) ? 1u << f : 0;
@@ -110,7 +112,7 @@ constexpr uint32_t FormatsWithHeaders() {
 
 using Kernels = PagedAttention::Kernels;
 
-// Head dims up to 64 and 128 have a decode kernel for every group size; others are rare.
+// Head dims up to 64 and 128 have a decode kernel for every group size; other dims are rare.
 Kernels KernelsFor(int64_t dim, int64_t group) {
   switch (LanesOf(dim)) {
     case 2:
@@ -261,7 +263,7 @@ bool PagedAttention::TakePlanned(const KvLayerView& kv, PagedPlan* plan) {
   for (Planned& one : planned_layers_) {
     if (one.runs != kv.runs || one.run_begin != kv.run_begin) continue;
     *plan = one.plan;
-    one.runs = nullptr;  // its counters serve one call
+    one.runs = nullptr;  // its counters serve only one call
     return true;
   }
   return false;

@@ -8,13 +8,14 @@ namespace tessera::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-// Heads of a warp: few rows wait for memory's latency once, many are done by fewer blocks.
-constexpr int64_t kFewRows = 256;
-constexpr int HeadsPerWarp(int64_t rows) { return rows <= kFewRows ? 1 : 2; }
+// Heads per warp. With few rows one head per warp hides memory latency; with many rows two heads
+// need fewer blocks.
+constexpr int64_t kLatencyBoundRows = 256;
+constexpr int HeadsPerWarp(int64_t rows) { return rows <= kLatencyBoundRows ? 1 : 2; }
 
-// A warp takes heads of one row: rotates q and k, transforms, stores k and v. Grid (rows, heads of
-// q, k and v over the warps of a block). No fused multiply-adds: the bits are those of ops.h's
-// formula.
+// A warp takes heads of one row: applies RoPE to q and k, transforms, and stores k and v. The grid
+// is (rows, heads of q, k and v / heads per block). There are no fused multiply-adds, so the bits
+// are those of ops.h's formula.
 __global__ void __launch_bounds__(kWarps * 32)
     RopeAndStoreKernel(float* qkv, const int32_t* positions, const KvSlot* slots,
                        const uint8_t* transform, int heads, int heads_per_warp, RopeTable rope,

@@ -1,4 +1,6 @@
-// Attention on tensor cores: head dims 64 and 128, pages of any format.
+// Decode attention on tensor cores, for head dims 64 and 128 and pages of any format, and the
+// choice of kernels. This file exceeds 300 lines because both decode kernels share its helpers for
+// each group of formats.
 #include <climits>
 #include <type_traits>
 
@@ -25,12 +27,13 @@ __device__ void AddPages(const PagedArgs& args, const DecodeWork& work, const fl
 
 constexpr uint32_t Bit(Format f) { return 1u << static_cast<int>(f); }
 
-// What a kernel can read beside RAW16: what most steps need, and nothing else, is faster.
+// The formats that a kernel can read in addition to RAW16. A kernel that only reads what most steps
+// need is faster.
 enum class Reads { kAll, kCodes /* with a scale per token */, kToken1 };
-// Blocks of a multiprocessor. A page of one bit is so few bytes that its products, not memory, are
-// waited for: more warps, with fewer registers, hide more of that, where there is work for all.
+// Returns the blocks per multiprocessor. A 1-bit page has so few bytes that products, not memory,
+// are the bottleneck. More warps with fewer registers hide more of that, if there is work for all.
 constexpr int BlocksFor(Reads reads) { return reads == Reads::kToken1 ? 4 : 2; }
-// What it reads as codes (code_pages.cuh).
+// Returns the formats that the kernel reads as codes (code_pages.cuh).
 constexpr uint32_t CodesOf(Reads reads) {
   constexpr uint32_t kTokens = Bit(Format::kToken4) | Bit(Format::kToken2) | Bit(Format::kToken1);
   constexpr uint32_t kKivi = Bit(Format::kKivi4) | Bit(Format::kKivi2) | Bit(Format::kKivi1);
@@ -39,8 +42,8 @@ constexpr uint32_t CodesOf(Reads reads) {
                                   : kTokens | kKivi;
 }
 
-// Formats read by CUDA cores in float32: those whose tokens have several scales, for groups of
-// channels, and those whose scales lie in a header.
+// Returns the formats that CUDA cores read in float32: those with several scales per token, for
+// groups of channels, and those with scales in a header.
 constexpr uint32_t AllRare() {
   uint32_t formats = 0;
   for (int f = 0; f < kNumFormats; ++f) {
@@ -51,7 +54,7 @@ constexpr uint32_t AllRare() {
 }
 constexpr uint32_t kRare = AllRare();
 
-// Adds the work's pages of such formats, if there are any, to query `query` of the work.
+// Adds the work item's pages of such formats, if any, to its query `query`.
 template <int kDim>
 __device__ void AddRare(const PagedArgs& args, const DecodeWork& work, int query,
                         WarpAttention<kDim / 8, 1>& attention) {
@@ -84,11 +87,12 @@ __device__ void AddLowBitPages(const PagedArgs& args, const DecodeWork& work, co
     case Format::kKivi1:
       return AddPages<Format::kKivi1, kDim, 2>(args, work, q, run, low, high, sums);
     default:
-      __trap();  // a format added later
+      __trap();  // a format that was added later
   }
 }
 
-// Query `query` of `sums`, whose lanes are joined, in the form in which chunks are kept and joined.
+// Extracts query `query` of `sums`, whose lanes are merged, into the form in which chunks are
+// stored and merged.
 template <int kDim>
 __device__ void Extract(const TensorSums<kDim>& sums, int query,
                         WarpAttention<kDim / 8, 1>& attention) {
@@ -124,7 +128,7 @@ __device__ void AddCodes(const PagedArgs& args, const DecodeWork& work, const fl
                                 args.scale * 1.44269504088896341f, scratch, sums);
 }
 
-// Joins in query `q` over the work's pages of codes; there are some.
+// Merges the attention of query `q` over the work item's pages of codes. REQUIRES: it has some.
 template <int kDim, Reads kReads>
 __device__ void AttendCodes(const PagedArgs& args, const DecodeWork& work, const float* q,
                             WarpAttention<kDim / 8, 1>& attention) {
@@ -161,8 +165,8 @@ __device__ void AttendCodes(const PagedArgs& args, const DecodeWork& work, const
   attention.Merge(0, sums.max * 0.693147180559945309f, sums.sum, acc);
 }
 
-// The work's only query over the work's pages: 16-bit pages are read by CUDA cores, which keep up
-// with memory and round nothing to half.
+// Computes the work item's only query over its pages. CUDA cores read 16-bit pages: they keep up
+// with memory and do not round to half.
 template <int kDim, Reads kReads>
 __device__ void AttendOneQuery(const PagedArgs& args, const DecodeWork& work,
                                WarpAttention<kDim / 8, 1>& attention) {
@@ -213,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, BlocksFor(kReads))
   });
 }
 
-// Up to eight queries a KV head: all pages by tensor cores.
+// Decodes up to eight queries per KV head: tensor cores read all pages.
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args) {
   const int kv_heads = args.kv.geometry.kv_heads;
@@ -235,7 +239,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeGroupKernel(PagedArgs args)
     });
     sums.MergeLanes();
     WarpAttention<kDim / 8, 1> attention;
-    // One query after the other reads pages of rare formats: right, if not fast.
+    // Queries read pages of rare formats one after the other: correct, not fast.
     const auto extract = [&](int i) {
       Extract(sums, i, attention);
       if (!rare) return;

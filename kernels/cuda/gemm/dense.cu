@@ -108,7 +108,8 @@ Linear CudaDense::MakeLinear(const std::vector<LinearPart>& parts, int64_t cols,
     w.bias = memory.Allocate(w.out * 4);
     memory.CopyToDevice(w.bias.get(), bias.data(), w.out * 4);
   }
-  TESSERA_CUDA_CHECK(cudaStreamSynchronize(stream_));  // the caller may free the parts after this returns
+  TESSERA_CUDA_CHECK(
+      cudaStreamSynchronize(stream_));  // the caller may free the parts after this returns
   return w;
 }
 

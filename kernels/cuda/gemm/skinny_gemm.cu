@@ -102,7 +102,8 @@ void Launch(cudaStream_t stream, const SkinnyGemmArgs& args) {
 }  // namespace
 
 void SkinnyGemm(cudaStream_t stream, DType dtype, const SkinnyGemmArgs& args) {
-  static_assert(kSkinnyRows * kOut <= kWarps * 32, "a block needs a thread for each of its outputs");
+  static_assert(kSkinnyRows * kOut <= kWarps * 32,
+                "a block needs a thread for each of its outputs");
   TESSERA_CHECK(args.rows >= 1 && args.rows <= kSkinnyRows && args.in % 8 == 0);
   TESSERA_CHECK(dtype != DType::kF32);
   if (dtype == DType::kF16) {

@@ -17,7 +17,8 @@ __device__ void TrimmedRange(const MoveArgs& args, const TokenMove* moves, int64
                              float (&max)[kLane]) {
   uint32_t low[kLane] = {}, high[kLane] = {};
   for (uint32_t bit = 0x8000; bit != 0; bit /= 2) {
-    int below_low[kLane] = {}, below_high[kLane] = {};  // numbers below the candidate with `bit` set
+    int below_low[kLane] = {},
+        below_high[kLane] = {};  // numbers below the candidate with `bit` set
     for (int64_t t = 0; t < count; ++t) {
       const uint4 packed = *Source(args, moves[t].from, at, value);
       const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};

@@ -1,4 +1,4 @@
-// The order of what is done by way of a grid: see grid.cuh.
+// The steps of the residuals through a grid (grid.cuh).
 #include <algorithm>
 #include <utility>
 
@@ -7,7 +7,7 @@
 namespace tessera::cuda {
 namespace {
 
-constexpr int64_t kGridBytes = int64_t{512} << 20;  // of a group of layers
+constexpr int64_t kGridBytes = int64_t{512} << 20;  // per group of layers
 
 }  // namespace
 
@@ -18,7 +18,7 @@ void LowPass::OnGrid(const LowPassJob& job, float* out) {
   const int64_t half = grid.half(), rows = grid.rows(), layer_columns = 2 * int64_t{channels};
   const auto fitting = static_cast<int>(
       std::clamp<int64_t>(kGridBytes / ((half + rows) * 2 * layer_columns * 2), 1, layers));
-  const int most = CeilDiv(layers, CeilDiv(layers, fitting));  // layers of a group
+  const int most = CeilDiv(layers, CeilDiv(layers, fitting));  // layers per group
 
   struct Memory {
     GridWeights weights;
@@ -38,7 +38,7 @@ void LowPass::OnGrid(const LowPassJob& job, float* out) {
 
   m.weights.Compute(grid, stream_);
   ChannelMeans(job, m.means, stream_);
-  int64_t filled = -1;  // the filter's first row
+  int64_t filled = -1;  // first row of the computed filter
   for (int layer = 0; layer < layers; layer += most) {
     const int count = std::min(most, layers - layer);
     const int64_t columns = count * layer_columns;

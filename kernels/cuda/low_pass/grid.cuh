@@ -1,17 +1,19 @@
-// Low-pass residuals by way of a grid (a non-uniform cosine transform: Dutt and Rokhlin 1993; the
-// Kaiser-Bessel window as in Fessler and Sutton 2003).
+// Low-pass residuals through a grid: a non-uniform cosine transform (Dutt and Rokhlin 1993) with
+// the Kaiser-Bessel window (as in Fessler and Sutton 2003).
 //
-// The base of N tokens is P x, P the projector to the first K of N cosines. A signal of so few
-// frequencies is told by M = 1.5 K points over the same range, so P = W^T D W up to 1e-4 of the
-// signal: each token is spread to the points about it with the weights of a smooth window (W), the
-// grid is filtered (D: cosines below the cut-off, each divided by what the window makes of it,
-// twice), and each token's base is interpolated from the points about it (W^T). W is a band, little
-// work beside reading the tokens; D has M^2 numbers, of which half are zero once points are folded
-// with their mirror images, since cosines are even or odd about the middle: (1.5 K)^2 / 2 products
-// a channel, for any N. (Two products with K cosines, folded likewise, are N K.)
+// The base of N tokens is P x, where P projects to the first K of N cosines. M = 1.5 K points over
+// the same range represent a signal of so few frequencies, so P = W^T D W up to 1e-4 of the signal.
+// W spreads each token to the points around it with the weights of a smooth window. D filters the
+// grid: it keeps cosines below the cut-off and divides each by the window's gain, twice. W^T
+// interpolates each token's base from the points around it.
 //
-// From every channel its mean over some tokens is taken first: a constant is its own base, and what
-// is left loses less by rounding to half.
+// W is a band and costs little compared with reading the tokens. D has M^2 numbers. Cosines are
+// even or odd about the middle, so half of D is zero once points are folded with their mirror
+// images. That leaves (1.5 K)^2 / 2 products per channel, for any N. (Two products with K cosines,
+// folded likewise, take N K.)
+//
+// First, each channel's mean over some tokens is subtracted: a constant is its own base, and the
+// rest loses less by rounding to half.
 #pragma once
 
 #include "kernels/cuda/common/workspace_layout.h"
@@ -19,26 +21,26 @@
 
 namespace tessera::cuda {
 
-constexpr int kFragment = 16;      // points or tokens that a warp computes: the tensor cores' rows
-constexpr int kFragmentWarps = 4;  // of a block of threads; each has its own fragment
+constexpr int kFragment = 16;      // points or tokens per warp: the tensor cores' rows
+constexpr int kFragmentWarps = 4;  // warps per block; each has its own fragment
 
-// Where tokens and points lie. Positions are counted in points: point m is at m + 1/2, token t at
-// (2 t + 1) points / (2 tokens). Points from the middle on mirror the others, but for kEdge of them
-// which tokens before the middle reach.
+// The positions of tokens and points, counted in points: point m is at m + 1/2, token t at (2 t +
+// 1) points / (2 tokens). Points after the middle mirror the others, except kEdge of them that
+// tokens before the middle reach.
 struct Grid {
-  static constexpr int kReach = 5;  // points that a token weighs on
+  static constexpr int kReach = 5;  // points that a token spreads to
   static constexpr int kEdge = 8;
-  int tokens, kept, points;  // points: a multiple of 16
-  float beta, scale;         // of the window
+  int tokens, kept, points;  // `points`: a multiple of 16
+  float beta, scale;         // the window's
 
   Grid(int tokens, int kept);
 
   __host__ __device__ int half() const { return points / 2; }
-  __host__ __device__ int rows() const { return half() + kEdge; }  // that are read
+  __host__ __device__ int rows() const { return half() + kEdge; }  // rows that are read
   __host__ __device__ int half_tokens() const { return (tokens + 1) / 2; }
 
-  // Weight of token t on point m: the window's, whose sum over the points is about 1; the signal
-  // goes on evenly before the first token.
+  // Returns the weight of token t on point m: the window's, whose sum over the points is about 1.
+  // The signal continues evenly before the first token.
   __device__ float Weight(int m, int t) const {
     const int64_t point = (2 * int64_t{m} + 1) * tokens, token = (2 * int64_t{t} + 1) * points;
     return Window(point - token) + Window(point + token);
@@ -47,15 +49,16 @@ struct Grid {
     const float d = static_cast<float>(distance) / static_cast<float>(int64_t{tokens} * kReach);
     return fabsf(d) < 1 ? scale * cyl_bessel_i0f(beta * sqrtf(1 - d * d)) : 0;
   }
-  // What the filter multiplies coefficient k by: the window's transform at 0 and at k, squared.
+  // Returns the filter's factor for coefficient k: the ratio of the window's transform at 0 and at
+  // k, squared.
   __device__ float Gain(int k) const {
     const float x = 3.14159265f * kReach * static_cast<float>(k) / static_cast<float>(2 * points);
     const float z = sqrtf(beta * beta - x * x), twice_sinh = expf(z) - expf(-z);
     const float ratio = 2 * z / (scale * kReach * twice_sinh);
     return ratio * ratio;
   }
-  // The first token that weighs on a fragment's points, a multiple of kFragment; and the first
-  // point that a fragment's tokens weigh on.
+  // Return the first token that weighs on a fragment's points, a multiple of kFragment, and the
+  // first point that a fragment's tokens weigh on.
   __device__ int FirstToken(int fragment) const {
     const int64_t reach = 2 * (int64_t{fragment} * kFragment - 2) * tokens - points;
     return reach <= 0 ? 0 : static_cast<int>(reach / (2 * points)) / kFragment * kFragment;
@@ -66,7 +69,8 @@ struct Grid {
   }
 };
 
-// One fragment a warp, `steps` of kFragment columns: weights as first factors of products.
+// Weights as first factors of products: one fragment per warp, with `steps` groups of kFragment
+// columns.
 struct Fragments {
   uint4* at;
   int count, steps;
@@ -77,33 +81,33 @@ struct Fragments {
   }
 };
 
-// What the grid's kernels multiply by.
+// The weights with which the grid's kernels multiply.
 struct GridWeights {
   Fragments spread;       // rows: points, columns: tokens
   Fragments interpolate;  // rows: tokens, columns: points
-  float* spread_sums;     // [fragments * kFragment] each point's weights, as rounded
-  float* distances;       // [2, points + kEdge] the filter by the distance of points
-  // [2, filter_rows, half] D of half the sum (0), half the difference (1) of points: of so many
-  // rows at a time, since the whole grows with the square of what is kept.
+  float* spread_sums;     // [fragments * kFragment] sum of each point's rounded weights
+  float* distances;       // [2, points + kEdge] the filter by distance of points
+  // [2, filter_rows, half]: D for half the sum (0) and half the difference (1) of points. It has
+  // filter_rows rows at a time, since the whole grows with the square of `kept`.
   __half* filter;
   int filter_rows;
 
   GridWeights(const Grid& grid, WorkspaceLayout& memory);
-  void Compute(const Grid& grid, cudaStream_t stream) const;  // all but the filter
+  void Compute(const Grid& grid, cudaStream_t stream) const;  // all except the filter
   void ComputeFilter(const Grid& grid, int first_row, cudaStream_t stream) const;
 };
 
-// means [layers, 2, channels] of K and V, over tokens at equal distances.
+// Computes means [layers, 2, channels] of K and V over tokens at equal distances.
 void ChannelMeans(const LowPassJob& job, float* means, cudaStream_t stream);
 
-// Of `layers` layers from layer0 on, K and V: columns = layers * 2 * channels. folded
+// Spreads `layers` layers from layer0 on, K and V: columns = layers * 2 * channels. Computes folded
 // [2, half, columns]: half the sum and half the difference of each point and its mirror image,
 // without the means.
 void SpreadTokens(const LowPassJob& job, const Grid& grid, const GridWeights& weights,
                   const float* means, int layer0, int layers, __half* folded, cudaStream_t stream);
 
-// filtered [2, rows, columns] as folded; partial [layers of the job, 2 * parts, tokens, 2] as of
-// SumParts.
+// Interpolates tokens' bases and computes their distances. filtered [2, rows, columns] is laid out
+// as folded. partial [layers of the job, 2 * parts, tokens, 2] is the argument of SumParts.
 int InterpolatedParts(const LowPassJob& job);
 void InterpolateDistances(const LowPassJob& job, const Grid& grid, const Fragments& weights,
                           const __half* filtered, const float* means, int layer0, int layers,

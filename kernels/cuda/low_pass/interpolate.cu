@@ -1,4 +1,5 @@
-// From points to tokens, and how far these are from their bases (grid.cuh).
+// Interpolates from points to tokens, and computes the tokens' distances from their bases
+// (grid.cuh).
 #include <algorithm>
 
 #include "kernels/cuda/common/check.h"
@@ -8,12 +9,13 @@ namespace tessera::cuda {
 namespace {
 
 constexpr int kStages = 2;
-constexpr int kPartColumns = 512;  // channels whose distances one block of threads adds up
+constexpr int kPartColumns = 512;  // channels whose distances one block sums up
 
-// filtered [2, rows, columns] as folded. partial [layers, 2 * parts, tokens, 2]: of kPartColumns
-// channels each, K and V taking turns. A warp computes the bases of one fragment of tokens and of
-// its mirror image. Dynamic shared memory: kStages tiles of both sides' tokens, then of `tile_rows`
-// points of both parities, a multiple of 16.
+// The kernel of InterpolateDistances. filtered [2, rows, columns] is laid out as folded. partial is
+// [layers, 2 * parts, tokens, 2]: kPartColumns channels each, K and V alternating. A warp computes
+// the bases of one fragment of tokens and of its mirror image. Dynamic shared memory: kStages times
+// tiles of both sides' tokens, then tiles of `tile_rows` points (a multiple of 16) of both
+// parities. The body exceeds 60 lines: its registers are shared by all steps.
 template <int kSteps>
 __global__ void __launch_bounds__(kTileThreads)
     InterpolateKernel(LowPassJob job, Grid grid, Fragments weights, const __half* filtered,
@@ -29,7 +31,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int64_t columns = int64_t{gridDim.z} * channels;
   const int begin = blockIdx.x * kPartColumns, end = min(begin + kPartColumns, channels);
   Copier copier;
-  int64_t offsets[kPasses][2];  // of tokens in the arena; of the first where there is none
+  int64_t offsets[kPasses][2];  // of tokens in the arena; a missing token uses the first
 #pragma unroll
   for (int i = 0; i < kPasses; ++i) {
     const int t = first_fragment * kFragment + i * Copier::kRows + copier.row;
@@ -87,7 +89,7 @@ __global__ void __launch_bounds__(kTileThreads)
     const uint32_t points_at = MatricesAt(tile + 2 * kTokens * kTileColumns, own);
 #pragma unroll
     for (int n = 0; n < kTileColumns / 8; n += 2) {
-      float bases[2][2][4];  // of even and odd coefficients, of 8 channels each
+      float bases[2][2][4];  // even and odd coefficients, 8 channels each
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int channel = begin + chunk * kTileColumns + (n + i) * 8 + lane % 4 * 2;
@@ -109,7 +111,7 @@ __global__ void __launch_bounds__(kTileThreads)
       }
 #pragma unroll
       for (int side = 0; side < 2; ++side) {
-        uint32_t x[4];  // 8 channels after the other, of rows lane / 4 and lane / 4 + 8
+        uint32_t x[4];  // groups of 8 channels of rows lane / 4 and lane / 4 + 8
         LoadMatrices((tokens_at ^ n * 16) + side * kTokens * kTileColumns * 2, x);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -156,7 +158,7 @@ void InterpolateDistances(const LowPassJob& job, const Grid& grid, const Fragmen
   const auto kernel = weights.steps == 1   ? InterpolateKernel<1>
                       : weights.steps == 2 ? InterpolateKernel<2>
                                            : InterpolateKernel<3>;
-  // From the first fragment's first point to the last one's, and its own.
+  // The points from the first fragment's first to the last fragment's first, and the last's own.
   constexpr int kTokens = kFragmentWarps * kFragment;
   const auto reach = static_cast<int>(int64_t{kTokens - kFragment} * grid.points / grid.tokens) + 2;
   const int tile_rows =

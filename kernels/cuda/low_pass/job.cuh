@@ -1,4 +1,4 @@
-// What the kernels of low-pass residuals share.
+// The arguments that the kernels of low-pass residuals share.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -12,9 +12,9 @@ struct LowPassJob {
   KvGeometry geometry;
   const PageId* pages;
   int layer_pages, first, tokens, kept;
-  int64_t out_tokens;  // of a layer, in the result
+  int64_t out_tokens;  // tokens per layer in the result
 
-  // Token t's 16-bit numbers of one head's K or V.
+  // Returns token t's 16-bit numbers of one head's K or V.
   __device__ const __half* Row(int layer, int head, bool value, int t) const {
     constexpr int kPage = PageTokens(Format::kRaw16);
     const int at = first + t;
@@ -25,8 +25,8 @@ struct LowPassJob {
   __host__ __device__ int channels() const { return geometry.kv_heads * geometry.head_dim; }
 };
 
-// The job's tokens of out [layers, out_tokens, 4] as of Ops::LowPassResiduals from partial [layers,
-// 2 * parts, tokens, 2], squared distance and squared norm of K (even parts) and V.
+// Sums partial [layers, 2 * parts, tokens, 2] (squared distance and squared norm; K in even parts,
+// V in odd) to the job's tokens of out [layers, out_tokens, 4], as Ops::LowPassResiduals.
 void SumParts(const LowPassJob& job, const float* partial, int parts, float* out,
               cudaStream_t stream);
 

@@ -1,4 +1,5 @@
-// Low-pass residuals; here the base is a sum over all tokens (by way of a grid: grid.cu).
+// Low-pass residuals: the entry point, and the direct method, in which the base is a sum over all
+// tokens. grid.cu has the method through a grid.
 #include <algorithm>
 
 #include "kernels/cuda/common/block_sum.cuh"
@@ -13,9 +14,9 @@ constexpr int kThreads = 256;
 unsigned Blocks(int64_t n) { return static_cast<unsigned>(CeilDiv<int64_t>(n, kThreads)); }
 
 constexpr int kTile = 8;    // tokens whose base one block computes
-constexpr int kChunk = 64;  // tokens whose weights lie in shared memory at once
+constexpr int kChunk = 64;  // tokens whose weights are in shared memory at once
 
-// h[d] for 0 <= d < 2 * tokens.
+// Computes h[d] for 0 <= d < 2 * tokens (cpu/statistics.h).
 __global__ void DirichletKernel(int tokens, int kept, float* h) {
   const int d = blockIdx.x * kThreads + threadIdx.x;
   if (d >= 2 * tokens) return;
@@ -23,8 +24,8 @@ __global__ void DirichletKernel(int tokens, int kept, float* h) {
   h[d] = static_cast<float>((d == 0 ? terms : sinpi(fmod(terms * d / n, 2.0)) / sinpi(d / n)) / n);
 }
 
-// partial [layers, 2 * kv_heads, tokens, 2]: squared distance from the base, squared norm. One
-// block computes kTile tokens of K or V of one head, one thread a channel.
+// Computes partial [layers, 2 * kv_heads, tokens, 2]: squared distance from the base, squared norm.
+// A block computes kTile tokens of K or V of one head, one thread per channel.
 __global__ void DirectKernel(LowPassJob job, const float* h, float* partial) {
   __shared__ float weights[kTile][kChunk];
   const int begin = blockIdx.x * kTile, head = blockIdx.y / 2, layer = blockIdx.z;

@@ -1,4 +1,4 @@
-// From tokens to points (grid.cuh).
+// Spreads tokens to points (grid.cuh).
 #include "kernels/cuda/common/check.h"
 #include "kernels/cuda/low_pass/tiles.cuh"
 
@@ -6,9 +6,9 @@ namespace tessera::cuda {
 namespace {
 
 constexpr int kMeanTokens = 64, kMeanThreads = 512;
-constexpr int kRows = 32, kStages = 3;  // tokens on their way to shared memory
+constexpr int kRows = 32, kStages = 3;  // tokens per stage of the copy to shared memory
 
-// means [layers, 2, channels] of K and V, over tokens at equal distances.
+// The kernel of ChannelMeans.
 __global__ void MeansKernel(LowPassJob job, float* means) {
   __shared__ float of_group[kMeanThreads];
   const int dim = job.geometry.head_dim, groups = kMeanThreads / dim;
@@ -30,9 +30,9 @@ __global__ void MeansKernel(LowPassJob job, float* means) {
       sum / static_cast<float>(count);
 }
 
-// folded [2, half, columns]: half the sum and half the difference of each point and its mirror
-// image, for layers from layer0 on, K and V; columns = gridDim.z * channels. A warp computes one
-// fragment of points and its mirror image from tokens and theirs, whose weights are the same.
+// The kernel of SpreadTokens; columns = gridDim.z * channels. A warp computes one fragment of
+// points and its mirror image, from tokens and their mirror images, whose weights are the same. The
+// body exceeds 60 lines: its registers are shared by all steps.
 __global__ void __launch_bounds__(kTileThreads)
     SpreadKernel(LowPassJob job, Grid grid, GridWeights all, const float* means, int layer0,
                  __half* folded) {
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int layer = layer0 + static_cast<int>(blockIdx.z) / 2, channels = job.channels();
   Copier copier;
   copier.Columns(job, blockIdx.y * kTileColumns, blockIdx.z % 2 != 0);
-  // A thread's rows are whole pages apart, on both sides: at the same place in each.
+  // A thread's rows are whole pages apart on both sides, so they have the same place in each page.
   const PageId* pages = job.pages + int64_t{layer} * job.layer_pages;
   const int token = job.first + first + copier.row, row_bytes = job.geometry.head_dim * 2;
   const int mirror = job.first + job.tokens - 1 - first - copier.row;
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int chunk = 0; chunk < kStages - 1; ++chunk) copy(chunk);
   for (int chunk = 0; chunk * kRows < tokens; ++chunk) {
     WaitCopiesBut<kStages - 2>();
-    __syncthreads();  // this chunk is here for all, and the one before it is done with
+    __syncthreads();  // this chunk is loaded, and the one before it is no longer read
     copy(chunk + kStages - 1);
     const uint32_t at = MatricesAt(ring[chunk % kStages][0], 0);
 #pragma unroll
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kTileThreads)
   __syncthreads();
   if (fragment >= weights.count) return;
 
-  // Through shared memory, so that whole rows are written.
+  // Stores through shared memory, so that whole rows are written.
   __half* tile = &ring[0][0][0] + warp * 2 * kFragment * kTileColumns;
   const int channel0 = blockIdx.y * kTileColumns;
   const float* mean = means + (layer * 2 + blockIdx.z % 2) * channels;

@@ -1,4 +1,4 @@
-// The weights of a grid (grid.cuh), computed anew for every prompt: tens of microseconds.
+// Computes the weights of a grid (grid.cuh). Every prompt takes tens of microseconds.
 #include <algorithm>
 #include <cmath>
 
@@ -10,12 +10,12 @@
 namespace tessera::cuda {
 namespace {
 
-constexpr double kFiner = 1.5;  // points a coefficient
+constexpr double kFiner = 1.5;  // points per coefficient
 constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int64_t kFilterBytes = int64_t{512} << 20;  // more of the filter is made in turn
-constexpr int kDistances = 4;                         // that one block computes the filter for
+constexpr int64_t kFilterBytes = int64_t{512} << 20;  // a larger filter is computed in parts
+constexpr int kDistances = 4;                         // distances per block
 
-// A lane's part of a fragment's step: weight(row, column) for 16 rows and columns.
+// Returns a lane's part of a fragment's step from weight(row, column) for 16 rows and columns.
 template <class Weight>
 __device__ uint4 FragmentOf(const Weight& weight) {
   const int row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
@@ -25,7 +25,8 @@ __device__ uint4 FragmentOf(const Weight& weight) {
   return {pair(0, 0), pair(8, 0), pair(0, 8), pair(8, 8)};
 }
 
-// GridWeights::spread and spread_sums; one block a fragment, its warps taking turns.
+// Computes GridWeights::spread and spread_sums. One block per fragment; its warps take steps in
+// turns.
 __global__ void SpreadWeightsKernel(Grid grid, int steps, uint4* out, float* sums) {
   __shared__ float of_warp[kWarps][kFragment];
   const int fragment = blockIdx.x, first = grid.FirstToken(fragment);
@@ -52,7 +53,7 @@ __global__ void SpreadWeightsKernel(Grid grid, int steps, uint4* out, float* sum
   sums[fragment * kFragment + threadIdx.x] = all;
 }
 
-// GridWeights::interpolate; one warp a fragment.
+// Computes GridWeights::interpolate. One warp per fragment.
 __global__ void InterpolateWeightsKernel(Grid grid, int steps, uint4* out) {
   const int fragment = blockIdx.x, first = grid.FirstPoint(fragment);
   for (int step = 0; step < steps; ++step) {
@@ -63,12 +64,13 @@ __global__ void InterpolateWeightsKernel(Grid grid, int steps, uint4* out) {
   }
 }
 
-// out [2, distances]: what a point at distance d gets, of the even and of the odd coefficients. One
-// block a few distances and a parity.
+// Computes out [2, distances]: the filter's value at distance d, for the even and the odd
+// coefficients. One block per kDistances distances and parity.
 __global__ void DistancesKernel(Grid grid, int distances, float* out) {
   const int d0 = blockIdx.x * kDistances, parity = blockIdx.y, period = 2 * grid.points;
   float sums[kDistances] = {};
-  int turns[kDistances], strides[kDistances];  // of cos(pi k d / points): k d, modulo the period
+  int turns[kDistances],
+      strides[kDistances];  // argument of cos(pi k d / points): k d modulo the period
 #pragma unroll
   for (int i = 0; i < kDistances; ++i) {
     turns[i] =
@@ -92,7 +94,7 @@ __global__ void DistancesKernel(Grid grid, int distances, float* out) {
     }
   }
 }
-// GridWeights::filter from `first_row` on; one block a row and a parity.
+// Computes GridWeights::filter from `first_row` on. One block per row and parity.
 __global__ void FilterKernel(Grid grid, const float* by_distance, int distances, int first_row,
                              int rows, __half* out) {
   const int m = first_row + blockIdx.x, parity = blockIdx.y;
@@ -107,7 +109,7 @@ __global__ void FilterKernel(Grid grid, const float* by_distance, int distances,
 
 Grid::Grid(int tokens, int kept)
     : tokens(tokens), kept(kept), points(static_cast<int>(std::ceil(kFiner * kept / 16)) * 16) {
-  // The width of the window that leaks least beyond the grid's frequencies (Beatty et al. 2005).
+  // The window's width that leaks least beyond the grid's frequencies (Beatty et al. 2005).
   const double finer = static_cast<double>(points) / kept, width = kReach * (1 - 0.5 / finer);
   const double beta = M_PI * std::sqrt(width * width - 0.8);
   this->beta = static_cast<float>(beta);
@@ -118,8 +120,8 @@ GridWeights::GridWeights(const Grid& grid, WorkspaceLayout& memory) {
   const double tokens_a_point = static_cast<double>(grid.tokens) / grid.points;
   spread.count = CeilDiv(grid.half(), kFragment);
   interpolate.count = CeilDiv(grid.half_tokens(), kFragment);
-  // 16 points are reached from over 20 points' tokens, of which the first is rounded down; 16
-  // tokens reach from their first point to their last and kReach more.
+  // 16 points are reached by the tokens of 20 points, whose first is rounded down. 16 tokens reach
+  // from their first point to their last, and kReach further.
   const int tokens = static_cast<int>(std::ceil((kFragment + 4) * tokens_a_point)) + 2;
   const int points =
       static_cast<int>(std::ceil((kFragment - 1) / tokens_a_point)) + Grid::kReach + 1;

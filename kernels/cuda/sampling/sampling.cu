@@ -123,9 +123,9 @@ __device__ uint64_t MassAbove(const Row& row, uint32_t border) {
 
 // Samples the token whose share of the kept weights contains the fraction `uniform`. Kept are
 // tokens with keys above `border` and the first `equal` with that key, each if its weight is at
-// least `least`.
+// least `least`. The body exceeds 60 lines because its passes share the per-warp sums.
 __device__ void Sample(const Row& row, uint32_t border, uint64_t equal, uint64_t least,
-                     double uniform, int32_t* id) {
+                       double uniform, int32_t* id) {
   __shared__ uint64_t masses[kWarps], ties[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t each = (row.cols + kThreads - 1) / kThreads * 32;

@@ -1,16 +1,21 @@
 // Attention of one query of a KV head over pages of codes whose V has a scale per token, by one
-// warp, on the integer tensor cores. The query and the softmax's weights become whole numbers of 24
-// bits, whose bytes ("digits") are three of the eight columns that a product has anyway: the
-// products and their sums are exact, and a register holds four codes after one AND instead of two.
-// K with scales per channel takes products in half precision (tensor_pages.cuh).
+// warp on the integer tensor cores.
 //
-// Codes stay where they lie in their bytes: code i of a byte counts 2^(kBits i) times. For K the
-// query's numbers are larger by what the code lacks of the byte's highest; V's sums are corrected
-// when they are read, channel by channel.
+// The query and the softmax's weights become integers of 24 bits. Their bytes ("digits") are three
+// of the eight columns that a product has anyway. Products and sums are therefore exact, and a
+// register holds four codes after one AND instead of two. K with scales per channel uses products
+// in half precision (tensor_pages.cuh).
 //
-// Lane l is (g, t) = (l / 4, l % 4). K: it holds quarter t of rows 16 b + 8 h + g; V: channels
-// kDim / 8 * g .. of tokens 4 u + t, or, where pages come through shared memory, two bytes of each
-// 16 of tokens 8 i + 2 t and the next. It weighs token 8 t + g.
+// Codes stay in place in their bytes: code i of a byte counts 2^(kBits i) times. For K, the query's
+// numbers are scaled up by what a code lacks to the byte's highest bits. For V, the sums are
+// corrected when they are read, channel by channel.
+//
+// Lane l is (g, t) = (l / 4, l % 4). It has quarter t of K's rows 16 b + 8 h + g. It has V's
+// channels kDim / 8 * g .. of tokens 4 u + t, or, if pages come through shared memory, two bytes of
+// each 16 of tokens 8 i + 2 t and the next. It weighs token 8 t + g.
+//
+// This file exceeds 300 lines: it is one kernel body, whose register layouts are best read
+// together.
 #pragma once
 
 #include <type_traits>
@@ -21,15 +26,15 @@
 
 namespace tessera::cuda {
 
-// One query's sums over runs of codes, base 2. A lane has kDim / 32 neighbouring channels, and
-// `sum` and `offset` of the tokens that it weighed.
+// One query's sums over runs of codes, base 2. A lane has kDim / 32 neighbouring channels. `sum`
+// and `offset` are of the tokens that it weighed.
 template <int kDim>
 struct CodeSums {
   float max = -INFINITY, sum = 0, offset = 0;
   float channels[kDim / 32] = {};
 };
 
-// Pages of one run, one at a time in the registers of a warp.
+// The pages of one run, one at a time, in the registers of a warp.
 template <Format kFormat, int kDim>
 struct CodePages {
   static constexpr Codec kKey = CodecOf(kFormat, false), kValue = CodecOf(kFormat, true);
@@ -48,33 +53,33 @@ struct CodePages {
   static constexpr int64_t kValueCodes = CodesOffset(kFormat, kDim, 0, true);
   static constexpr int64_t kKeyMeta = MetaOffset(kFormat, kDim, 0, false);
   static constexpr int64_t kValueMeta = MetaOffset(kFormat, kDim, 0, true);
-  // Pages after which a sum of digits might not fit 31 bits.
+  // The number of pages after which a sum of digits might exceed 31 bits.
   static constexpr int kFlushPages = 1024;
   static_assert(int64_t{kFlushPages} * kTokens * 255 * 240 < int64_t{1} << 31, "");
 
   static constexpr bool kNear = PageRing<kHeadBytes>::kPays;
   using Pages = std::conditional_t<kNear, PageRing<kHeadBytes>, PrefetchedPages<kHeadBytes>>;
-  // 16 bytes of a row in shared memory are a row of an 8x8 matrix.
+  // 16 bytes of a row in shared memory are one row of an 8x8 matrix (ldmatrix).
   static constexpr bool kMatrices = kNear && kRow % 16 == 0;
-  static constexpr int kColumns = kRow < 16 ? 1 : kRow / 16;  // of matrices
+  static constexpr int kColumns = kRow < 16 ? 1 : kRow / 16;  // columns of matrices
 
-  // Shared memory of a warp.
+  // A warp's shared memory.
   using Scratch = CodeScratch<kDim>;
 
-  // What a lane holds of a page.
+  // The part of a page that a lane holds.
   Keys key[2][2];
-  ChannelKeys channel_keys;  // instead, if scales are per channel
+  ChannelKeys channel_keys;  // instead of key, if scales are per channel
   uint32_t value[8][kValueWords];
-  uint32_t pairs[kColumns][4];  // instead, of matrices
-  __half meta[4];               // of its token: K's scale and offset, V's
+  uint32_t pairs[kColumns][4];  // instead of value, if kMatrices
+  __half meta[4];               // its token's scale and offset of K, then of V
 
-  // Digits of channels j and j + kTiles of the lane's kDim / 8; of matrices, codes j and
-  // j + kPerByte / 2 of a byte, column after column.
+  // Digit sums of channels j and j + kTiles of the lane's kDim / 8. If kMatrices: of codes j and j
+  // + kPerByte / 2 of a byte, column after column.
   static constexpr int kSums = kMatrices ? kTiles / 2 : kTiles;
   int sums[kSums][4];
-  float top, steps;  // V's scales are not above `top`; kSteps / top
+  float top, steps;  // `top`: upper bound of V's scales; `steps`: kSteps / top
 
-  // The lane's token is number 8 t + Row().
+  // Returns the row of the lane's token, which is number 8 t + Row().
   __device__ static int Row() {
     return kPerChannel ? ChannelKeys::LaneRow() : threadIdx.x % 32 / 4;
   }
@@ -96,7 +101,7 @@ struct CodePages {
     }
   }
   __device__ void LoadMeta(const uint8_t* head) {
-    if constexpr (kNear && !kPerChannel) {  // rows of matrices: scales and offsets in state
+    if constexpr (kNear && !kPerChannel) {  // matrix rows alternate scales and offsets
       static_assert(kPerChannel || kValueMeta == kKeyMeta + 128, "");
       const int lane = threadIdx.x % 16;
       uint32_t words[2];
@@ -136,12 +141,12 @@ struct CodePages {
     LoadValues(head);
   }
 
-  // Of the lane's token. `head`: read again for scales per channel.
+  // Returns the lane's token's score. `head` is read again for scales per channel.
   __device__ float Score(const uint8_t* head, const Query& query) const {
     if constexpr (kPerChannel) {
       float rows[2][4];
       channel_keys.Score(head, query, rows);
-      // All columns have the query; of each lane's four rows it takes one.
+      // All columns have the query. From each lane's four rows it takes one.
       const float first = threadIdx.x % 4 < 2 ? rows[0][0] : rows[1][0];
       const float second = threadIdx.x % 4 < 2 ? rows[0][2] : rows[1][2];
       return (threadIdx.x % 2 == 0 ? first : second) * (query.unit[0] * 0x1p24f);
@@ -149,7 +154,7 @@ struct CodePages {
       return fmaf(Product(query), __half2float(meta[0]), query.sum * __half2float(meta[1]));
     }
   }
-  // Of K's row of the lane's token and the query.
+  // Returns the product of the query and K's row of the lane's token.
   __device__ float Product(const CodeQuery<kBits, kDim>& query) const {
     int c[2][4] = {};
 #pragma unroll
@@ -162,8 +167,8 @@ struct CodePages {
                           query.digits[i], query.digits[i + 1]);
       }
     }
-    // Lanes t = 0, 1 have the digits of block 0 and t = 2, 3 those of block 1; of either two lanes
-    // the first takes row g, the second row g + 8.
+    // Lanes t = 0, 1 have the digits of block 0, lanes t = 2, 3 those of block 1. The first lane of
+    // each pair takes row g, the second row g + 8.
     const bool second = threadIdx.x % 4 >= 2, odd = threadIdx.x % 2 != 0;
     int x[2];
 #pragma unroll
@@ -174,18 +179,18 @@ struct CodePages {
     }
     const int mine = odd ? x[1] : x[0];
     const int other = __shfl_xor_sync(~0u, odd ? x[0] : x[1], 1);
-    return static_cast<float>(mine) * query.mine + static_cast<float>(other) * query.beside;
+    return static_cast<float>(mine) * query.mine + static_cast<float>(other) * query.neighbour;
   }
 
-  // Adds what `sums` hold to the channels' and clears them.
+  // Adds `sums` to the channels' sums and clears them.
   __device__ void Flush(Scratch& scratch, CodeSums<kDim>& all) {
     constexpr int kMine = kDim / 32;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     int* upper = &scratch.upper[0].x;
     __syncwarp();
     if (kMatrices || t < 2) {
-      // One store a register: wider ones would have the sums lie in another order in registers, and
-      // all of them moved for every page.
+      // One store per register. Wider stores would need another order of the sums in registers, and
+      // moves of all of them for every page.
 #pragma unroll
       for (int i = 0; i < 2 * kSums; ++i) {
         constexpr int kCodes = kPerByte / 2;
@@ -215,8 +220,8 @@ struct CodePages {
 #pragma unroll
     for (auto& c : sums) c[0] = c[1] = c[2] = c[3] = 0;
   }
-  // Empties the sums, if `filled`, and makes room for a score and a scale of V beyond those seen,
-  // with some to spare.
+  // Flushes the sums if `filled`, and makes room, with some reserve, for a larger score and a
+  // larger scale of V.
   __device__ void Grow(float score, float scale, bool filled, Scratch& scratch,
                        CodeSums<kDim>& all) {
     const float most = WarpMax(score), largest = WarpMax(scale);
@@ -230,7 +235,7 @@ struct CodePages {
     for (float& x : all.channels) x *= shrink;
   }
 
-  // Byte b of four tokens' words.
+  // Returns byte b of four tokens' words.
   __device__ static uint32_t Bytes(const uint32_t (&v)[8][kValueWords], int first, int b) {
     const int w = b / 4, pick = b % 4 < 2 ? 0x5140 : 0x7362;
     const uint32_t low = __byte_perm(v[first][w], v[first + 1][w], pick);
@@ -241,13 +246,13 @@ struct CodePages {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row = Row();
     auto* words = reinterpret_cast<uint32_t*>(scratch.weights);
     __syncwarp();
-    // To where the lanes look that have the token's values.
+    // Stores the weight where the lanes with the token's values read it.
     words[kMatrices ? row / 2 * 8 + t * 2 + row % 2
                     : t / 2 * 16 + row % 4 * 4 + t % 2 * 2 + row / 4] = weight;
     __syncwarp();
     if constexpr (kMatrices) {
-      // A pair's words hold two bytes each of two tokens. Columns 0 to 2 have the digits of a
-      // weight where the first byte is, columns 4 to 6 where the second is.
+      // A pair's words hold two bytes of each of two tokens. Columns 0 to 2 have the digits of a
+      // weight at the first byte's position, columns 4 to 6 at the second's.
       const uint4 a = scratch.weights[2 * t], b = scratch.weights[2 * t + 1];
       const uint32_t column = g % 4, digit = column < 3 ? 2 - column : 3, second = digit + 4;
       const uint32_t pick =
@@ -289,7 +294,7 @@ struct CodePages {
     }
   }
 
-  // Adds pages [low, high) of a run to `all`. Loads as in TensorPages::Add.
+  // Adds pages [low, high) of a run to `all`. It loads pages as TensorPages::Add does.
   __device__ static void Add(const PagedArgs& args, const KvRun& run, int low, int high, int head,
                              const float* q, float q_scale, Scratch& scratch, CodeSums<kDim>& all) {
     Pages pages(args, run, low, high, head);
@@ -322,7 +327,7 @@ struct CodePages {
       float score = page.Score(now, query);
       if (!there) score = -INFINITY;
       if (ahead) page.LoadKeys(next);
-      // Behind the last token may lie anything.
+      // Memory after the last token is undefined.
       const float scale = there ? __half2float(page.meta[2]) : 0;
       const float offset = there ? __half2float(page.meta[3]) : 0;
       if (ahead) page.LoadMeta(next);

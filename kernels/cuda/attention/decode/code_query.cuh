@@ -1,13 +1,14 @@
-// Operands of the integer tensor cores for pages of codes (code_pages.cuh): how K's rows lie in
-// them, and a query as whole numbers in digits.
+// Inputs of the integer tensor cores for pages of codes (code_pages.cuh): the layout of K's rows,
+// and a query as integers in digits.
 #pragma once
 
 #include "kernels/cuda/attention/paged/tensor_codes.cuh"
 
 namespace tessera::cuda {
 
-// c[16, 8] += a[16, 32] b[32, 8]; a unsigned, b signed or not. Rows and columns as in MultiplyAdd;
-// a register holds four neighbours of the inner axis.
+// Compute c[16, 8] += a[16, 32] b[32, 8] with a unsigned and b signed or unsigned (mma.sync
+// m16n8k32). Rows and columns are as in MultiplyAdd; a register has four neighbours of the inner
+// axis.
 __device__ inline void MultiplyAddSigned(int (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                          uint32_t b1) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -23,22 +24,22 @@ __device__ inline void MultiplyAddUnsigned(int (&c)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The digit that column g of an operand has of four numbers below 2^24: columns 0 to 2, and again 4
-// to 6, the highest, middle and lowest byte; 3 and 7 the byte above, which is 0.
+// Returns the digits of four numbers below 2^24 for this lane's column. Columns 0 to 2, and again 4
+// to 6, have the highest, middle and lowest byte; 3 and 7 have the byte above, which is 0.
 __device__ inline uint32_t DigitsOfColumn(uint32_t v0, uint32_t v1, uint32_t v2, uint32_t v3) {
   const uint32_t column = threadIdx.x % 16 / 4, byte = column < 3 ? 2 - column : 3;
   const uint32_t pick = byte | (byte + 4) << 4;
   return __byte_perm(__byte_perm(v0, v1, pick), __byte_perm(v2, v3, pick), 0x5410);
 }
 
-// How a lane's quarter of K's row lies in its operands.
+// The layout of a lane's quarter of K's row in its tensor-core inputs.
 template <int kBits, int kDim>
 struct CodeKeys {
   static constexpr int kBytes = kDim * kBits / 32, kWords = (kBytes + 3) / 4;
-  static constexpr int kOperands = kDim / 16;  // of four codes each
+  static constexpr int kOperands = kDim / 16;  // inputs of four codes each
   static constexpr int kPerByte = 8 / kBits;
-  // Channel l of the quarter is code Field(l) of its byte, and byte Place(l) % 4 of operand
-  // Place(l) / 4. Two bytes of memory are there twice in their word.
+  // Channel l of the quarter is code Field(l) of its byte, and byte Place(l) % 4 of input Place(l)
+  // / 4. If a quarter has two bytes, its word has them twice.
   __host__ __device__ static constexpr int Field(int l) { return l % kPerByte; }
   __host__ __device__ static constexpr int Place(int l) {
     const int byte = l / kPerByte, field = Field(l);
@@ -67,14 +68,14 @@ struct CodeKeys {
 // A warp's shared memory.
 template <int kDim>
 struct CodeScratch {
-  uint4 weights[8];      // of the page's tokens
-  uint32_t query[kDim];  // its numbers, operand by operand
-  // Sums of digits: highest and middle, and lowest.
+  uint4 weights[8];      // the page's tokens' weights
+  uint32_t query[kDim];  // the query's integers, input by input
+  // Sums of digits: `upper` has the highest and the middle, `lower` the lowest.
   int2 upper[kDim];
   int lower[kDim];
 };
 
-// Of all lanes; not for NaN.
+// Returns the maximum over all lanes. REQUIRES: no NaN.
 __device__ inline float WarpMax(float x) {
   const auto ordered = [](int bits) { return bits ^ (bits >> 31 & 0x7fffffff); };
   return __int_as_float(ordered(__reduce_max_sync(~0u, ordered(__float_as_int(x)))));
@@ -85,12 +86,12 @@ struct CodeQuery {
   using Keys = CodeKeys<kBits, kDim>;
   static constexpr int kQuarter = kDim / 4;
   uint32_t digits[Keys::kOperands];
-  // What a product is worth, by the digits that this lane holds and by those of the lane beside it:
-  // even lanes hold the upper two, odd ones the lowest.
-  float mine, beside;
-  float sum;  // of q
+  // The value of a product's unit for the digits of this lane, and for those of the neighbouring
+  // lane: even lanes have the upper two digits, odd lanes the lowest.
+  float mine, neighbour;
+  float sum;  // sum of q
 
-  // `scale`: of the softmax, times log2 e.
+  // Loads a query. `scale` is the softmax's, times log2 e.
   __device__ void Load(const float* from, float scale, CodeScratch<kDim>& scratch) {
     constexpr int kMine = kDim / 32;
     const int first = threadIdx.x % 32 * kMine;
@@ -125,7 +126,7 @@ struct CodeQuery {
     total = __reduce_add_sync(~0u, total);
     const float worth = scale * top / kLargest;
     const float unit = worth / (1 << (8 - kBits)), up_by = threadIdx.x % 2 == 0 ? 0x1p8f : 0x1p-8f;
-    mine = unit * up_by, beside = unit * (1 / up_by);
+    mine = unit * up_by, neighbour = unit * (1 / up_by);
     sum = static_cast<float>(total) * worth;
   }
 };

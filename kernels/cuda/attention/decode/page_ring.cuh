@@ -1,4 +1,4 @@
-// One head's pages of a run on their way to a warp, in order.
+// Loads one head's pages of a run for a warp, in order.
 #pragma once
 
 #include "kernels/cuda/attention/paged/paged_plan.cuh"
@@ -6,7 +6,7 @@
 
 namespace tessera::cuda {
 
-// A run's pages below `high`; behind them, the last again.
+// A run's pages below `high`; any later index gives the last page.
 struct PageList {
   const PageId* pages;
   int last;
@@ -15,7 +15,7 @@ struct PageList {
   __device__ PageId operator[](int p) const { return pages[min(p, last)]; }
 };
 
-// Pages brought into the L2 cache two ahead, to be loaded into registers from there.
+// Pages that are prefetched into L2 two pages ahead and then loaded into registers.
 template <int64_t kHeadBytes>
 class PrefetchedPages {
  public:
@@ -26,7 +26,7 @@ class PrefetchedPages {
     Prefetch(Find(second_));
   }
   __device__ const uint8_t* First() const { return first_; }
-  // Page p + 1; for each page p, in order.
+  // Returns page p + 1. Must be called for each page p, in order.
   __device__ const uint8_t* Behind(int p) {
     const uint8_t* next = Find(second_);
     if (p + 2 <= list_.last) Prefetch(Find(third_));
@@ -47,19 +47,19 @@ class PrefetchedPages {
 
   PageList list_;
   const uint8_t *base_, *first_;
-  PageId second_, third_;  // the next page, and the one behind it
+  PageId second_, third_;  // the next page, and the one after it
 };
 
-// Of a warp. With what else a block has that is 48 KiB: room for four blocks on a multiprocessor of
-// Hopper, and for two on all.
+// Shared memory of a warp's ring. Together with a block's other shared memory it is 48 KiB: four
+// blocks fit on a multiprocessor of Hopper, two on any other.
 constexpr int kRingBytes = 9984;
 __device__ inline uint8_t* WarpRing() {
-  __shared__ uint4 rings[4][kRingBytes / 16];  // of the four warps of a block
+  __shared__ uint4 rings[4][kRingBytes / 16];  // one per warp of a block
   return reinterpret_cast<uint8_t*>(rings[threadIdx.x / 32]);
 }
 
-// Pages copied into shared memory as far ahead as there is room: a page of few bytes is done with
-// long before the next could come from memory, and registers have no room for several.
+// A ring of pages in shared memory, copied (cp.async) as far ahead as fits. A page of few bytes is
+// used up long before the next can arrive from memory, and registers cannot hold several.
 template <int64_t kHeadBytes>
 class PageRing {
  public:
@@ -70,20 +70,20 @@ class PageRing {
       : list_(args, run, high),
         base_(args.kv.arena + head * kHeadBytes + threadIdx.x % 32 * 16),
         ring_(SharedAddress(WarpRing())) {
-    // Keeps these sums in registers; they would be made anew for every page.
+    // Keeps these sums in registers; otherwise the compiler recomputes them for every page.
     asm volatile("" : "+l"(base_), "+r"(ring_));
     PageId ids[kStages];
 #pragma unroll
     for (int i = 0; i < kStages; ++i) ids[i] = list_[low + i];
-    __syncwarp();  // what was there has been read
+    __syncwarp();  // earlier contents have been read
 #pragma unroll
     for (int i = 0; i + 1 < kStages; ++i) Begin(low + i, ids[i], i * kHeadBytes);
     ahead_ = ids[kStages - 1];
   }
-  // Page p, until the call after; for each page p, in order.
+  // Returns page p, valid until the next call. Must be called for each page p, in order.
   __device__ const uint8_t* At(int p) {
     WaitCopiesBut<kStages - 2>();
-    __syncwarp();  // and the page before has been read
+    __syncwarp();  // the previous page has been read
     Begin(p + kStages - 1, ahead_, free_);
     if (p + kStages <= list_.last) ahead_ = list_[p + kStages];
     free_ = now_;
@@ -106,9 +106,9 @@ class PageRing {
   }
 
   PageList list_;
-  const uint8_t* base_;  // this lane's first 16 bytes
+  const uint8_t* base_;  // this lane's first 16 bytes in page 0
   uint32_t ring_;
-  PageId ahead_;  // the next to be copied
+  PageId ahead_;  // the next page to copy
   int now_ = 0, free_ = (kStages - 1) * kHeadBytes;
 };
 

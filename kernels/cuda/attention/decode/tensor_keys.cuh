@@ -1,5 +1,5 @@
-// K and the queries as operands of the tensor cores: how a lane's part of K's rows lies in its
-// registers, and queries in the order and the scale that go with it (tensor_pages.cuh).
+// K and the queries as inputs of the tensor cores: the layout of a lane's part of K's rows in its
+// registers, and queries in the matching order and scale (tensor_pages.cuh).
 #pragma once
 
 #include "kernels/cuda/attention/paged/tensor_codes.cuh"
@@ -8,19 +8,21 @@
 
 namespace tessera::cuda {
 
-// How the quarter row of K that a lane holds is laid out.
+// The layout of the quarter row of K that a lane holds.
 template <int kBits, int kDim>
 struct KeyRow {
   static constexpr int kBytes = kDim * kBits / 8 / 4, kWords = (kBytes + 3) / 4;
-  static constexpr int kPairs = kDim / 8;                                           // half2s
-  static constexpr int kFields = kBytes < 4 ? 8 * kBytes / kBits / 2 : 16 / kBits;  // of a word
-  // Channels of the lane that lie beside each other: 16 bytes of them, or all.
+  static constexpr int kPairs = kDim / 8;  // half2s
+  static constexpr int kFields =
+      kBytes < 4 ? 8 * kBytes / kBits / 2 : 16 / kBits;  // half2s per word
+  // Contiguous channels of the lane: 16 bytes of them, or all.
   static constexpr int kSegment = kBytes < 16 ? kDim / 4 : 128 / kBits;
-  // The lane's channel number l, 0 <= l < kDim / 4.
+  // Returns the channel of the lane's number l, 0 <= l < kDim / 4.
   __device__ static int Channel(int l) {
     return (l / kSegment * 4 + static_cast<int>(threadIdx.x % 4)) * kSegment + l % kSegment;
   }
-  // Half2 number i has the lane's channels Low(i) and High(i), and p Bit(i).
+  // half2 number i has the lane's channels Low(i) and High(i), and their p (tensor_codes.cuh) is
+  // Bit(i).
   __host__ __device__ static constexpr int Low(int i) {
     return i / kFields * 2 * kFields + i % kFields;
   }
@@ -33,7 +35,7 @@ struct KeyRow {
     const int t = threadIdx.x % 4;
     if constexpr (kBytes <= 16) {
       LoadWords<kBytes>(row + t * kBytes, word);
-      // Two bytes: one in each half of the word.
+      // If there are two bytes, each half of the word gets one.
       if constexpr (kBytes == 2) word[0] = __byte_perm(word[0], 0, 0x4140);
     } else {
 #pragma unroll
@@ -50,7 +52,7 @@ struct KeyRow {
   }
 };
 
-// Halves at the lane's channels of a row of kDim halves, as half2s in the order of KeyRow.
+// The halves at the lane's channels of a row of kDim halves, as half2s in the order of KeyRow.
 template <int kBits, int kDim>
 struct KeyMeta {
   using Row = KeyRow<kBits, kDim>;
@@ -74,17 +76,17 @@ __device__ inline uint32_t Multiply2(uint32_t a, uint32_t b) {
   return *reinterpret_cast<const uint32_t*>(&h);
 }
 
-// The queries as operands for K of one format. They are scaled by a power of two each, so that no
-// query's size loses bits of a half: to at most 2^15, or, where K's scales are multiplied in, 1.
+// The queries as inputs for K of one format. Each query is scaled by a power of two, so that its
+// size loses no bits of a half: to at most 2^15, or, if K's scales are multiplied in, to at most 1.
 template <Format kFormat, int kDim>
 struct TensorQueries {
   static constexpr Codec kKey = CodecOf(kFormat, false);
   static constexpr bool kPerChannel = kKey.axis == Axis::kChannel;
   using Row = KeyRow<kKey.bits, kDim>;
-  uint32_t q[Row::kPairs];  // of query g
-  float unit[2], sum[2];    // of queries 2 t, 2 t + 1: what a product is worth; sum of q in that
+  uint32_t q[Row::kPairs];  // query g
+  float unit[2], sum[2];    // queries 2 t, 2 t + 1: value of a product's unit; sum of q
 
-  // from: query g if there is one; `scale`: of the softmax, times log2 e.
+  // Loads the lane's query g from `from`, if it exists. `scale` is the softmax's, times log2 e.
   __device__ void Load(bool there, const float* from, float scale) {
     float x[kDim / 4];
 #pragma unroll
@@ -98,16 +100,15 @@ struct TensorQueries {
     for (float v : x) top = fmaxf(top, fabsf(v));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    // top is in [1, 2) 2^(exponent - 127); far beyond any model's range it is as good as at its
-    // end.
+    // top is in [1, 2) 2^(exponent - 127). Values far beyond any model's range count as its end.
     const int exponent = min(max(static_cast<int>(__float_as_uint(top) >> 23), 64), 190);
     constexpr int kTop = kPerChannel ? -1 : 14;
     const float up = __uint_as_float(static_cast<uint32_t>(254 + kTop - exponent) << 23);
     float total = 0;
 #pragma unroll
     for (int i = 0; i < Row::kPairs; ++i) {
-      // p does not go below the sixteen bits of range that are left; where K's scales come in, it
-      // is applied after them.
+      // The factor 2^-p stays within the remaining sixteen bits of range. If K's scales are
+      // multiplied in, it is applied after them.
       constexpr bool kNow = !kPerChannel && kKey.bits < 16;
       const float down =
           kNow ? __uint_as_float(static_cast<uint32_t>(127 - Row::Bit(i)) << 23) : 1.0f;

@@ -1,14 +1,15 @@
-// Attention of up to eight queries of one KV head over pages of one format by one warp, on tensor
-// cores: rows of K are one operand, queries the other, so that unpacking costs the same for one
-// query as for eight.
+// Attention of up to eight queries of one KV head over pages of one format, by one warp on tensor
+// cores. Rows of K are one input and queries the other, so unpacking costs the same for one query
+// as for eight.
 //
-// Scales and offsets do not touch the codes. Per token: s (q . c) + m sum(q), and weights times s
-// times codes plus the sum of weights times m. Per channel: K's scales go into q, page by page.
+// Scales and offsets are not applied to the codes. Per token: a score is s (q . c) + m sum(q), and
+// an output is the sum of weights times s times codes, plus the sum of weights times m. Per
+// channel: K's scales are multiplied into q, page by page.
 //
-// Lane l is (g, t) = (l / 4, l % 4) in the tensor cores' layouts. K: lane (g, t) holds a quarter of
-// the channels of tokens "row" g and g + 8, in an order of its own, which q follows. V: channels
+// Lane l is (g, t) = (l / 4, l % 4) in the tensor cores' layouts. It has a quarter of K's channels
+// for token rows g and g + 8, in an order of its own, which q follows. It has V's channels
 // dim / 8 * g .. of four tokens. Row r of 16 tokens is token 8 (r / 8) + 4 (r % 2) + r % 8 / 2, so
-// that the rows that lanes read at a time lie beside each other.
+// that rows that lanes read at the same time are neighbours.
 #pragma once
 
 #include <type_traits>
@@ -19,7 +20,7 @@
 
 namespace tessera::cuda {
 
-// Pages of one run, one at a time in the registers of a warp.
+// The pages of one run, one at a time, in the registers of a warp.
 template <Format kFormat, int kDim, int kColumns>
 struct TensorPages {
   static constexpr Codec kKey = CodecOf(kFormat, false), kValue = CodecOf(kFormat, true);
@@ -39,8 +40,8 @@ struct TensorPages {
   using Row = KeyRow<kKey.bits, kDim>;
   static_assert(kRaw || kValue.axis == Axis::kToken, "");
 
-  // Token of row g + 8 h of block b, and token u = 0 .. 3 of V's block b, of lanes 0; and how far
-  // this lane's lie behind them.
+  // The token of row g + 8 h of block b, and token u = 0 .. 3 of V's block b, for lane 0; LaneRow
+  // and LaneValue give this lane's distance from them.
   static constexpr int RowToken(int b, int h) { return b * 16 + h * 8; }
   static constexpr int ValueToken(int b, int u) { return b * 16 + u * 4; }
   __device__ static int LaneRow() {
@@ -49,12 +50,12 @@ struct TensorPages {
   }
   __device__ static int LaneValue() { return threadIdx.x % 4; }
 
-  // What a lane holds of a page.
+  // The part of a page that a lane holds.
   Row key[kBlocks][2];
   uint32_t value[kBlocks][4][kValueWords];
   __half meta[4][kBlocks][2];  // K's scale and offset, V's
 
-  // `head`: the head's first byte in the page.
+  // Load parts of the page; `head` is the head's first byte in it.
   __device__ void LoadKeys(const uint8_t* head) {
     const uint8_t* from = head + LaneRow() * kKeyRow;
 #pragma unroll
@@ -81,8 +82,8 @@ struct TensorPages {
       }
     }
   }
-  // `left`: tokens of the page, or more. Behind them may lie anything: codes do no harm, halves may
-  // be NaN.
+  // Loads V. `left` is the number of tokens in this and later pages. Memory after them is
+  // undefined: codes do no harm there, but halves may be NaN.
   __device__ void LoadValues(const uint8_t* head, int left) {
     const int g = threadIdx.x % 32 / 4;
     const uint8_t* from = head + kValueCodes + LaneValue() * kValueRow + g * kValueBytes;
@@ -106,7 +107,8 @@ struct TensorPages {
     LoadValues(head, left);
   }
 
-  // Products of tokens and queries: rows of block b in score[b], times 2^-24 but for 16-bit pages.
+  // Computes the products of tokens and queries: score[b] has the rows of block b, times 2^-24
+  // except for 16-bit pages.
   __device__ void Score(const uint8_t* head, const TensorQueries<kFormat, kDim>& queries,
                         float (&score)[kBlocks][4]) const {
     if constexpr (kPerChannel) {
@@ -114,7 +116,7 @@ struct TensorPages {
       const auto* k = reinterpret_cast<const __half*>(head + kKeyMeta);
       scales.Load(k);
       offsets.Load(k + kKeyScales);
-      // sum(q m), the same for all tokens: a product with equal rows.
+      // sum(q m) is the same for all tokens: a product with equal rows.
       float all[4] = {};
 #pragma unroll
       for (int i = 0; i < Row::kPairs; i += 2) {
@@ -156,8 +158,8 @@ struct TensorPages {
     }
   }
 
-  // Adds pages [low, high) of a run. Of a large page, the parts are loaded as soon as the page
-  // before has freed their registers.
+  // Adds pages [low, high) of a run. Parts of a large page are loaded as soon as the previous page
+  // has freed their registers.
   __device__ static void Add(const PagedArgs& args, const KvRun& run, int low, int high, int head,
                              const TensorQueries<kFormat, kDim>& queries, TensorSums<kDim>& sums) {
     constexpr bool kNear = PageRing<kHeadBytes>::kPays;
@@ -194,7 +196,8 @@ struct TensorPages {
   }
 
  private:
-  // Online softmax in base 2: scores become weights, with V's scales, as the operand of V.
+  // Online softmax in base 2: turns scores into weights times V's scales, as an input for V. The
+  // body exceeds 60 lines because its steps share the arrays in registers.
   __device__ void Weigh(int left, const TensorQueries<kFormat, kDim>& queries,
                         float (&score)[kBlocks][4], TensorSums<kDim>& sums,
                         uint32_t (&weights)[kBlocks][2]) const {

@@ -1,17 +1,18 @@
-// What a warp that attends on tensor cores adds up, whatever the formats of the pages.
+// The accumulators of a warp in tensor-core attention, for pages of any formats.
 #pragma once
 
 #include "kernels/cuda/attention/paged/tensor_codes.cuh"
 
 namespace tessera::cuda {
 
-// Sums of up to eight queries; this lane's are queries 2 t and 2 t + 1.
+// Sums of up to eight queries; this lane has queries 2 t and 2 t + 1.
 template <int kDim>
 struct TensorSums {
-  static constexpr int kTiles = kDim / 16;  // of channels
-  // acc[j][e]: query 2 t + e, channel j of the lane's kDim / 8; acc[j][2 + e]: channel j + kTiles.
+  static constexpr int kTiles = kDim / 16;  // tiles of channels
+  // acc[j][e] is query 2 t + e, channel j of the lane's kDim / 8; acc[j][2 + e] is channel j +
+  // kTiles.
   float acc[kTiles][4];
-  float max[2], sum[2], offset[2];  // base 2; `sum` and `offset` of this lane's tokens only
+  float max[2], sum[2], offset[2];  // base 2; `sum` and `offset`: of this lane's tokens only
 
   __device__ void Clear() {
 #pragma unroll
@@ -19,7 +20,7 @@ struct TensorSums {
 #pragma unroll
     for (int e = 0; e < 2; ++e) max[e] = -INFINITY, sum[e] = offset[e] = 0;
   }
-  // acc times 2^(sign (p - 24)) for the codes of a format.
+  // Multiplies acc by 2^(sign (p - 24)) for the codes of a format.
   template <int kBits>
   __device__ void Rescale(int sign) {
     if constexpr (kBits < 16) {

@@ -1,5 +1,5 @@
-// Tokens of a run into a warp's attention on CUDA cores, in float32: 16-bit pages at the speed of
-// memory, the others plainly, each value as page_layout.h defines it.
+// Adds tokens of a run to a warp's attention on CUDA cores in float32: 16-bit pages at memory
+// speed, others in a simple way, each value as page_layout.h defines it.
 #pragma once
 
 #include <climits>
@@ -9,8 +9,8 @@
 
 namespace tessera::cuda {
 
-// Tokens [low, high) of a RAW16 run of one KV head; `first`: the run's first token, counted over
-// the sequence.
+// Adds tokens [low, high) of a RAW16 run of one KV head. `first` is the run's first token, counted
+// over the sequence.
 template <int kLanes, int kQueries>
 __device__ void AddRaw16(const PagedArgs& args, const KvRun& run, int first, int low, int high,
                          int head, WarpAttention<kLanes, kQueries>& attention) {
@@ -22,8 +22,8 @@ __device__ void AddRaw16(const PagedArgs& args, const KvRun& run, int first, int
   const int64_t to_value = Raw16Offset(dim, 0, true, 0);
   const uint8_t* base = args.kv.arena + Raw16Offset(dim, head, false, 0) + column * 2;
   const PageId* pages = args.kv.pages + run.first_page;
-  // The next page's id is read a page ahead, by all lanes: a shuffle here would keep its loads
-  // behind this page's sums.
+  // All lanes read the next page's id one page ahead. A shuffle here would delay its loads until
+  // after this page's sums.
   PageId id = low < high ? pages[low / kPage] : 0;
   for (int p = low / kPage; p * kPage < high; ++p) {
     const uint8_t* page = base + id * kPageUnitBytes;
@@ -56,16 +56,16 @@ __device__ void AddRaw16(const PagedArgs& args, const KvRun& run, int first, int
   }
 }
 
-// The head's first byte in the page that holds its run's scales, where that is not each page
-// itself.
+// Returns the head's first byte in the page with its run's scales, or null if each page has its
+// own.
 __device__ inline const uint8_t* HeaderHead(const uint8_t* arena, const PageParts& parts,
                                             const KvRun& run, int head) {
   if (parts.header_head_bytes == 0) return nullptr;
   return arena + run.header * kPageUnitBytes + int64_t{head} * parts.header_head_bytes;
 }
 
-// Channels 8 * column .. + 7 of one token of one part of a head in a low-bit page of `tokens`:
-// `head` is the head's first byte in the page, `header` as HeaderHead gives it.
+// Loads channels 8 * column .. + 7 of one token's K or V from a low-bit page of `tokens` tokens.
+// `head` is the head's first byte in the page, `header` the result of HeaderHead.
 __device__ inline void LoadCodes(const uint8_t* head, const uint8_t* header, const PagePart& part,
                                  int tokens, int slot, int column, float (&out)[8]) {
   const uint8_t* codes = head + part.codes + slot * part.row_bytes + column * part.bits;
@@ -104,8 +104,8 @@ __device__ inline void LoadCodes(const uint8_t* head, const uint8_t* header, con
   }
 }
 
-// The same for a run of any low-bit format. `attention`: a WarpAttention, or what takes tokens as
-// it does; `more`: further arguments of its Add.
+// The same as AddRaw16 for a run of any low-bit format. `attention` is a WarpAttention or a type
+// that takes tokens likewise; `more` has further arguments of its Add.
 template <class Attention, class... More>
 __device__ void AddLowBits(const PagedArgs& args, const KvRun& run, int first, int low, int high,
                            int head, Attention& attention, const More&... more) {
@@ -143,7 +143,7 @@ __device__ void AddLowBits(const PagedArgs& args, const KvRun& run, int first, i
   }
 }
 
-// The same where the run may have a map of logits; query g's is maps[at(g)].
+// The same for a run that may have a LogitMap; query g's map is maps[at(g)].
 template <int kLanes, int kQueries, class At>
 __device__ void AddMapped(const PagedArgs& args, const KvRun& run, int first, int low, int high,
                           int head, WarpAttention<kLanes, kQueries>& attention, const At& at) {

@@ -1,4 +1,5 @@
-// Results of a sequence's chunks: kept until the last chunk ends, whose warp joins and writes them.
+// Partial results of a sequence's chunks. Each chunk stores its own; the warp of the last chunk to
+// finish merges them and writes the result.
 #pragma once
 
 #include "kernels/cuda/attention/paged/paged_work.cuh"
@@ -6,8 +7,9 @@
 
 namespace tessera::cuda {
 
-// Query g of the warp becomes the sum of what all chunks kept for a head. A lane weighs a chunk,
-// and many loads go out at a time: the last chunk to end has nobody to hide its waiting behind.
+// Sets query g of the warp to the merged results of all chunks of a head. Each lane weighs one
+// chunk, and many loads are in flight at a time, because no other work hides the latency of the
+// last chunk.
 template <int kLanes, int kQueries>
 __device__ void MergePartials(const PagedArgs& args, int begin, int chunks, int head, int g,
                               WarpAttention<kLanes, kQueries>& attention) {
@@ -63,7 +65,7 @@ __device__ void MergePartials(const PagedArgs& args, int begin, int chunks, int 
   }
 }
 
-// Keeps query g's result of a chunk.
+// Stores query g's partial result of a chunk.
 template <int kLanes, int kQueries>
 __device__ void StorePartial(const PagedArgs& args, int chunk, int head, int g,
                              const WarpAttention<kLanes, kQueries>& attention) {
@@ -82,7 +84,8 @@ __device__ void StorePartial(const PagedArgs& args, int chunk, int head, int g,
   to[1] = {a[4], a[5], a[6], a[7]};
 }
 
-// Whether this was the last chunk of its sequence to end; what the others kept can then be read.
+// Returns whether this was the last chunk of its sequence to finish. If so, the others' partial
+// results can be read.
 __device__ inline bool IsLastChunk(const PagedArgs& args, const DecodeWork& work) {
   __threadfence();
   __syncwarp();
@@ -95,7 +98,7 @@ __device__ inline bool IsLastChunk(const PagedArgs& args, const DecodeWork& work
   return true;
 }
 
-// Writes what query head `head` of a decoding sequence gives.
+// Writes the result of query head `head` of a decoding sequence.
 template <int kLanes, int kQueries>
 __device__ void StoreDecoded(const PagedArgs& args, const DecodeWork& work, int head, int g,
                              WarpAttention<kLanes, kQueries>& attention) {

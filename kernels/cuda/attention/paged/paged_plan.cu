@@ -3,6 +3,8 @@
 
 namespace tessera::cuda {
 
+// The body exceeds 60 lines: its steps share the block's shared memory and its barriers. It sums
+// the sequences' costs, chooses the chunk size, and numbers chunks and query blocks by prefix sums.
 __global__ void __launch_bounds__(kPlanThreads)
     PlanKernel(PagedArgs args, PlanLayers layers, int64_t ints) {
   TriggerDependentLaunch();
@@ -37,8 +39,8 @@ __global__ void __launch_bounds__(kPlanThreads)
   }
   __syncthreads();
 
-  // Each warp tries one size of chunks: warps of the device take units in turns, and a state takes
-  // as long as the largest unit. The longest sequence in one chunk is always possible.
+  // Each warp tries one chunk size. The device's warps take work items in turns, and a turn takes
+  // as long as its largest item. The longest sequence in one chunk is always a valid choice.
   const auto chunks_of = [&](int s, int chunk) { return (args.plan.cost[s] + chunk - 1) / chunk; };
   const auto size = [&](int choice) {
     // 1 .. 8, 10, 12, 16, 24, 32, 48, 64, 96
@@ -73,7 +75,7 @@ __global__ void __launch_bounds__(kPlanThreads)
         count[1] = (rows * args.group + args.prefill_queries - 1) / args.prefill_queries;
       }
     }
-    int through[2];  // this thread's counts and those of the threads before
+    int through[2];  // counts of this thread and all threads before it
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       through[k] = count[k];
@@ -81,7 +83,7 @@ __global__ void __launch_bounds__(kPlanThreads)
         const int below = __shfl_up_sync(~0u, through[k], off);
         if (t % 32 >= off) through[k] += below;
       }
-      __syncthreads();  // the totals of the sequences before are read
+      __syncthreads();  // the totals of the previous sequences have been read
       if (t % 32 == 31) warp_totals[k][t / 32] = through[k];
     }
     __syncthreads();

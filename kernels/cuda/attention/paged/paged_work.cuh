@@ -1,4 +1,4 @@
-// Units of attention's work, and the tensor-core kernels that take them.
+// Work items of attention, how warps take them, and the tensor-core kernels that run them.
 #pragma once
 
 #include "kernels/cuda/attention/paged/paged_plan.cuh"
@@ -6,7 +6,7 @@
 
 namespace tessera::cuda {
 
-// The last sequence whose first work is not after `work`.
+// Returns the last sequence whose first work item is not after `work`.
 __device__ inline int SequenceOf(const int* begin, int sequences, int work) {
   int low = 0, high = sequences;
   while (high - low > 1) {
@@ -26,13 +26,13 @@ __device__ inline int NextWork(int* next) {
   return __shfl_sync(~0u, work, 0);
 }
 
-// The items of a warp: its own number first, then whatever comes; the number is asked for a work
-// ahead, so that nobody waits for it.
+// The work items of a warp: first the one with its own number, then the next free ones. The next
+// number is requested one item ahead, so that no lane waits for it.
 struct WorkQueue {
   int* next;
   int items;
   int work = -1;
-  int ahead = 0;  // lane 0's
+  int ahead = 0;  // the next item; valid in lane 0
 
   __device__ explicit WorkQueue(const PagedArgs& args)
       : next(&args.plan.next[0]),
@@ -46,12 +46,12 @@ struct WorkQueue {
   }
 };
 
-// One chunk of a sequence with one query row, for one head block.
+// A decode work item: one chunk of a sequence with one query row, for one head block.
 struct DecodeWork {
-  int s, chunk, chunk_begin, chunks;  // counted over all sequences; `chunks`: of this one
+  int s, chunk, chunk_begin, chunks;  // chunk numbers are over all sequences; `chunks`: of this one
   int head_block, kv_head;
   int first_head, queries;   // query heads
-  int begin_cost, end_cost;  // of the sequence's cost
+  int begin_cost, end_cost;  // range of the sequence's cost
   int first_run, end_run;
 
   DecodeWork() = default;
@@ -73,7 +73,7 @@ struct DecodeWork {
     end_cost = begin_cost + share;
   }
 
-  // Calls f(run, first token of the run counted over the sequence, first page, end page) for the
+  // Calls f(run, the run's first token counted over the sequence, first page, end page) for the
   // pages of this chunk, run after run.
   template <class F>
   __device__ void ForEachRun(const PagedArgs& args, const F& f) const {
@@ -82,7 +82,7 @@ struct DecodeWork {
       const KvRun run = args.kv.runs[r];
       const PageParts& parts = args.formats[static_cast<int>(run.format)];
       const int pages = (run.tokens + parts.tokens - 1) / parts.tokens, each = PageCost(parts);
-      // The number of pages that begin before a cost; rounded alike on both sides of a border.
+      // Returns the number of pages that begin before a cost. Both sides of a border round alike.
       const auto before = [&, share = 1 / static_cast<float>(each)](int end) {
         return __float2int_ru(static_cast<float>(end - cost) * share);
       };
@@ -94,9 +94,9 @@ struct DecodeWork {
   }
 };
 
-// Brings the first pages of a work into L2.
+// Prefetches the first pages of a work item into L2.
 __device__ inline void Prefetch(const PagedArgs& args, const DecodeWork& work) {
-  constexpr int kBytes = 16 << 20, kLine = 128;  // of all warps: well within L2
+  constexpr int kBytes = 16 << 20, kLine = 128;  // kBytes over all warps: well within L2
   int left = kBytes / args.warps;
   work.ForEachRun(args, [&](const KvRun& run, int, int low, int high) {
     const int head_bytes = args.formats[static_cast<int>(run.format)].head_bytes;
@@ -110,9 +110,9 @@ __device__ inline void Prefetch(const PagedArgs& args, const DecodeWork& work) {
   });
 }
 
-// Calls f(work) for the warp's decode items, after the kernels in front. What was planned before
-// the one in front began is read while that one still runs: it writes to pages and queries, not to
-// the plan, the runs and their lists of pages.
+// Calls f(work) for the warp's decode work items, after the earlier kernels. If the plan is older
+// than the previous kernel, it is read while that kernel still runs: that kernel writes pages and
+// queries, but not the plan, the runs or their page lists.
 template <class F>
 __device__ void ForEachDecodeWork(const PagedArgs& args, const F& f) {
   if (!args.planned) SynchronizeGridDependency();
@@ -132,10 +132,10 @@ __device__ void ForEachDecodeWork(const PagedArgs& args, const F& f) {
   }
 }
 
-// A block of queries of one sequence and KV head. Query i is row i / group, head i % group of the
-// group: neighbours share K and V.
+// A prefill work item: a block of queries of one sequence and KV head. Query i is row i / group and
+// head i % group of the group, so neighbours share K and V.
 struct PrefillWork {
-  int s, kv_head, first, queries;  // of the sequence: query `first` is the work's first
+  int s, kv_head, first, queries;  // `queries`: of the sequence; `first`: this item's first
   int first_row, rows, tokens, group;
 
   PrefillWork() = default;
@@ -153,34 +153,35 @@ struct PrefillWork {
   }
   __device__ int64_t Row(int i) const { return first_row + i / group; }
   __device__ int Head(int i) const { return kv_head * group + i % group; }
-  // Query i sees tokens before this.
+  // Returns the end of the tokens that query i sees.
   __device__ int Limit(int i) const { return tokens - (rows - 1 - i / group); }
 };
 
-// Decode and prefill in half precision with float sums. Rounded to half are q, the softmax's
-// weights, and of low-bit pages: in decode, q times K's scales where those are per channel and
-// weights times V's scales; in prefill, elements. But decode under one query a KV head is float
-// throughout over 16-bit pages, and over codes it takes weights, and q where K has a scale per
-// token, as whole numbers of 17 to 24 bits (code_pages.cuh). For head dims 64 and 128.
+// Decode and prefill in half precision with float sums, for head dims 64 and 128. q and the
+// softmax's weights are rounded to half. From low-bit pages, decode rounds q times K's scales if
+// those are per channel, and weights times V's scales; prefill rounds elements.
+// Decode with one query per KV head differs. It is float throughout over 16-bit pages. Over codes
+// it takes weights, and q if K has a scale per token, as integers of 17 to 24 bits
+// (code_pages.cuh).
 constexpr bool HasTensorAttention(int64_t dim) { return dim == 64 || dim == 128; }
 struct TensorKernel {
   void (*kernel)(PagedArgs) = nullptr;
   int queries = 0;         // args.decode_queries, or prefill_queries
-  int threads = 128;       // of a block
-  int shared_bytes = 0;    // dynamic
-  bool reads_map = false;  // args.raw16_map
+  int threads = 128;       // per block
+  int shared_bytes = 0;    // dynamic shared memory
+  bool reads_map = false;  // whether it reads args.raw16_map
 };
-// `formats`: bits of those that there may be. `fills_device`: there is a sequence's head for each
-// of eight warps of every multiprocessor.
+// `formats` has the bits of formats that may occur. `fills_device`: the batch has a sequence's head
+// for each of eight warps of every multiprocessor.
 TensorKernel TensorDecodeFor(int64_t dim, int64_t group, uint32_t formats, bool fills_device);
 TensorKernel TensorPrefillFor(int64_t dim);
-// By warpgroups; without a kernel where the device, or what was built for it, has none. Slower
-// where sequences have but kFewQueries of a KV head: half of a block's warpgroups then have no
+// Returns the wgmma kernel, or none if the device or this build has no wgmma. It is slower if
+// sequences have at most kFewQueries queries per KV head: half of a block's warpgroups then have no
 // rows.
 constexpr int64_t kFewQueries = 64;
 TensorKernel WarpgroupPrefillFor(int64_t dim);
-// The arena for the tensor memory work: a box is 64 channels of K or V of one head and all tokens
-// of a RAW16 page, at (0, its first byte's work of kPageUnitBytes, 0).
+// Returns the TMA descriptor of the arena. A box is 64 channels of K or V of one head and all
+// tokens of a RAW16 page, at (0, its first byte / kPageUnitBytes, 0).
 CUtensorMap MapRaw16(const uint8_t* arena, int64_t dim);
 
 }  // namespace tessera::cuda

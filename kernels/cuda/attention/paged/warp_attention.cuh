@@ -1,9 +1,9 @@
 // Attention of a few queries over a stream of tokens by one warp, in float32 throughout.
 //
-// kLanes lanes share a token: lane c of them holds dims 8c .. 8c+7 of the queries, of the token's K
-// and V, and of the result; 32 / kLanes tokens are seen at a time. Each group of lanes runs its own
-// online softmax over the tokens it sees, so that nothing but the dot products crosses lanes until
-// the end. Head dims that do not fill the lanes leave zeros in them.
+// kLanes lanes share a token. Their lane c has dims 8c .. 8c+7 of the queries, of the token's K and
+// V, and of the result. The warp sees 32 / kLanes tokens at a time. Each group of lanes runs its
+// own online softmax over the tokens it sees, so only the dot products cross lanes until the end.
+// If a head dim does not fill the lanes, the rest has zeros.
 #pragma once
 
 #include "kernels/cuda/common/hadamard.cuh"
@@ -11,7 +11,7 @@
 
 namespace tessera::cuda {
 
-// Lanes for a head dim: ceil(dim / 8), rounded up to a power of two, at least 2.
+// Returns the lanes for a head dim: ceil(dim / 8), rounded up to a power of two, at least 2.
 constexpr int LanesOf(int64_t dim) {
   int lanes = 2;
   while (lanes * 8 < dim) lanes *= 2;
@@ -20,16 +20,16 @@ constexpr int LanesOf(int64_t dim) {
 
 template <int kLanes, int kQueries>
 struct WarpAttention {
-  static constexpr int kTokens = 32 / kLanes;  // seen at a time
+  static constexpr int kTokens = 32 / kLanes;  // tokens seen at a time
 
   float q[kQueries][8], acc[kQueries][8], max[kQueries], sum[kQueries];
-  int limit[kQueries];  // query g sees tokens before limit[g]; 0: there is no such query
+  int limit[kQueries];  // query g sees tokens before limit[g]; 0: no such query
 
   __device__ static int Column() { return threadIdx.x % kLanes; }
   __device__ static int TokenLane() { return threadIdx.x % 32 / kLanes; }
 
-  // Clears query g, whose first element is at `from`, readable even if there is no such query. The
-  // softmax scale goes into q.
+  // Initialises query g from `from`, which must be readable even if there is no such query. The
+  // softmax scale is multiplied into q.
   __device__ void Init(int g, bool there, const float* from, int dim, float scale, int sees) {
     limit[g] = there ? sees : 0;
     max[g] = -INFINITY;
@@ -42,8 +42,8 @@ struct WarpAttention {
     for (int i = 0; i < 8; ++i) q[g][i] *= scale;
   }
 
-  // Adds kSteps tokens per group of lanes: k(j), v(j) give this lane's 8 dims of token(j); a token
-  // that is not there has token(j) = INT_MAX and zeros. map(g, score): query g's score, mapped.
+  // Adds kSteps tokens per group of lanes. k(j) and v(j) return this lane's 8 dims of token(j). A
+  // missing token has token(j) = INT_MAX and zeros. map(g, score) maps query g's score.
   template <int kSteps, class K, class V, class Token>
   __device__ void Add(const K& k, const V& v, const Token& token) {
     Add<kSteps>(k, v, token, [](int, float score) { return score; });
@@ -70,7 +70,7 @@ struct WarpAttention {
       float top = max[g];
 #pragma unroll
       for (int j = 0; j < kSteps; ++j) top = fmaxf(top, score[g][j]);
-      const float base = top == -INFINITY ? 0 : top;  // nothing seen yet: all weights are 0
+      const float base = top == -INFINITY ? 0 : top;  // no token seen yet: all weights are 0
       const float rescale = expf(max[g] - base);
       max[g] = top;
       sum[g] *= rescale;
@@ -91,7 +91,7 @@ struct WarpAttention {
     }
   }
 
-  // Joins another partial result into query g.
+  // Merges another partial result into query g.
   __device__ void Merge(int g, float other_max, float other_sum, const float (&other)[8]) {
     const float top = fmaxf(max[g], other_max);
     const float base = top == -INFINITY ? 0 : top;
@@ -102,7 +102,7 @@ struct WarpAttention {
     for (int i = 0; i < 8; ++i) acc[g][i] = acc[g][i] * mine + other[i] * theirs;
   }
 
-  // Joins the groups of lanes; every group then holds the whole.
+  // Merges the groups of lanes; every group then has the whole result.
   __device__ void MergeLanes() {
 #pragma unroll
     for (int off = kLanes; off < 32; off *= 2) {
@@ -118,7 +118,7 @@ struct WarpAttention {
     }
   }
 
-  // Writes query g's result by the first group of lanes; times H (ops.h) if `transformed`.
+  // Writes query g's result from the first group of lanes, times H (ops.h) if `transformed`.
   __device__ void Store(int g, int dim, bool transformed, float* out) const {
     if (limit[g] == 0) return;
     const float inverse = 1 / sum[g];

@@ -1,17 +1,18 @@
-// Prefill by mma.sync: several query rows of a sequence, over pages of any format, in half
+// Prefill with mma.sync: several query rows of a sequence, over pages of any format, in half
 // precision with float sums; head dims 64 and 128.
 #pragma once
 
 #include "kernels/cuda/attention/prefill/tensor_rows.cuh"
 
 namespace tessera::cuda {
-// A block of four warps takes 64 queries of one KV head, 16 a warp, and runs over the sequence's
-// tokens in tiles of 64, two of them in shared memory: one is computed on, one is on its way.
+// A block of four warps takes 64 queries of one KV head, 16 per warp. It iterates over the
+// sequence's tokens in tiles of 64. Shared memory has two tiles: one is computed on while the other
+// is loaded.
 constexpr int kPrefillRows = kThreads / 32 * 16;  // args.prefill_queries
 constexpr int PrefillSharedBytes(int dim) { return 4 * kTile * dim * 2; }
 
-// S = Q K^T, online softmax, O += P V over one tile. map(r): that of row r, where the tile's run
-// has one; with NoMap no run does.
+// Computes S = Q K^T, online softmax, O += P V over one tile. map(r) returns row r's logit map, if
+// the tile's run has one; with NoMap no run has one.
 template <int kDim, class Map>
 __device__ void AddTile(const Tile& tile, const __half* keys, const __half* values, const Map& map,
                         WarpRows<kDim>& rows) {
@@ -46,8 +47,8 @@ __device__ void AddTile(const Tile& tile, const __half* keys, const __half* valu
   }
 }
 
-// Takes items until there are none: by all kThreads threads of a block, with PrefillSharedBytes of
-// dynamic shared memory.
+// Runs work items until none is left. All kThreads threads of a block call it, with
+// PrefillSharedBytes of dynamic shared memory.
 template <int kDim>
 __device__ void RunPrefillWork(const PagedArgs& args) {
   extern __shared__ __align__(128) __half shared[];
@@ -60,7 +61,7 @@ __device__ void RunPrefillWork(const PagedArgs& args) {
     if (threadIdx.x == 0) next_work = atomicAdd(&args.plan.next[1], 1);
     __syncthreads();
     if (next_work >= items) return;
-    const PrefillWork work(args, items - 1 - next_work);  // the last rows see most: first
+    const PrefillWork work(args, items - 1 - next_work);  // last rows first: they see most tokens
     const int first = work.first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
     WarpRows<kDim> rows;
     rows.Init(args, work, first);
@@ -71,7 +72,7 @@ __device__ void RunPrefillWork(const PagedArgs& args) {
     FetchTile<kDim>(args, work.kv_head, tile, keys(0), values(0), threadIdx.x);
     for (int buffer = 0; more; buffer ^= 1, tile = following) {
       WaitCopies();
-      __syncthreads();  // the tile is there, and nobody computes on the other one any more
+      __syncthreads();  // this tile is loaded, and no warp reads the other any more
       more = tiles.Next(&following);
       if (more) {
         FetchTile<kDim>(args, work.kv_head, following, keys(buffer ^ 1), values(buffer ^ 1),

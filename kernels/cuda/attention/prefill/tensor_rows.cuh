@@ -1,5 +1,5 @@
-// Query rows of a warp in attention by tensor cores, and what becomes of their logits: shared by
-// the kernels that multiply by mma.sync and by wgmma, whose accumulators lie alike.
+// Query rows of a warp in tensor-core attention, and the softmax of their logits. The kernels with
+// mma.sync and those with wgmma share it, because their accumulators have the same layout.
 #pragma once
 
 #include <type_traits>
@@ -9,9 +9,9 @@
 
 namespace tessera::cuda {
 
-struct NoMap {};  // of logits, in any tile
+struct NoMap {};  // no tile has a logit map
 
-// Maps of a lane's rows, queries `first` and first + 8 of the work, for logits in base 2.
+// The logit maps, in base 2, of a lane's rows: queries `first` and first + 8 of the work item.
 struct RowMaps {
   const PagedArgs& args;
   const PrefillWork& work;
@@ -24,16 +24,16 @@ struct RowMaps {
   }
 };
 
-// 16 rows; a lane has parts of rows lane / 4 (r = 0) and lane / 4 + 8 (r = 1).
+// 16 query rows. A lane has parts of rows lane / 4 (r = 0) and lane / 4 + 8 (r = 1).
 template <int kDim>
 struct WarpRows {
   static constexpr int kSteps = kDim / 16;
   uint32_t q[kSteps][4];
   float out[kDim / 8][4];  // channel 8 d + 2 (lane % 4) + e of row r is out[d][2 r + e]
-  float max[2], sum[2];    // sums of this lane's columns only
+  float max[2], sum[2];    // `sum`: of this lane's columns only
   int limit[2];
 
-  // Row r is the query at `from`, which sees tokens before `sees`; null: there is none.
+  // Sets row r to the query at `from`, which sees tokens before `sees`; null means no query.
   __device__ void Init(int r, const float* from, float scale, int sees) {
     limit[r] = from != nullptr ? sees : 0;
     max[r] = -INFINITY;
@@ -48,7 +48,7 @@ struct WarpRows {
       out[k][2 * r] = out[k][2 * r + 1] = 0;
     }
   }
-  // Queries `first` and first + 8 of the work, logits in base 2.
+  // Sets the rows to queries `first` and first + 8 of the work item, with logits in base 2.
   __device__ void Init(const PagedArgs& args, const PrefillWork& work, int first) {
     const int64_t row_floats = int64_t{args.heads + 2 * args.kv.geometry.kv_heads} * kDim;
 #pragma unroll
@@ -76,8 +76,8 @@ struct WarpRows {
     }
   }
 
-  // A tile's logits s, in the lane's columns t = 8 n + 2 (lane % 4) + e as s[n][2 r + e], become
-  // weights: map, mask, online softmax in base 2. `out` must still be multiplied by `rescale`.
+  // Turns a tile's logits s into weights: map, mask, online softmax in base 2. The lane's columns t
+  // = 8 n + 2 (lane % 4) + e are s[n][2 r + e]. The caller must then multiply `out` by `rescale`.
   template <class Map>
   __device__ void UpdateSoftmax(const Tile& tile, const Map& map, float (&s)[kTile / 8][4],
                                 float (&rescale)[2]) {
@@ -131,7 +131,7 @@ struct WarpRows {
       for (int i = 0; i < 4; ++i) out[d][i] *= rescale[i / 2];
     }
   }
-  // Weights of tokens 16 k .. 16 k + 15 as the first factor of a product.
+  // Packs the weights of tokens 16 k .. 16 k + 15 as the first factor of a product.
   __device__ static void PackWeights(const float (&s)[kTile / 8][4], int k, uint32_t (&p)[4]) {
     p[0] = Pack(s[2 * k][0], s[2 * k][1]);
     p[1] = Pack(s[2 * k][2], s[2 * k][3]);
@@ -139,14 +139,15 @@ struct WarpRows {
     p[3] = Pack(s[2 * k + 1][2], s[2 * k + 1][3]);
   }
 
-  // The result: divides by the sums, then multiplies rows by H (ops.h) if `transformed`.
+  // Finishes the result: divides by the sums, then multiplies rows by H (ops.h) if `transformed`.
   __device__ void Finish(bool transformed) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float all = sum[r];
       all += __shfl_xor_sync(~0u, all, 1);
       all += __shfl_xor_sync(~0u, all, 2);
-      // x / all, rounded once (Markstein), without a division's branches in each channel.
+      // Divides x / all with one rounding (Markstein's algorithm), without a division's branches in
+      // each channel.
       const float inverse = 1 / all;
       const auto divide = [&](float x) {
         const float quotient = x * inverse;

@@ -1,4 +1,4 @@
-// Tiles of a sequence's tokens in shared memory as rows of halves, whatever the pages' format.
+// Tiles of a sequence's tokens in shared memory as rows of halves, for pages of any format.
 #pragma once
 
 #include "kernels/cuda/attention/paged/add_tokens.cuh"
@@ -6,21 +6,22 @@
 
 namespace tessera::cuda {
 
-constexpr int kThreads = 128, kTile = 64;  // of the block that shares tiles; tokens
+constexpr int kThreads = 128, kTile = 64;  // threads that share a tile; tokens per tile
 
-// Up to kTile tokens of one run, from its token `at` on; kTile is whole pages of any format.
+// Up to kTile tokens of one run, from its token `at` on. kTile is a multiple of every format's
+// page.
 struct Tile {
   const KvRun* run;
-  int at, first, tokens;  // first: counted over the sequence
-  bool mapped;            // the run has a map of logits
+  int at, first, tokens;  // first: `at` counted over the sequence
+  bool mapped;            // the run has a LogitMap
 
-  // Of token at.
+  // Returns the page id of token `at`.
   __device__ const PageId* Pages(const PagedArgs& args, int page_tokens) const {
     return args.kv.pages + run->first_page + at / page_tokens;
   }
 };
 
-// The tiles of a sequence that begin before `end`, in order.
+// Iterates over the tiles of a sequence that begin before `end`, in order.
 class Tiles {
  public:
   __device__ Tiles(const PagedArgs& args, int s, int end)
@@ -44,10 +45,11 @@ class Tiles {
   int end_, first_ = 0, at_ = 0;
 };
 
-// Where eight channels c of a tile's row t lie in shared memory: 64 channels after the other.
+// Returns the offset of the eight channels c of a tile's row t in shared memory. Groups of 64
+// channels follow each other.
 __device__ inline int TileOffset(int t, int c) { return Swizzled(c / 8 * kTile + t, c); }
 
-// Begins to copy a RAW16 tile's K and V rows; `head`: of K in page 0.
+// Starts the copy of a RAW16 tile's K and V rows. `head` is the address of K in page 0.
 template <int kDim>
 __device__ void CopyTile(const PagedArgs& args, const uint8_t* head, const Tile& tile, __half* keys,
                          __half* values, int thread) {
@@ -91,7 +93,7 @@ __device__ void UnpackTile(const PagedArgs& args, int head, const Tile& tile, __
   }
 }
 
-// By kThreads threads, of which this one is `thread`.
+// Loads a tile with kThreads threads; this one is number `thread`.
 template <int kDim>
 __device__ void FetchTile(const PagedArgs& args, int head, const Tile& tile, __half* keys,
                           __half* values, int thread) {

@@ -1,5 +1,5 @@
-// Instructions of Hopper's warpgroups (sm_90a): asynchronous products of matrices in shared memory,
-// barriers that count bytes, copies by the tensor memory unit. PTX ISA 9.0, wgmma and mbarrier.
+// Wrappers of Hopper's warpgroup instructions (sm_90a): asynchronous matrix products from shared
+// memory, mbarriers that count bytes, and TMA copies. Source: PTX ISA 9.0, wgmma and mbarrier.
 #pragma once
 
 #include <cuda.h>
@@ -9,8 +9,9 @@
 
 namespace tessera::cuda {
 
-// Whether what is being compiled is for a device that has all this. A kernel is else empty, and for
-// blocks of one warp, by which the host knows that it is not there (HasKernel).
+// Whether this compilation is for a device with all these instructions. Otherwise the kernel is
+// empty and bounded to blocks of one warp, by which the host recognises that it is missing
+// (HasKernel).
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 constexpr bool kHasWarpgroups = true;
 #else
@@ -38,7 +39,7 @@ __device__ inline void ExpectBytes(uint64_t* barrier, int bytes) {
       "r"(bytes)
       : "memory");
 }
-// Until the phase of this parity has ended. Of a new barrier, that of parity 1 has.
+// Waits until the phase of this parity has ended. A new barrier counts as having ended parity 1.
 __device__ inline void WaitBarrier(uint64_t* barrier, uint32_t parity) {
   uint32_t ended;
   do {
@@ -53,20 +54,20 @@ __device__ inline void WaitBarrier(uint64_t* barrier, uint32_t parity) {
 }
 
 // --- ordering ---
-// Of this thread's writes to shared memory before what wgmma and the tensor memory unit do there.
+// Orders this thread's writes to shared memory before accesses by wgmma and TMA.
 __device__ inline void FenceAsyncProxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-// Of initialised barriers before copies that arrive at them.
+// Orders the initialisation of barriers before copies that arrive at them.
 __device__ inline void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-// Among `threads` threads of the block that name the same barrier, 1 to 15.
+// Synchronises `threads` threads of the block that name the same barrier, 1 to 15.
 __device__ inline void NamedBarrierSync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// --- registers a thread has, of a kernel that is launched with fewer or more; by a warpgroup ---
+// --- reallocation of a thread's registers, by a warpgroup ---
 template <int kRegisters>
 __device__ void DeallocateRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -77,7 +78,7 @@ __device__ void AllocateRegisters() {
 }
 
 // --- copies ---
-// A box of `map` at (0, y, 0) to shared memory; its bytes count at `barrier`.
+// Copies a box of `map` at (0, y, 0) to shared memory; its bytes count at `barrier`.
 __device__ inline void CopyBox(__half* to, const CUtensorMap* map, int y, uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
@@ -89,18 +90,19 @@ __device__ inline void PrefetchToL2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
-// --- products: a warpgroup's 64 rows, float sums in registers as those of mma.m16n8, a warp's 16
-// rows each. Between the first instruction and the wait nobody may touch the registers. ---
+// --- products: a warpgroup has 64 rows, each warp 16 of them, with float sums in registers laid
+// out as by mma.m16n8. Between the first instruction and the wait no code may touch the registers.
+// ---
 __device__ inline void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void CommitProducts() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Until all but the last kPending commits are done.
+// Waits until all but the last kPending commits are done.
 template <int kPending>
 __device__ void WaitProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
-// Keeps the compiler from moving uses of the registers over this place.
+// Keeps the compiler from moving uses of the registers across this point.
 template <int kRows>
 __device__ void Pin(float (&x)[kRows][4]) {
 #pragma unroll
@@ -116,14 +118,15 @@ __device__ void Pin(uint32_t (&x)[kRows][4]) {
   }
 }
 
-// Descriptors of the second factor in a tile (TileOffset) at 1024 bytes: 128-byte swizzle, eight
-// rows every 1024 bytes, 64 channels every kTile * 128.
+// Returns the descriptor of the second factor in a tile (TileOffset) that is aligned to 1024 bytes:
+// 128-byte swizzle, eight rows every 1024 bytes, 64 channels every kTile * 128 bytes.
 __device__ inline uint64_t TileMatrix(const __half* tile) {
   constexpr uint64_t kShape =
       uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{kTile * 128 / 16} << 16;
   return kShape | (SharedAddress(tile) & 0x3ffff) / 16;
 }
-// Channels 16 k .. 16 k + 15 of all rows; rows 16 k .. 16 k + 15 of all channels.
+// Return the descriptor of channels 16 k .. 16 k + 15 of all rows, and of rows 16 k .. 16 k + 15 of
+// all channels.
 __device__ inline uint64_t ChannelStep(uint64_t tile, int k) {
   return tile + (k / 4 * kTile * 128 + k % 4 * 32) / 16;
 }
@@ -133,8 +136,8 @@ __device__ inline uint64_t TokenStep(uint64_t tile, int k) { return tile + k * 1
 #define TESSERA_8ROWS(i)                                                                          \
   TESSERA_ROW(i), TESSERA_ROW(i + 1), TESSERA_ROW(i + 2), TESSERA_ROW(i + 3), TESSERA_ROW(i + 4), \
       TESSERA_ROW(i + 5), TESSERA_ROW(i + 6), TESSERA_ROW(i + 7)
-// c[64, N] = a[64, 16] b[16, N], or, if `add`, += that; halves. kTransposed: b's columns, not its
-// rows, lie one after the other.
+// Computes c[64, N] = a[64, 16] b[16, N], or += if `add`; a and b are halves. kTransposed: b's
+// columns, not its rows, are contiguous.
 template <bool kTransposed>
 __device__ void MultiplyGroup(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(

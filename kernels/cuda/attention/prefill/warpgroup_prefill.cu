@@ -1,4 +1,5 @@
-// Prefill on Hopper's warpgroups: as tensor_prefill.cuh, by wgmma.
+// Prefill on Hopper's warpgroups: as tensor_prefill.cuh, but with wgmma, TMA and warp
+// specialisation.
 #include <cstring>
 
 #include "kernels/cuda/attention/prefill/warpgroup_rows.cuh"
@@ -8,24 +9,26 @@
 namespace tessera::cuda {
 namespace {
 
-// A block takes kQueries queries of one KV head, 64 a warpgroup. Another warpgroup brings tiles
-// into a ring of stages, across the borders of items, so that nobody waits for memory: whole
-// tiles of 16-bit pages by the tensor memory work, others unpacked by its threads.
+// A block takes kQueries queries of one KV head, 64 per consumer warpgroup. A producer warpgroup
+// loads tiles into a ring of stages, across the borders of work items, so that consumers do not
+// wait for memory. TMA copies whole tiles of 16-bit pages; the producer's threads unpack other
+// tiles.
 constexpr int kGroups = 2, kGroupRows = 64, kQueries = kGroups * kGroupRows;
 constexpr int kBlock = kThreads + kGroups * 128;
 constexpr int kStages = 6;
-// Of a thread: what kBlock threads are launched with is shared out anew.
+// Register budget per thread after setmaxnreg redistributes the registers that kBlock threads were
+// launched with.
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
 
-// What a stage holds, for those who take it.
+// The content of a stage, for its consumers.
 struct StageTile {
   int first;
   uint8_t tokens;
-  bool mapped, last;  // last: of the work
+  bool mapped, last;  // last: the work item's last tile
   uint8_t unused;
 };
 struct Stage {
-  PrefillWork work;  // without queries: there are no more
+  PrefillWork work;  // with 0 queries: no more work
   StageTile tile;
 };
 
@@ -36,7 +39,7 @@ struct alignas(1024) Shared {
   Stage stages[kStages];
   int next_work;
 
-  // A place in the ring; `phase` is the parity of its next use.
+  // A position in the ring. `phase` is the parity of its next use.
   struct PipelineState {
     int stage = 0;
     uint32_t phase = 0;
@@ -48,8 +51,8 @@ struct alignas(1024) Shared {
   };
 };
 
-// `from` as the warp's first lane reads it, which is the one that hands stages back: what it read
-// nobody else reads later.
+// Returns `from` as the warp's first lane reads it. That lane also releases the stage, so no other
+// lane can read the value later.
 template <class T>
 __device__ T FromFirstLane(const T& from) {
   static_assert(sizeof(T) % sizeof(int) == 0, "");
@@ -63,9 +66,10 @@ __device__ T FromFirstLane(const T& from) {
 }
 
 constexpr int kRaw16Page = PageTokens(Format::kRaw16);
-static_assert(kThreads / 32 * kRaw16Page == kTile, "a producing warp has a page of a tile");
+static_assert(kThreads / 32 * kRaw16Page == kTile, "each producer warp loads one page of a tile");
 
-// Begins to copy one KV head of a RAW16 page, the tile's page number `at`: by one thread.
+// Starts the copy of one KV head of a RAW16 page, page number `at` of the tile. One thread calls
+// it.
 template <int kDim>
 __device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, int stage,
                          Shared<kDim>& shared) {
@@ -83,7 +87,7 @@ __device__ void CopyPage(const PagedArgs& args, int head, PageId page, int at, i
   }
 }
 
-// The work's queries on their way to the L2 cache, before anybody waits for them.
+// Prefetches the work item's queries to L2 before the consumers need them.
 template <int kDim>
 __device__ void PrefetchQueries(const PagedArgs& args, const PrefillWork& work) {
   constexpr int kLine = 32, kLines = kDim / kLine;  // floats
@@ -96,6 +100,7 @@ __device__ void PrefetchQueries(const PagedArgs& args, const PrefillWork& work) 
   }
 }
 
+// Loads the tiles of all work items into the ring; a stage with 0 queries ends it.
 template <int kDim>
 __device__ void ProduceTiles(const PagedArgs& args, Shared<kDim>& shared) {
   constexpr int kWorkBarrier = 1;
@@ -115,13 +120,14 @@ __device__ void ProduceTiles(const PagedArgs& args, Shared<kDim>& shared) {
     if (threadIdx.x == 0) shared.next_work = atomicAdd(&args.plan.next[1], 1);
     NamedBarrierSync(kWorkBarrier, kThreads);
     if (shared.next_work >= items) break;
-    const PrefillWork work(args, items - 1 - shared.next_work);  // the last rows see most: first
+    const PrefillWork work(args,
+                           items - 1 - shared.next_work);  // last rows first: they see most tokens
     PrefetchQueries<kDim>(args, work);
     Tiles tiles(args, work.s, work.Limit(min(work.first + kQueries, work.queries) - 1));
     Tile tile;
     while (tiles.Next(&tile)) {
       const bool whole = tile.run->format == Format::kRaw16 && tile.tokens == kTile;
-      PageId page = 0;  // of the warp; asked for before the wait
+      PageId page = 0;  // the warp's page; requested before the wait
       if (whole) page = tile.Pages(args, kRaw16Page)[threadIdx.x / 32];
       begin();
       if (threadIdx.x == 0) {
@@ -129,7 +135,8 @@ __device__ void ProduceTiles(const PagedArgs& args, Shared<kDim>& shared) {
             work, {tile.first, static_cast<uint8_t>(tile.tokens), tile.mapped, !tiles.more(), 0}};
       }
       if (!whole) {
-        // Asked for here, or all its places would be found, and kept, outside the loop.
+        // Reading the thread id here keeps the compiler from computing and keeping all its offsets
+        // outside the loop.
         int thread;
         asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
         FetchTile<kDim>(args, work.kv_head, tile, shared.keys[state.stage],
@@ -147,6 +154,8 @@ __device__ void ProduceTiles(const PagedArgs& args, Shared<kDim>& shared) {
   end();
 }
 
+// Computes the work items whose tiles come through the ring. The body exceeds 60 lines: it is one
+// state machine over the ring, whose lambdas share the registers of both tiles.
 template <int kDim>
 __device__ void ConsumeTiles(const PagedArgs& args, Shared<kDim>& shared) {
   const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
@@ -163,16 +172,16 @@ __device__ void ConsumeTiles(const PagedArgs& args, Shared<kDim>& shared) {
     if (work.queries == 0) return;
     const int group_first = work.first + group * kGroupRows;
     const int first = group_first + threadIdx.x / 32 % 4 * 16 + lane / 4;
-    // Nobody in the group sees tokens behind this.
+    // No row of the group sees tokens from here on.
     const int sees = group_first < work.queries
                          ? work.Limit(min(group_first + kGroupRows, work.queries) - 1)
                          : 0;
     const RowMaps maps{args, work, first};
-    // The tile in hand, and the one whose values are being added.
+    // The current tile's stage, and the stage whose values are being added.
     int at = state.stage, before = -1;
-    uint32_t phase = state.phase;  // of `at`
+    uint32_t phase = state.phase;  // phase of stage `at`
     StageTile seen = FromFirstLane(shared.stages[at].tile), following = seen;
-    // Whether the group sees the next tile of the work.
+    // Returns whether the group sees the next tile of the work item.
     const auto next = [&] {
       if (following.last) return false;
       state.Next();
@@ -195,7 +204,7 @@ __device__ void ConsumeTiles(const PagedArgs& args, Shared<kDim>& shared) {
       rows.End(tile(), logits[b], shared.values[at], maps, ready, added);
       release(at);
     };
-    bool taken = sees > 0;  // the tile in state
+    bool taken = sees > 0;  // the tile at `state`
     if (taken) {
       rows.Init(args, work, first);
       rows.Begin(logits[0], shared.keys[at]);
@@ -215,7 +224,7 @@ __device__ void ConsumeTiles(const PagedArgs& args, Shared<kDim>& shared) {
       rows.Store(args, work, first);
       taken = at == state.stage;
     }
-    for (;; taken = false) {  // the work's other tiles
+    for (;; taken = false) {  // skip the item's other tiles
       if (!taken) release(state.stage);
       state.Next();
       if (following.last) break;

@@ -1,5 +1,5 @@
-// Attention's rows in warpgroups of 64, by wgmma: while the softmax of one tile is computed, the
-// tensor cores add the values of the tile before and make the logits of the tile behind.
+// Query rows in warpgroups of 64, with wgmma. While the softmax of one tile is computed, the tensor
+// cores add the values of the tile before and compute the logits of the tile after.
 #pragma once
 
 #include "kernels/cuda/attention/prefill/tensor_rows.cuh"
@@ -11,17 +11,17 @@ template <int kDim>
 struct WarpgroupRows : WarpRows<kDim> {
   using Rows = WarpRows<kDim>;
   using Logits = float[kTile / 8][4];
-  uint32_t weights[kTile / 16][4];  // of the tile whose values are being added
+  uint32_t weights[kTile / 16][4];  // weights of the tile whose values are being added
 
-  // Logits of the first tile.
+  // Computes the logits of the first tile.
   __device__ void Begin(Logits& s, const __half* keys) {
     MakeLogits(s, keys);
     WaitProducts<0>();
     Pin(s);
   }
-  // Begins to add the tile whose logits are s, and makes the logits `next` of the tile behind.
-  // `ready()` waits for the values; `added()` is called as soon as the warp no longer reads those
-  // of the tile before.
+  // Starts to add the tile with logits s, and computes the logits `next` of the tile after it.
+  // `ready()` waits for the values. `added()` is called as soon as the warp no longer reads the
+  // values of the tile before.
   template <class Map, class Ready, class Added>
   __device__ void Step(const Tile& tile, Logits& s, const __half* values, const __half* next_keys,
                        Logits& next, const Map& map, const Ready& ready, const Added& added) {
@@ -30,7 +30,7 @@ struct WarpgroupRows : WarpRows<kDim> {
     WaitProducts<1>();
     Pin(next);
   }
-  // The last tile: all is added.
+  // Adds the last tile and waits for all products.
   template <class Map, class Ready, class Added>
   __device__ void End(const Tile& tile, Logits& s, const __half* values, const Map& map,
                       const Ready& ready, const Added& added) {
@@ -51,7 +51,7 @@ struct WarpgroupRows : WarpRows<kDim> {
     }
     CommitProducts();
   }
-  // kPending: commits behind that of the values before.
+  // kPending is the number of commits after that of the previous values.
   template <int kPending, class Map, class Ready, class Added>
   __device__ void AddValues(const Tile& tile, Logits& s, const __half* values, const Map& map,
                             const Ready& ready, const Added& added) {

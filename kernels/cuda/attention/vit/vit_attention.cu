@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kWarps = 4, kQueries = 8, kSteps = 2;
 
-// One warp for kQueries neighbouring tokens of one head of one image; the four warps of a block
+// One warp per kQueries neighbouring tokens of one head of one image. The four warps of a block
 // read the same K and V.
 template <int kLanes>
 __global__ void __launch_bounds__(kWarps * 32)

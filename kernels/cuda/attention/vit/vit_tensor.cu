@@ -7,15 +7,16 @@ namespace tessera::cuda {
 namespace {
 
 constexpr int kDim = 64, kWarps = 8, kQueries = kWarps * 16;
-constexpr int kPieces = kDim / 8;                        // of 8 channels
-constexpr int kLoads = kTile * kPieces / (kWarps * 32);  // pieces of K of a tile a thread has
+constexpr int kPieces = kDim / 8;                        // pieces of 8 channels
+constexpr int kLoads = kTile * kPieces / (kWarps * 32);  // pieces of a tile's K per thread
 static_assert(kTile * kPieces % (kWarps * 32) == 0, "");
 
-// A thread's part of a tile on its way from float to half.
+// A thread's part of a tile in registers, converted from float to half.
 struct StagedTile {
   uint4 keys[kLoads], values[kLoads];
 
-  // `keys_at`: K of the head in the image's first token; zeros behind the last token.
+  // Loads the part. `keys_at` is K of the head in the image's first token. Tokens after the last
+  // are zeros.
   __device__ void Load(const float* keys_at, int64_t to_value, int64_t stride, int first,
                        int tokens) {
 #pragma unroll
@@ -47,8 +48,8 @@ struct StagedTile {
   }
 };
 
-// A block has kQueries queries of one head of one image, 16 a warp, and runs over all tokens in
-// tiles, two of them in shared memory: while one is computed on, the next is loaded.
+// A block has kQueries queries of one head of one image, 16 per warp. It iterates over all tokens
+// in tiles. Shared memory has two tiles: one is computed on while the next is loaded.
 __global__ void __launch_bounds__(kWarps * 32, 2)
     VitKernel(const float* qkv, int tokens, int heads, float scale, float* out) {
   __shared__ __align__(128) __half shared[4 * kTile * kDim];
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
   staged.Load(qkv + to_value, to_value, stride, 0, tokens);
   for (int begin = 0, buffer = 0; begin < tokens; begin += kTile, buffer ^= 1) {
     staged.Store(keys(buffer), values(buffer));
-    __syncthreads();  // the tile is there, and nobody computes on the other one any more
+    __syncthreads();  // this tile is stored, and no warp reads the other any more
     if (begin + kTile < tokens) {
       staged.Load(qkv + to_value, to_value, stride, begin + kTile, tokens);
     }
@@ -99,7 +100,7 @@ void TensorVitAttention(cudaStream_t stream, const float* qkv, int64_t images, i
   if (WarpgroupVitAttention(stream, qkv, images, tokens, heads, dim, out)) return;
   const dim3 grid(static_cast<unsigned>(CeilDiv<int64_t>(tokens, kQueries)),
                   static_cast<unsigned>(heads), static_cast<unsigned>(images));
-  // Softmax in base 2: log2 e goes into q with the scale.
+  // The softmax is in base 2: log2 e is multiplied into q with the scale.
   const float scale = 1.44269504088896341f / sqrtf(static_cast<float>(dim));
   VitKernel<<<grid, kWarps * 32, 0, stream>>>(qkv, static_cast<int>(tokens),
                                               static_cast<int>(heads), scale, out);

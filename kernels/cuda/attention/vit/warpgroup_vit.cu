@@ -1,4 +1,4 @@
-// The image tower's attention on Hopper's warpgroups: as vit_tensor.cu, by wgmma.
+// The vision tower's attention on Hopper's warpgroups: as vit_tensor.cu, but with wgmma.
 #include <algorithm>
 
 #include "kernels/cuda/attention/attention.h"
@@ -9,9 +9,9 @@
 namespace tessera::cuda {
 namespace {
 
-// A block has one head of one image, whose K and V fit into shared memory as halves: a warpgroup
-// brings them there, once, and kGroups others take 64 queries each, again and again. Few images
-// have several blocks a head, which share out its queries.
+// A block has one head of one image, whose K and V fit into shared memory as halves. A producer
+// warpgroup loads them once. kGroups consumer warpgroups take 64 queries each, repeatedly. With few
+// images, several blocks divide a head's queries.
 constexpr int kDim = 64, kGroups = 2, kGroupRows = 64, kBlock = kThreads + kGroups * 128;
 constexpr int kTileHalves = kTile * kDim;
 constexpr int kMaxTiles = 14;
@@ -54,7 +54,7 @@ __device__ uint4 Halves(const float (&x)[8]) {
   return *reinterpret_cast<const uint4*>(h);
 }
 
-// Tiles one after the other, zeros behind the last token.
+// Loads the tiles one after the other, with zeros after the last token.
 __device__ void ProduceTiles(const VitArgs& args, const VitHead& head) {
   constexpr int kPieces = kDim / 8, kEach = kTile * kPieces / kThreads, kAtOnce = 4;
   for (int tile = 0; tile < args.tiles; ++tile) {
@@ -104,8 +104,8 @@ __device__ void ConsumeQueries(const VitArgs& args, const VitHead& head) {
     }
     const auto keys = [&](int t) { return head.keys + t * kTileHalves; };
     const auto values = [&](int t) { return head.values + t * kTileHalves; };
-    const auto added = [] {};  // tiles stay
-    // Whether it was the last.
+    const auto added = [] {};  // tiles stay loaded
+    // Computes one tile and returns whether it was the last.
     const auto take = [&](int t, float(&s)[kTile / 8][4], float(&next)[kTile / 8][4]) {
       const auto ready = [&] { WaitBarrier(&head.values_full[t], 0); };
       if (t + 1 == args.tiles) {
