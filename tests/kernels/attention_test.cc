@@ -1,4 +1,4 @@
-// Attention of every backend against the reference.
+// Compares every backend's attention with the reference.
 #include <cmath>
 
 #include "base/half.h"
@@ -80,7 +80,7 @@ TEST_P(AttentionTest, GroupedQueries) {
            .group = group},
           group);
   }
-  // One KV head under more query heads than a block holds.
+  // One KV head serves more query heads than a block holds.
   Check({.cache = {.kv_heads = 1, .head_dim = 128, .run_tokens = {{40}}}, .rows = {3}, .group = 20},
         99);
 }
@@ -102,15 +102,15 @@ TEST_P(AttentionTest, PromptsLongerThanATile) {
 }
 
 TEST_P(AttentionTest, PromptsOfManyTiles) {
-  // More tiles than a backend keeps at a time, and blocks of queries whose last see more tiles than
-  // their first, or of which only some are there.
+  // More tiles than a backend keeps at a time; blocks of queries whose last rows see more tiles
+  // than their first; and part-filled blocks.
   for (int dim : {64, 128}) {
     Check({.cache = {.kv_heads = 1, .head_dim = dim, .run_tokens = {{450}, {64, 300}}},
            .rows = {140, 70},
            .group = 1},
           dim + 1);
   }
-  // More blocks of queries than a device takes at a time.
+  // More blocks of queries than a device runs at a time.
   Check({.cache = {.kv_heads = 34, .head_dim = 64, .run_tokens = {{200}, {197}, {70, 80}, {192}}},
          .rows = {2, 3, 2, 2},
          .group = 1},
@@ -132,7 +132,7 @@ TEST_P(AttentionTest, SequencesWithoutRowsAreSkipped) {
 }
 
 TEST_P(AttentionTest, LongDecodes) {
-  // Few sequences with many tokens: a backend that splits a sequence joins its parts.
+  // Few sequences with many tokens: a backend that splits a sequence must merge its parts.
   Check({.cache = {.kv_heads = 2,
                    .head_dim = 128,
                    .run_tokens = {{900}, {3}, {64}, {65}, {33, 700, 1}, {129}}},

@@ -1,5 +1,6 @@
-// CalibQuant (arXiv 2502.14882) against a model in double written from its text: ranges per channel
-// over an image, shrunk; scales folded into the query and the output; logits mapped in two phases.
+// Compares CalibQuant (arXiv 2502.14882) with a model in double, written from its text: ranges per
+// channel over an image, shrunk; scales folded into the query and the output; logits mapped in two
+// phases.
 #include <algorithm>
 #include <cmath>
 
@@ -12,7 +13,7 @@ namespace {
 constexpr LogitMap kPublished = {.raise = 0, .lower = 3};
 constexpr int kPool = 224;
 
-// One image of a MixedCache: codes, and scales and zero points by channel, read from bytes.
+// One image of a MixedCache: codes, and scales and zero points per channel, read from the bytes.
 struct Image {
   std::vector<int> codes;          // [tokens, dim]
   std::vector<double> scale, low;  // [dim]
@@ -21,13 +22,13 @@ Image ReadImage(const MixedCache& cache, const KvRun& run, int head, bool value)
   const int dim = cache.geometry().head_dim, bits = CodecOf(run.format, value).bits;
   const auto page = [&](PageId id) { return cache.view().arena + id * kPageUnitBytes; };
   Image image;
-  // A header: per head the scales of K, its offsets, those of V.
+  // A header has per head the scales of K, its offsets, then those of V.
   const uint8_t* meta = page(run.header) + (head * 2 + (value ? 1 : 0)) * 4 * dim;
   for (int i = 0; i < dim; ++i) {
     image.scale.push_back(HalfToFloat(LoadHalfBits(meta + 2 * i)));
     image.low.push_back(HalfToFloat(LoadHalfBits(meta + 2 * dim + 2 * i)));
   }
-  // A page: per head the codes of 32 tokens' K, then V, the first channel in the lowest bits.
+  // A page has per head the codes of 32 tokens' K, then V, the first channel in the lowest bits.
   for (int t = 0; t < run.tokens; ++t) {
     const uint8_t* codes = page(cache.view().pages[run.first_page + t / 32]) +
                            (head * 2 + (value ? 1 : 0)) * 32 * dim * bits / 8 +
@@ -39,7 +40,7 @@ Image ReadImage(const MixedCache& cache, const KvRun& run, int head, bool value)
   return image;
 }
 
-// Steps 2 to 4: scales, zero points and codes of the paper, from the 16-bit tokens.
+// Checks steps 2 to 4: the paper's scales, zero points and codes, from the 16-bit tokens.
 TEST(CalibQuantTest, CodesAreThePapers) {
   const auto ops = MakeCpu("scalar", 1);
   for (const auto& [bits, format] :
@@ -66,20 +67,20 @@ TEST(CalibQuantTest, CodesAreThePapers) {
           int differ = 0;
           for (int t = 0; t < tokens; ++t) {
             const double exact = std::clamp<double>(x[t] / s + zp, 0, (1 << bits) - 1);
-            // The code is that of the stored grid, which half has moved by less than this.
+            // The code is on the stored grid, which rounding to half has moved by less than this.
             const double moved = (std::fabs(x[t]) / s + std::fabs(zp)) * (0x1p-10 + 8 * kUnit);
             EXPECT_LE(std::fabs(image.codes[t * dim + i] - exact), 0.5 + moved);
             differ += image.codes[t * dim + i] != std::lrint(exact);
           }
-          EXPECT_LE(differ, tokens / 20);  // all but the few so near to the middle
+          EXPECT_LE(differ, tokens / 20);  // except the few this near to the middle
         }
       }
     }
   }
 }
 
-// Steps 5 to 7 for one query row: q folded with s, codes alone, the map over all images, softmax
-// over all tokens, V folded as well.
+// Computes steps 5 to 7 for one query row: q folded with s, codes alone, the map over all images,
+// softmax over all tokens, V folded likewise.
 std::vector<double> Model(const MixedCache& cache, const float* q, int heads, const LogitMap& map) {
   const int dim = cache.geometry().head_dim, group = heads / cache.geometry().kv_heads;
   const int runs = cache.view().run_begin[1];
@@ -158,7 +159,7 @@ TEST_P(CalibQuantAttentionTest, EqualsTheModelInDouble) {
          {LogitMap(), kPublished, LogitMap{.raise = 0.5f, .lower = 1}, LogitMap{.raise = 90}}) {
       for (int dim : {24, 128}) {
         if (dim == 128 && format != Format::kSegment1) continue;
-        // Text, two images one of which does not fill its pages, text, and an image of one token.
+        // Text, two images of which one does not fill its pages, text, and an image of one token.
         const MixedCase shape = {.kv_heads = 2,
                                  .head_dim = dim,
                                  .runs = {{{format, 5, 64, map},
@@ -182,7 +183,8 @@ TEST_P(CalibQuantAttentionTest, EqualsTheModelInDouble) {
   }
 }
 
-// The map matters: without it the same codes give another answer (or the tests above prove little).
+// The map matters: without it the same codes give another answer. Otherwise the tests above would
+// prove little.
 TEST_P(CalibQuantAttentionTest, WithoutShiftsThereIsNoMap) {
   const auto attend = [&](const LogitMap& map) {
     const MixedCase shape = {
@@ -201,8 +203,8 @@ TEST_P(CalibQuantAttentionTest, WithoutShiftsThereIsNoMap) {
   EXPECT_EQ(ops_->clamped_slopes(), 0);
 }
 
-// A range smaller than the shifts: all tokens become equal, none changes places with another, and
-// each row and head counts.
+// If the range is smaller than the shifts, all tokens become equal, their order does not reverse,
+// and each row and head counts.
 TEST_P(CalibQuantAttentionTest, TheSlopeIsHeldAtZeroAndCounted) {
   constexpr int kDim = 16, kHeads = 4, kRows = 3;
   const auto make = [&](const LogitMap& map) {
@@ -216,7 +218,7 @@ TEST_P(CalibQuantAttentionTest, TheSlopeIsHeldAtZeroAndCounted) {
   const MixedCache wide = make({.raise = 1, .lower = 1000});
   const std::vector<float> out = Attend(*ops_, wide, qkv, kHeads, kRows);
   EXPECT_EQ(ops_->clamped_slopes(), kRows * kHeads);
-  // However much wider the shifts are: the result depends on the smallest logit and `raise` alone.
+  // For any wider shifts the result depends only on the smallest logit and `raise`.
   ExpectSameBits(Attend(*ops_, make({.raise = 1, .lower = 5000}), qkv, kHeads, kRows), out, "wide");
   EXPECT_EQ(ops_->clamped_slopes(), 2 * kRows * kHeads);
   std::vector<double> bounds = MixedBounds(GetParam(), wide, qkv, kHeads, {0, kRows});

@@ -1,4 +1,5 @@
-// Ops::BeginGraph and EndGraph: the same values as without, whatever is recorded after what.
+// Checks that Ops::BeginGraph and EndGraph give the same values as no graph, for any order of
+// recordings.
 #include "kernels/backend/backend.h"
 #include "tests/kernels/test_util.h"
 
@@ -11,7 +12,7 @@ class GraphTest : public ::testing::TestWithParam<const char*> {
     auto ops = MakeBackend(GetParam(), {});
     if (!ops.ok()) GTEST_SKIP() << ops.status().message();
     ops_ = *std::move(ops);
-    // float32, so that a product has a workspace where rows are padded: `in` is no multiple of 4.
+    // float32, so that a product needs a workspace for padded rows: `in` is not a multiple of 4.
     uint64_t seed = 10;
     for (Linear* w : {&first_, &second_}) {
       const std::vector<float> weight = Random(++seed).Normals(kOut * kIn);
@@ -28,7 +29,7 @@ class GraphTest : public ::testing::TestWithParam<const char*> {
   }
   static float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
-  // Products of `rows` rows, as many as `products`; some have a norm before them.
+  // Runs `products` products of `rows` rows; some have a norm before them.
   std::vector<float> Run(int64_t rows, int products, bool graph) {
     const int64_t floats = rows * kOut;
     const Buffer y = ops_->Allocate(products * floats * 4);
@@ -69,7 +70,7 @@ TEST_P(GraphTest, NothingRecordedIsNothingDone) {
   ExpectSame(3, 1);
 }
 
-// What earlier products of a graph keep in a workspace must stay until the graph has run.
+// The workspace of a graph's earlier products must stay until the graph has run.
 TEST_P(GraphTest, WorkspacesGrowWhileRecording) {
   const std::vector<int64_t> rows = {3, 10, 60, 200, 500};
   std::vector<Buffer> y;
@@ -88,7 +89,7 @@ TEST_P(GraphTest, WorkspacesGrowWhileRecording) {
   }
 }
 
-// More shapes than executable graphs are kept, and again the first.
+// Runs more shapes than there are cached executable graphs, then the first again.
 TEST_P(GraphTest, ManyShapes) {
   for (int products = 1; products <= 70; ++products) ExpectSame(3, products);
   ExpectSame(3, 1);

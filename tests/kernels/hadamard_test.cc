@@ -1,4 +1,5 @@
-// The Walsh-Hadamard transform: its matrix, its inverse, and that attention does not feel it.
+// Tests the Walsh-Hadamard transform: its matrix, its inverse, and that it leaves attention
+// unchanged.
 #include <bit>
 #include <cmath>
 
@@ -31,13 +32,14 @@ TEST(HadamardTest, IsSylvestersMatrixAndItsOwnInverse) {
       for (int j = 0; j < n; ++j) sum += Entry(i, j, n) * x[j];
       expected[i] = static_cast<float>(sum);
     }
-    // log2(n) additions, the rounded factor and the product; and the rounding of `expected`.
+    // The bound: log2(n) additions, the rounded factor and the product, and the rounding of
+    // `expected`.
     const int roundings = std::countr_zero(static_cast<unsigned>(n)) + 3;
     const double bound = Gamma(roundings) * Norm1(x) / std::sqrt(n);
     ExpectWithin(once, expected, std::vector<double>(n, bound), "H x");
     std::vector<float> twice = once;
     ReferenceHadamard(twice.data(), n);
-    // The error of the first pass goes through H, which keeps the 2-norm.
+    // The first pass's error passes through H, which keeps the 2-norm.
     const double again = bound * std::sqrt(n) + Gamma(roundings) * Norm1(once) / std::sqrt(n);
     ExpectWithin(twice, x, std::vector<double>(n, again), "H H x");
   }
@@ -51,7 +53,7 @@ TEST(HadamardTest, IsSylvestersMatrixAndItsOwnInverse) {
 
 class TransformTest : public BackendTest {};
 
-// RopeAndStore of `rows` tokens into the pool of a cache.
+// Runs RopeAndStore for `rows` tokens into the pool of a cache.
 void Store(Ops& ops, MixedCache& cache, std::vector<float>& qkv, const uint8_t* transform, int rows,
            int heads) {
   const int dim = cache.geometry().head_dim;
@@ -91,7 +93,7 @@ TEST_P(TransformTest, StoresTheReferencesBitsAndLeavesOtherRowsAlone) {
     EXPECT_EQ(mine.Bytes(), theirs.Bytes());
     EXPECT_NE(mine.Bytes(), plain.Bytes());
     for (int r = 0; r < rows; ++r) {
-      if (transform[r]) {  // each head once, whatever the group
+      if (transform[r]) {  // each head once, for any group
         for (int h = 0; h < heads + 4; ++h) ReferenceHadamard(c.data() + r * cols + h * dim, dim);
       }
     }
@@ -102,7 +104,7 @@ TEST_P(TransformTest, StoresTheReferencesBitsAndLeavesOtherRowsAlone) {
 TEST_P(TransformTest, LargeValuesSaturate) {
   const int dim = 128;
   MixedCache cache(*ops_, {.kv_heads = 1, .head_dim = dim, .runs = {}}, {}, 2, 1, 2);
-  std::vector<float> qkv(2 * 3 * dim, 60000);  // all of it gathers in element 0: sqrt(128) x 60000
+  std::vector<float> qkv(2 * 3 * dim, 60000);  // all goes to element 0: sqrt(128) x 60000
   const uint8_t transform[] = {1, 1};
   Store(*ops_, cache, qkv, transform, 2, 1);
   const uint8_t* page = cache.arena() + cache.PoolSlot(0).page * kPageUnitBytes;
@@ -130,8 +132,8 @@ TEST_P(TransformTest, AttentionTransformsItsOutputOnce) {
   }
 }
 
-// The whole way, GQA: rotated rows stored and attended give what plain rows give, but for the
-// rounding of the stored halves.
+// End to end with GQA: rotated rows, stored and attended, give the same as plain rows except for
+// the rounding of the stored halves.
 TEST_P(TransformTest, AttentionIsAsIfNothingHadBeen) {
   const int dim = 64, heads = 6, kv_heads = 2, rows = 24;
   const MixedCase shape{.kv_heads = kv_heads, .head_dim = dim, .runs = {}};
@@ -144,7 +146,7 @@ TEST_P(TransformTest, AttentionIsAsIfNothingHadBeen) {
     MixedCache cache(*ops_, shape, {}, rows, 1, 2);
     std::vector<float> x = qkv;
     Store(*ops_, cache, x, rotate ? one.data() : nullptr, rows, heads);
-    // Token 1 was not stored: attend over the others, from slot 2 on, as one page-aligned run.
+    // Token 1 was not stored: attends over the others, from slot 2 on, as one page-aligned run.
     const PageId pages[] = {cache.PoolSlot(16).page};
     const KvRun runs[] = {{Format::kRaw16, 0, rows - 16}};
     const int32_t run_begin[] = {0, 1}, begin[] = {0, rows - 16};
@@ -162,9 +164,9 @@ TEST_P(TransformTest, AttentionIsAsIfNothingHadBeen) {
       }
     }
   }
-  // Each stored row has a relative error of 2^-11, once here and once there; float's own errors
-  // are far below: 2^-20 covers log2(64) + 64 / 16 + ... roundings.
-  // On tensor cores q and the weights are rounded as well.
+  // Each stored row has a relative error of 2^-11, in either run. float's own errors are far below:
+  // 2^-20 covers log2(64) + 64 / 16 + ... roundings. On tensor cores q and the weights are rounded
+  // too.
   const bool halves =
       ArithmeticOf(GetParam(), dim, rows - 16, heads / kv_heads, false).tensor_cores;
   const double stored = 2 * (0x1p-11 + 0x1p-20 + (halves ? 0x1p-11 : 0));

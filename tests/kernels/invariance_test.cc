@@ -1,6 +1,6 @@
-// The CPU backend's promise: a row's bits depend on nothing but the row. Not on its neighbours in
-// the call, the number of threads, the instruction set, the chunking of a prompt or the places of
-// pages.
+// Tests batch invariance of the CPU backend: a row's bits depend only on the row. They do not
+// depend on other rows in the call, the number of threads, the instruction set, the chunks of a
+// prompt or the positions of pages.
 #include <cmath>
 
 #include "base/half.h"
@@ -9,7 +9,7 @@
 namespace tessera::testing {
 namespace {
 
-// Every instruction set of this machine with 1, 2 and 3 threads; the slow one with 2.
+// Every instruction set of this machine with 1, 2 and 3 threads; the slow one with 2 only.
 std::vector<std::unique_ptr<Ops>> AllCpus() {
   std::vector<std::unique_ptr<Ops>> all;
   for (const std::string& isa : CpuInstructionSets()) {
@@ -34,7 +34,7 @@ TEST(InvarianceTest, ReportsInstructionSets) {
 
 TEST(InvarianceTest, MatMulIsOneChainOfFusedMultiplyAdds) {
   Random random(1);
-  const int64_t in = 521, out = 147;  // several blocks of k and groups of columns; odd
+  const int64_t in = 521, out = 147;  // several blocks of k and groups of columns; odd sizes
   for (DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
     const int64_t rows = dtype == DType::kBF16 ? 269 : 20;  // more than a chunk of rows, once
     const Stored weight(random.Normals(in * out), dtype, false);
@@ -49,7 +49,7 @@ TEST(InvarianceTest, MatMulIsOneChainOfFusedMultiplyAdds) {
     }
     for (const auto& ops : AllCpus()) {
       const Linear w = ops->MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
-      // Calls of every size that takes another path; the first rows are enough for small ones.
+      // Calls of every size with a path of its own; small sizes only use the first rows.
       for (int64_t step : {1, 2, 3, 4, 5, 6, 7, 13, 20, 269}) {
         const int64_t end = std::min(rows, RoundUp<int64_t>(20, step));
         std::vector<float> y(end * out, NAN);
@@ -97,7 +97,8 @@ TEST(InvarianceTest, EpilogueAndRowOpsAgreeOnAllInstructionSets) {
   }
 }
 
-// Attention of a prompt's rows [0, n) in chunks whose ends are given, all other things equal.
+// Computes attention of a prompt's rows [0, n) in chunks with the given ends, everything else
+// equal.
 std::vector<float> InChunks(Ops& ops, const std::vector<float>& qkv, int heads,
                             const PagedCase& shape, uint64_t shuffle,
                             const std::vector<int>& ends) {

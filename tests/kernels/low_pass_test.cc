@@ -1,5 +1,5 @@
-// Low-pass residuals: on every backend against a plain DCT, and on the CPU the same bits on every
-// instruction set.
+// Compares low-pass residuals with a plain DCT on every backend. On the CPU they must have the same
+// bits on every instruction set.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -15,7 +15,7 @@ class LowPassTest : public BackendTest {
   std::unique_ptr<Ops> scalar_ = MakeCpu("scalar", 1);
 };
 
-// Layers of RAW16 pages in any order, filled with tokens.
+// Layers of RAW16 pages in random order, filled with tokens.
 class Layers {
  public:
   Layers(const KvGeometry& geometry, int64_t tokens, uint64_t seed)
@@ -30,8 +30,8 @@ class Layers {
     for (int layer = 0; layer < geometry.layers; ++layer) {
       for (int64_t t = 0; t < tokens; ++t) {
         for (int64_t i = 0; i < Row(); ++i) {
-          // Smooth, with noise that some tokens have more of; K larger than V; a few channels that
-          // are far from zero.
+          // A smooth signal with noise that is larger for some tokens. K is larger than V, and a
+          // few channels are far from zero.
           const double smooth =
               std::sin(static_cast<double>(t) * 0.01 * static_cast<double>(i % 7));
           const float noise = random.Normal() * (t % 13 == layer ? 3.0f : 0.3f);
@@ -46,7 +46,7 @@ class Layers {
   const PageId* pages() const { return pages_.data(); }
   int64_t layer_pages() const { return pages_of_layer_; }
   int64_t Row() const { return int64_t{2} * geometry_.kv_heads * geometry_.head_dim; }
-  // Channel i of all: K and V of a head beside each other.
+  // Returns channel i of all channels; K and V of a head are neighbours.
   uint16_t& At(int layer, int64_t token, int64_t i) {
     const auto dim = int64_t{geometry_.head_dim};
     const PageId page = pages_[layer * pages_of_layer_ + token / 16];
@@ -72,7 +72,7 @@ struct LowPassCase {
   int64_t stored, first, tokens, kept;
 };
 
-// [layers, tokens, 4]; that no other token's numbers are written is expected here.
+// Returns [layers, tokens, 4] and expects that no other token's numbers are written.
 std::vector<float> Residuals(Ops& ops, Layers& layers, const LowPassCase& c) {
   const int64_t beyond = 2, all = c.first + c.tokens + beyond;
   std::vector<float> out(c.geometry.layers * all * 4, -7), own;
@@ -91,12 +91,13 @@ std::vector<float> Residuals(Ops& ops, Layers& layers, const LowPassCase& c) {
   return own;
 }
 
-// What ops.h states, from the definition of the DCT; and how far a float computation may be off.
+// The values that ops.h defines, from the definition of the DCT, and the error allowed to a float
+// computation.
 struct Expected {
   std::vector<float> values;  // [layers, tokens, 4]
   std::vector<double> bounds;
 };
-// One layer's: sums [tokens, 4] of `terms` squares each, errors [tokens, 2] of the distances.
+// Adds one layer: sums [tokens, 4] of `terms` squares each, errors [tokens, 2] of the distances.
 void Append(const std::vector<double>& sums, const std::vector<double>& errors, int64_t terms,
             Expected* out) {
   for (size_t t = 0; t < sums.size() / 4; ++t) {
@@ -119,7 +120,7 @@ Expected PlainDct(Layers& layers, const LowPassCase& c, bool direct) {
     }
   }
   // Errors of one base value, as a share of its channels' norms. By transforms: 2 log2(L) levels of
-  // 6.7 u each and 4 u for the product (Higham, Accuracy and Stability, theorem 24.2) on a pair of
+  // 6.7 u each and 4 u for the product (Higham, Accuracy and Stability, theorem 24.2), on a pair of
   // even extensions (norm: twice the larger of two channels), through a spectrum below 2. Direct:
   // rows of a projector have norm 1 at most.
   const double levels = std::ceil(std::log2(3 * n));
@@ -127,7 +128,7 @@ Expected PlainDct(Layers& layers, const LowPassCase& c, bool direct) {
       direct ? Gamma(c.tokens + 4) : 2 * (2 * levels * 6.7 + 4) * kUnit * 2 / (1 - 1e-4);
   for (int layer = 0; layer < c.geometry.layers; ++layer) {
     std::vector<double> sums(c.tokens * 4), errors(c.tokens * 2);
-    double norm = 0;  // the largest of a channel
+    double norm = 0;  // the largest norm of a channel
     for (int64_t i = 0; i < layers.Row(); ++i) {
       double energy = 0;
       for (int64_t t = 0; t < c.tokens; ++t) {
@@ -156,8 +157,8 @@ Expected PlainDct(Layers& layers, const LowPassCase& c, bool direct) {
   return out;
 }
 
-// A number that the device rounds to half after computing it with a relative error of `doubt` at
-// most.
+// A number that the device computes with a relative error of at most `doubt` and then rounds to
+// half.
 struct Rounded {
   explicit Rounded(double x, double doubt) {
     const auto half = [](double v) {
@@ -170,11 +171,11 @@ struct Rounded {
   double value, error;
 };
 
-// The same by way of a grid (cuda/low_pass/grid.cu): from its definition, with its weights and
-// filter as rounded; roundings of the grid's numbers, and weights in doubt, are bounds.
+// The same through a grid (cuda/low_pass/grid.cu), from its definition, with its weights and filter
+// as rounded. The bounds are the roundings of the grid's numbers and the doubt of the weights.
 Expected OnGrid(Layers& layers, const LowPassCase& c) {
   constexpr double kHalf = 0x1p-11, kSmallest = 0x1p-25;  // roundings to half: relative, absolute
-  constexpr double kDoubt = 0x1p-18;                      // of a window's weight in float
+  constexpr double kDoubt = 0x1p-18;  // relative error of a window's weight in float
   constexpr int kReach = 5, kEdge = 8;
   const int64_t n = c.tokens, points = CeilDiv<int64_t>(3 * c.kept, 32) * 16;
   const int64_t half = points / 2, rows = half + kEdge;
@@ -188,7 +189,7 @@ Expected OnGrid(Layers& layers, const LowPassCase& c) {
                                   (kReach * std::sinh(beta))
                             : 0;
   };
-  // Of a token on a point: spread [half, n], read [n, rows].
+  // The weight of a token on a point: spread [half, n], read [n, rows].
   std::vector<std::vector<std::pair<int64_t, Rounded>>> spread(half), read(n);
   std::vector<double> weights(half);
   for (int64_t m = 0; m < rows; ++m) {
@@ -204,7 +205,7 @@ Expected OnGrid(Layers& layers, const LowPassCase& c) {
       read[t].push_back({m, Rounded(w, kDoubt * w)});
     }
   }
-  // D of even and odd coefficients, [rows, half].
+  // D for even and odd coefficients, [rows, half].
   std::vector<Rounded> filter[2];
   const auto gain = [&](int64_t k) {
     const double x = M_PI * kReach * static_cast<double>(k) / static_cast<double>(2 * points);
@@ -239,7 +240,7 @@ Expected OnGrid(Layers& layers, const LowPassCase& c) {
       float mean = 0;
       for (int64_t s = 0; s < samples; ++s) mean += at(s * stride);
       mean /= static_cast<float>(samples);
-      // Folded: half the sum and half the difference of a point and its mirror image.
+      // Folds: half the sum and half the difference of a point and its mirror image.
       std::vector<double> folded[2], off[2];
       for (int64_t m = 0; m < half; ++m) {
         double sides[2] = {}, size = std::fabs(weights[m] * mean), doubt = 0;
@@ -300,8 +301,9 @@ Expected ExpectedOf(const BackendCase& backend, Layers& layers, const LowPassCas
   return PlainDct(layers, c, backend.cuda());
 }
 
-// Near enough to choose tokens by, on any backend: a token's distance from its base is off by a
-// thousandth of the longest way between a layer's tokens, however far all are from zero.
+// The result is near enough to choose tokens on any backend: the error of a token's distance from
+// its base is a thousandth of the largest distance between a layer's tokens, however far all are
+// from zero.
 void ExpectNear(Layers& layers, const LowPassCase& c, const std::vector<float>& got,
                 const std::vector<float>& exact) {
   for (int part = 0; part < 2 * c.geometry.layers; ++part) {
@@ -333,7 +335,7 @@ TEST_P(LowPassTest, LowPassResidualsAreThoseOfAPlainDct) {
       {{2, 1, 32}, 90, 80, 10, 10},      // all coefficients: nothing is left
       {{1, 2, 16}, 16, 3, 1, 1},         // one token
       {{1, 1, 64}, 1030, 0, 1024, 205},  // a power of two
-      {{1, 6, 128}, 50, 1, 49, 11},      // more channels than a block adds up
+      {{1, 6, 128}, 50, 1, 49, 11},      // more channels than a block sums up
       {{1, 1, 16}, 700, 0, 700, 2},      // few coefficients
       {{1, 1, 16}, 64, 0, 43, 43},       // few tokens, all coefficients
   };
@@ -353,7 +355,7 @@ TEST_P(LowPassTest, LowPassResidualsAreThoseOfAPlainDct) {
   }
 }
 
-// Of so many coefficients the device's filter is made a part at a time.
+// With this many coefficients the device computes its filter in parts.
 TEST_P(LowPassTest, NothingIsLeftOfALongPromptBesideAllItsCoefficients) {
   const LowPassCase c = {{1, 1, 16}, 17'000, 0, 17'000, 17'000};
   Layers layers(c.geometry, c.stored, 13);
@@ -367,8 +369,8 @@ TEST_P(LowPassTest, NothingIsLeftOfALongPromptBesideAllItsCoefficients) {
   ExpectNear(layers, c, Residuals(*ops_, layers, c), exact);
 }
 
-// Parseval: what lies above the cut-off of the spectrum is what is left beside the base, so a
-// layer's outlier energy needs no second pass (FlashCache's budget identity).
+// Parseval: the spectrum above the cut-off has the energy that the base leaves, so a layer's
+// outlier energy needs no second pass (FlashCache's budget identity).
 TEST_P(LowPassTest, LowPassResidualsAddUpToTheEnergyAboveTheCutOff) {
   const LowPassCase c = {{1, 2, 32}, 120, 0, 120, 25};
   Layers layers(c.geometry, c.stored, 11);
@@ -398,7 +400,7 @@ TEST_P(LowPassTest, LowPassResidualsAddUpToTheEnergyAboveTheCutOff) {
     }
     EXPECT_NEAR(residuals, above, bound);
     EXPECT_NEAR(norms, all, Gamma(layers.Row() + 8) * all);
-    EXPECT_GT(above / all, 0.01);  // there is something above, and something below
+    EXPECT_GT(above / all, 0.01);  // there is energy above and below the cut-off
     EXPECT_LT(above / all, 0.99);
   }
 }

@@ -1,5 +1,5 @@
-// Errors of exp and erf over the whole range of float, for every instruction set, and their bits
-// against each other.
+// Measures the errors of exp and erf over the whole range of float, for every instruction set, and
+// compares their bits.
 #include <bit>
 #include <cmath>
 
@@ -11,7 +11,7 @@ namespace {
 
 using Function = void (*)(const float*, int64_t, float*);
 
-// Every float whose bits are a multiple of `step`: all signs and exponents, infinities too.
+// Returns every float whose bits are a multiple of `step`: all signs and exponents, and infinities.
 std::vector<float> SampleFloats(uint32_t step) {
   std::vector<float> v;
   for (uint64_t u = 0; u <= 0xffffffffu; u += step) {
@@ -25,7 +25,8 @@ std::vector<float> SampleFloats(uint32_t step) {
   return v;
 }
 
-// The largest error in units of the last place of the true value (subnormals: of the smallest).
+// Returns the largest error in units in the last place of the true value (for subnormals: of the
+// smallest).
 double WorstUlps(const std::vector<float>& x, const std::vector<float>& y, double (*truth)(double),
                  float* at) {
   double worst = 0;

@@ -1,5 +1,5 @@
-// MatMul of every backend against the reference, with the bound of the operands' and the sums'
-// roundings.
+// Compares every backend's MatMul with the reference, within the bound of the roundings of inputs
+// and sums.
 #include <cmath>
 
 #include "base/half.h"
@@ -14,7 +14,7 @@ struct Problem {
   DType dtype = DType::kBF16;
   bool bias = false, residual = false, misaligned = false;
   Activation act = Activation::kNone;
-  std::vector<int64_t> parts = {};  // rows of the glued parts; empty: one part
+  std::vector<int64_t> parts = {};  // rows of the concatenated parts; empty: one part
 
   std::string Name() const {
     return std::to_string(rows) + "x" + std::to_string(in) + "x" + std::to_string(out) + " " +
@@ -24,10 +24,10 @@ struct Problem {
   }
 };
 
-// |act'(x)| <= this for all three (the largest is GELU's, 1.129).
+// A bound of |act'(x)| for all three activations (the largest is GELU's, 1.129).
 constexpr double kActivationSlope = 1.13;
 
-// What x loses when it is written as `terms` numbers of the weights' type
+// Returns the error of x as a sum of `terms` numbers of the weights' type
 // (kernels/cuda/gemm/precision.h).
 double LostByTerms(float x, DType dtype, int terms) {
   for (int t = 0; t < terms; ++t) {
@@ -60,10 +60,10 @@ void MatMulTest::Check(const Problem& p, uint64_t seed) {
   }
   ASSERT_EQ(first, p.out);
 
-  // In place where there is a residual, as the engine calls it.
+  // In place if there is a residual, as the engine calls it.
   std::vector<float> y = p.residual ? residual : std::vector<float>(p.rows * p.out, NAN);
   std::vector<float> expected(y.size(), NAN);
-  std::vector<float> before(y.size());  // what goes into the activation
+  std::vector<float> before(y.size());  // the activation's inputs
   const Linear w = ops.MakeLinear(parts, p.in, p.dtype);
   const Linear truth = reference.MakeLinear(parts, p.in, p.dtype);
   EXPECT_EQ(w.in, p.in);
@@ -74,8 +74,8 @@ void MatMulTest::Check(const Problem& p, uint64_t seed) {
                    p.residual ? residual.data() : nullptr);
   if (p.act != Activation::kNone) reference.MatMul(truth, x.data(), p.rows, before.data());
 
-  // Tensor cores cut the sum of a step's aligned products instead of rounding it: each addition
-  // and each alignment may lose 2 units.
+  // Tensor cores truncate the sum of a step's aligned products instead of rounding it. Each
+  // addition and each alignment may lose 2 units.
   const bool tensor_cores = GetParam().cuda() && !FloatActivations(p.dtype, p.rows, p.in);
   const int terms = ActivationTerms(p.dtype, GetParam().precise());
   const double sum_error = tensor_cores ? Gamma(4 * (p.in + terms)) : Gamma(p.in + 1);
@@ -118,7 +118,7 @@ TEST_P(MatMulTest, AllRowCounts) {
 
 TEST_P(MatMulTest, SeveralCacheBlocks) {
   // More rows than a chunk (264), more columns than a group (128), more than two blocks of k (256),
-  // and enough work to be shared by threads.
+  // and enough work for several threads.
   if (GetParam().isa == "scalar") {
     Check({.rows = 267, .in = 300, .out = 40, .bias = true}, 1);
     return;
@@ -149,7 +149,7 @@ TEST_P(MatMulTest, BiasActivationResidual) {
     for (bool bias : {false, true}) {
       for (bool residual : {false, true}) {
         for (int64_t rows : {1, 5, 30}) {
-          // in = 3 leaves sums near zero, where GELU's tails lie; 280 crosses a block of k.
+          // in = 3 leaves sums near zero, where GELU has its tails; 280 crosses a block of k.
           for (int64_t in : {3, 280}) {
             Check(
                 {.rows = rows, .in = in, .out = 37, .bias = bias, .residual = residual, .act = act},
@@ -175,8 +175,8 @@ TEST_P(MatMulTest, GluedParts) {
   }
 }
 
-// A prologue and the operation of that name: the same bits on the CPU; on a GPU within what another
-// order of the norm's sums, and the rounding to the weights' type, may change.
+// A prologue must give the same bits as the operation of that name on the CPU. On a GPU the bound
+// covers another order of the norm's sums and the rounding to the weights' type.
 TEST_P(MatMulTest, Prologues) {
   const float eps = 1e-5f;
   for (auto kind :
@@ -224,7 +224,7 @@ TEST_P(MatMulTest, Prologues) {
           const double unit = dtype == DType::kF16 ? 0x1p-11 : 0x1p-8;
           std::vector<double> bound(y.size());
           for (int64_t r = 0; r < rows; ++r) {
-            // Errors of a norm's mean and scale: as in rows_test.cc, for sums in any order.
+            // Errors of a norm's mean and scale are as in rows_test.cc, for sums in any order.
             double mean = 0, sizes = 0, squares = 0;
             for (int64_t k = 0; k < in; ++k) {
               mean += kind == Prologue::kLayerNorm ? x[r * wide + k] / in : 0;

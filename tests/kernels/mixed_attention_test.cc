@@ -1,5 +1,5 @@
-// Attention over runs of any formats: against dequantize-then-attend in double on the same codes,
-// and independent of order, of split and of everything else in the call.
+// Compares attention over runs of any formats with dequantize-then-attend in double on the same
+// codes. It must not depend on order, split or other content of the call.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -13,7 +13,8 @@ namespace {
 constexpr int kPool = 352;  // tokens to choose from
 const QuantRule kRule = {.clip_k = 0.9f, .clip_v = 0.9f};
 
-// Attends and compares with the reference, which reads element by element and sums in double.
+// Runs attention and compares it with the reference, which reads element by element and sums in
+// double.
 std::vector<float> Check(const BackendCase& backend, Ops& ops, Ops& reference,
                          const MixedCase& shape, std::vector<int> rows, int group,
                          const std::string& what) {
@@ -90,7 +91,7 @@ TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
                 {Format::kRaw16, 178, 40}},
                {{Format::kRaw16, 9, 15}, {Format::kToken2, 60, 64}},  // a window first: one row
                {{Format::kToken4, 0, 5}, {Format::kRaw16, 77, 1}}}};
-  // Maps of logits come with segments: a backend takes both or neither.
+  // Logit maps only occur with segments: a backend supports both or neither.
   if (!Takes(Format::kSegment4)) {
     for (MixedRun& run : shape.runs[0]) run.map = {};
   }
@@ -98,9 +99,8 @@ TEST_P(MixedAttentionTest, AllFormatsInOneSequence) {
   Check(GetParam(), *ops_, *reference_, shape, {40, 1, 1}, 2, "all formats");
 }
 
-// Decode, where a backend splits long sequences and joins parts: every format at both head dims
-// that decode is made for, one query a KV head and
-// more, window behind and before.
+// Decode, where a backend splits long sequences and merges the parts: every format at both head
+// dims with decode kernels, one query per KV head and more, the window after and before.
 TEST_P(MixedAttentionTest, DecodesOfEveryFormatAndGroup) {
   for (int dim : {64, 128}) {
     for (int f = 0; f <= static_cast<int>(Format::kKivi1);
@@ -120,9 +120,9 @@ TEST_P(MixedAttentionTest, DecodesOfEveryFormatAndGroup) {
   }
 }
 
-// More heads than a device has warps at a time, of sequences of every length: another kernel where
-// all pages have one bit, units that a warp takes one after the other, and more pages than it
-// copies ahead.
+// More heads than a device runs warps at a time, in sequences of every length. This covers the
+// kernel for pages of one bit, work items that a warp takes one after the other, and more pages
+// than it copies ahead.
 TEST_P(MixedAttentionTest, DecodesOfManySequences) {
   const std::pair<Format, int> cases[] = {
       {Format::kToken1, 64}, {Format::kToken1, 128}, {Format::kToken2, 128}, {Format::kKivi1, 128}};
@@ -139,7 +139,7 @@ TEST_P(MixedAttentionTest, DecodesOfManySequences) {
   }
 }
 
-// Several rows over a compressed context: a question about it, or a prompt's chunk behind it.
+// Several rows over a compressed context: a question about it, or a prompt's chunk after it.
 TEST_P(MixedAttentionTest, ExtendsOverEveryFormat) {
   for (int dim : {64, 128}) {
     for (int f = 0; f <= static_cast<int>(Format::kKivi1);
@@ -155,7 +155,7 @@ TEST_P(MixedAttentionTest, ExtendsOverEveryFormat) {
   }
 }
 
-// The same tokens at the same bits, in other orders of runs and cut into runs otherwise.
+// The same tokens at the same bits, in other orders of runs and divided into other runs.
 TEST_P(MixedAttentionTest, OrderAndDistributionOverRunsDoNotMatter) {
   const std::vector<MixedRun> runs = {{Format::kToken2, 0, 50},
                                       {Format::kRaw16, 50, 20},
@@ -166,7 +166,8 @@ TEST_P(MixedAttentionTest, OrderAndDistributionOverRunsDoNotMatter) {
                  {1}, 2, "runs");
   };
   const std::vector<float> first = attend(runs);
-  // Both results are within their bounds of the same exact value; the bound of the worst split.
+  // Both results are within their bounds of the same exact value; the bound is that of the worst
+  // split.
   MixedCache cache(*ops_, {.kv_heads = 2, .head_dim = 64, .runs = {runs}}, kRule, kPool, 1, 2);
   const std::vector<float> qkv = Random(5).Normals((4 + 4) * 64, 2);
   std::vector<double> bound = MixedBounds(GetParam(), cache, qkv, 4, {0, 1});
@@ -187,7 +188,7 @@ TEST_P(MixedAttentionTest, OrderAndDistributionOverRunsDoNotMatter) {
 }
 
 TEST(MixedInvarianceTest, BitsDependOnTheRowAlone) {
-  const int n = 41, heads = 6, dim = 64;  // n new rows behind a compressed context
+  const int n = 41, heads = 6, dim = 64;  // n new rows after a compressed context
   const MixedCase shape{.kv_heads = 2,
                         .head_dim = dim,
                         .runs = {{{Format::kToken2, 0, 45},

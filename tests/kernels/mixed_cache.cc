@@ -12,7 +12,7 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
                        uint64_t shuffle, uint64_t values)
     : shape_(shape),
       geometry_{.layers = 1, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim} {
-  std::vector<Format> formats;  // of all pages: the runs', then the pool's
+  std::vector<Format> formats;  // formats of all pages: the runs', then the pool's
   run_begin_.push_back(0);
   for (const auto& sequence : shape.runs) {
     for (const MixedRun& run : sequence) {
@@ -21,7 +21,7 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
                        .tokens = run.count,
                        .map = run.map});
       formats.resize(formats.size() + CeilDiv(run.count, PageTokens(run.format)), run.format);
-      if (HasHeader(run.format)) formats.push_back(Format::kHeader);  // behind the run's pages
+      if (HasHeader(run.format)) formats.push_back(Format::kHeader);  // after the run's pages
     }
     run_begin_.push_back(static_cast<int32_t>(runs_.size()));
   }
@@ -37,7 +37,7 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
     pages_[i] = static_cast<PageId>(bytes_ / kPageUnitBytes);
     bytes_ += PageBytes(formats[i], geometry_);
   }
-  memory_ = AllocateHost(bytes_);  // also where `ops` runs on a device (staged_ops.h)
+  memory_ = AllocateHost(bytes_);  // even if `ops` runs on a device (staged_ops.h)
   std::memset(memory_.get(), 0xff, bytes_);
   pool_pages_.assign(pages_.begin() + run_pages, pages_.end());
 
@@ -61,7 +61,7 @@ MixedCache::MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, 
       if (HasHeader(run.format)) {
         runs_[r].header = pages_[runs_[r].first_page + CeilDiv(run.count, per_page)];
       }
-      // A page that is filled whole takes tokens from the pool's start behind the run's last.
+      // A page that must be filled whole takes tokens from the pool's start after the run's last.
       const int moved = FillsWholePages(run.format) ? RoundUp(run.count, per_page) : run.count;
       std::vector<TokenMove> moves;
       for (int t = 0; t < moved; ++t) {
@@ -132,7 +132,7 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
         std::any_of(cache.view().runs + runs[0], cache.view().runs + runs[1],
                     [](const KvRun& run) { return run.format != Format::kRaw16; });
     const AttentionArithmetic arithmetic = ArithmeticOf(backend, dim, rows, group, low_bits);
-    // Where scales are folded into sums, s c and m are summed apart from each other.
+    // If scales are folded into sums, s c and m are summed separately.
     const auto magnitude = [&](const MixedCache::Element& e) {
       return arithmetic.tensor_cores ? e.scale * e.code + std::fabs(e.offset)
                                      : static_cast<double>(std::fabs(e.x));
@@ -180,9 +180,9 @@ std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& ca
             mapped_high = std::max(mapped_high, dot * scale);
             shift = double{map.raise} + map.lower;
           }
-          // A logit map a + raise + x (u - a) of [a, b] passes errors of u, a and b on with weights
-          // that sum to 1, and adds at most 6 roundings of numbers of this size, as many as the
-          // bound grants each score; it can widen the range of all scores by its shifts.
+          // A logit map a + raise + x (u - a) of [a, b] propagates errors of u, a and b with
+          // weights that sum to 1. It adds at most 6 roundings of numbers of this size, as many as
+          // the bound grants each score. Its shifts can widen the range of all scores.
           if (mapped_high >= mapped_low) {
             sizes.scores += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
             sizes.high += shift;

@@ -1,5 +1,5 @@
-// A paged cache whose runs have any formats, filled by MoveTokens from random RAW16 tokens; unused
-// bytes are 0xff, so that reading one shows (as half it is a NaN).
+// A paged cache whose runs have any formats, filled by MoveTokens from random RAW16 tokens. Unused
+// bytes are 0xff, a NaN as half, so that a read of one shows.
 #pragma once
 
 #include <vector>
@@ -23,7 +23,8 @@ struct MixedCase {
 
 class MixedCache {
  public:
-  // `ops` quantizes; `values` seeds the pool of `pool` tokens, `shuffle` the places of the pages.
+  // `ops` quantizes. `values` seeds the pool of `pool` tokens, `shuffle` the positions of the
+  // pages.
   MixedCache(Ops& ops, const MixedCase& shape, const QuantRule& rule, int pool, uint64_t shuffle,
              uint64_t values);
   KvLayerView view() const;
@@ -31,8 +32,8 @@ class MixedCache {
   uint8_t* arena() { return memory_.get(); }
   const std::vector<uint8_t> Bytes() const { return {memory_.get(), memory_.get() + bytes_}; }
   KvSlot PoolSlot(int token) const;  // in RAW16
-  // An element of token `token` of sequence `s`, counted over its runs, and what it is made of
-  // where the page has its scale; else s c = 0, m the value.
+  // Returns an element of token `token` of sequence `s`, counted over its runs, and its parts s c
+  // and m if the page has its scale; otherwise s c = 0 and m is the value.
   struct Element {
     float x;
     double scale, code, offset;
@@ -40,7 +41,7 @@ class MixedCache {
   Element At(int s, int token, int head, bool value, int i) const;
   const KvRun& RunOf(int s, int token) const;
   int Tokens(int s) const;
-  // Cuts the last run of sequence s to n tokens.
+  // Shortens the last run of sequence s to n tokens.
   void TruncateLast(int s, int n) { runs_[run_begin_[s + 1] - 1].tokens = n; }
 
  private:
@@ -54,8 +55,8 @@ class MixedCache {
   std::vector<int32_t> run_begin_;
 };
 
-// |out - exact| bounds [rows, heads, head_dim] of a backend's PagedAttention over the stored
-// values.
+// Returns bounds of |out - exact|, [rows, heads, head_dim], for a backend's PagedAttention over the
+// stored values.
 std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& cache,
                                 const std::vector<float>& qkv, int heads,
                                 const std::vector<int32_t>& query_begin);

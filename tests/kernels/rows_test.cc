@@ -1,4 +1,4 @@
-// Row-wise ops of every backend against the reference; rotation, patches and copies bit for
+// Compares every backend's row-wise ops with the reference; rotation, patches and copies bit for
 // bit.
 #include <cmath>
 #include <cstring>
@@ -88,7 +88,7 @@ TEST_P(RowsTest, RmsNormInPlace) {
     reference_->RmsNorm(x.data(), w.data(), rows, cols, 1e-5f, expected.data());
     ops_->RmsNorm(x.data(), w.data(), rows, cols, 1e-5f, x.data());
     std::vector<double> bound;
-    // The sum of squares has at most cols / 16 + 6 roundings and counts half under the root.
+    // The sum of squares has at most cols / 16 + 6 roundings, which count half under the root.
     for (float y : expected) bound.push_back((Gamma(cols / 16 + 6) / 2 + 5 * kUnit) * std::fabs(y));
     ExpectWithin(x, expected, bound, "cols " + std::to_string(cols));
   }
@@ -100,7 +100,7 @@ TEST_P(RowsTest, LayerNormInPlace) {
   for (int64_t cols : kWidths) {
     const int64_t rows = 37;
     std::vector<float> x = random.Normals(rows * cols, 3);
-    for (float& v : x) v += 5;  // a mean that the variance must not feel
+    for (float& v : x) v += 5;  // a mean that must not affect the variance
     const std::vector<float> w = random.Normals(cols), b = random.Normals(cols), in = x;
     std::vector<float> expected(x.size());
     reference_->LayerNorm(in.data(), w.data(), b.data(), rows, cols, eps, expected.data());
@@ -140,8 +140,8 @@ TEST_P(RowsTest, SwiGlu) {
     ops_->SwiGlu(x.data(), rows, cols, y.data());
     reference_->SwiGlu(x.data(), rows, cols, expected.data());
     std::vector<double> bound;
-    // exp 2 ulp, sum, quotient, product, the reference's rounding; 1e-37: results below the normal
-    // range may be flushed by an infinite denominator.
+    // The bound: exp 2 ulp, sum, quotient, product, the reference's rounding. 1e-37: an infinite
+    // denominator may flush results below the normal range.
     for (float v : expected) bound.push_back(8 * kUnit * std::fabs(v) + 1e-37);
     ExpectWithin(y, expected, bound, "cols " + std::to_string(cols));
   }

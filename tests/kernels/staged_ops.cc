@@ -7,7 +7,7 @@
 namespace tessera::testing {
 namespace {
 
-// A host array's copy on the device, for one call.
+// A device copy of a host array, for one call.
 template <class T>
 class Copy {
  public:
@@ -234,8 +234,8 @@ class StagedOps final : public Ops {
     const Copy which(d_, transformed, num_sequences);
     const Copy<float> to(d_, out, rows * heads * dim);
     const KvLayerView view = {arena.get(), kv.geometry, pages.get(), runs.get(), run_begin.get()};
-    // Twice, as two layers: behind the first a kernel may begin before the one in front has ended.
-    // But where slopes are counted.
+    // Runs twice, as two layers: after the first, a kernel may start before the previous one has
+    // ended. Runs once where clamped slopes are counted.
     const int calls = plan_attention_ && !headers ? 2 : 1;
     if (plan_attention_) {
       const KvLayerView layers[] = {view, view};

@@ -1,5 +1,5 @@
-// A backend with memory of its own behind host pointers, so that the suites written for the CPU run
-// over it unchanged: every call copies its operands there and the results back.
+// A backend with its own memory that takes host pointers, so that the suites for the CPU run on it
+// unchanged: every call copies its inputs to the device and the results back.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 namespace tessera::testing {
 
 // Allocate, CopyToDevice, CopyToHost and MakeLinear pass through: their memory is the device's.
-// `metadata`: every call of PagedAttention is told ahead by PlanAttention.
+// `metadata`: PlanAttention announces every call of PagedAttention.
 std::unique_ptr<Ops> StageOps(std::unique_ptr<Ops> device, bool metadata);
 
 }  // namespace tessera::testing

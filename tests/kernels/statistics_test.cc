@@ -1,6 +1,6 @@
-// What policies measure (low-pass residuals: low_pass_test.cc): on every backend against the
-// reference, and on the CPU the same bits on every instruction set and for every cut of a prompt
-// into chunks.
+// Compares the statistics for policies (low-pass residuals: low_pass_test.cc) with the reference on
+// every backend. On the CPU they must have the same bits on every instruction set and for every
+// division of a prompt into chunks.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -47,7 +47,7 @@ TEST_P(StatisticsTest, RowPeaksAreTheLargestAndTheMedian) {
 TEST_P(StatisticsTest, AttentionColumnsAreSumsOfWeights) {
   Random random(3);
   constexpr int kHeads = 6;
-  // Two sequences, the second in two runs; rows of both, of which jobs want some.
+  // Two sequences, the second in two runs; jobs name some rows of both.
   PagedCache cache({.kv_heads = 3, .head_dim = 40, .run_tokens = {{21}, {33, 90}}}, 4, 5);
   const std::vector<int32_t> begin = {0, 2, 22};
   const std::vector<float> qkv = random.Normals(22 * (kHeads + 6) * 40, 2);
@@ -74,8 +74,8 @@ TEST_P(StatisticsTest, AttentionColumnsAreSumsOfWeights) {
         }
       }
     }
-    // The dot product, its scale and the difference from the maximum; exp within 2 ulp and the sum
-    // of up to 123 weights; then one rounding a row and head.
+    // The bound: the dot product, its scale and the difference from the maximum; exp within 2 ulp
+    // and the sum of up to 123 weights; then one rounding per row and head.
     const double weight = std::expm1(2 * (Gamma(48) * largest + 2 * kUnit * largest)) + Gamma(130);
     for (int t = 0; t < cache.Tokens(job.sequence); ++t) {
       bounds[job.columns + t] =
@@ -89,7 +89,7 @@ TEST_P(StatisticsTest, AttentionColumnsAreSumsOfWeights) {
   EXPECT_EQ(got[21], 0.5f);  // nothing beyond a job's tokens
   if (GetParam().cuda()) return;
   ExpectSameBits(got, run(*scalar_, jobs), "another instruction set");
-  // Row by row, as chunks of a prompt would bring them.
+  // Row by row, as the chunks of a prompt would add them.
   std::vector<ColumnJob> rows = {jobs[1]};
   for (int i = 0; i < 17; ++i) rows.push_back({1, 5 + i, 1, 100});
   ExpectSameBits(got, run(*ops_, rows), "another cut");
@@ -107,7 +107,7 @@ TEST_P(StatisticsTest, TokensRankByTheirDeviation) {
     }
     std::vector<uint8_t> vision(tokens);
     for (int64_t t = 0; t < tokens; ++t) vision[t] = t % 7 < 3 ? 0 : t % 7;
-    if (tokens == 257) {  // as of a model whose numbers overflow, in text alone
+    if (tokens == 257) {  // like a model whose numbers overflow, in text only
       const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
       for (int i = 0; i < 4; ++i) residuals[28 * i] = bad[i];
       residuals[(2 * tokens + 14) * 4 + 1] = NAN;

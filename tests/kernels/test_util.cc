@@ -111,7 +111,7 @@ AttentionArithmetic ArithmeticOf(const BackendCase& backend, int64_t dim, int ro
                                  bool low_bits) {
   if (!backend.cuda()) return {dim / 16 + 6, 16, false};
   const bool halves = !backend.precise() && (dim == 64 || dim == 128);
-  // CUDA cores: 8 products in a lane, at most 5 sums over lanes, and the scale; rescaled every 4
+  // CUDA cores: 8 products per lane, at most 5 sums over lanes, and the scale; rescaled every 4
   // tokens.
   return {8 + 5 + 3, 4, halves && (rows > 1 || group > 1 || low_bits)};
 }
@@ -119,9 +119,10 @@ AttentionArithmetic ArithmeticOf(const BackendCase& backend, int64_t dim, int ro
 double AttentionBound(const AttentionArithmetic& arithmetic, const AttentionSizes& sizes) {
   const double range = sizes.high - sizes.low;
   if (arithmetic.tensor_cores) {
-    // 2^-11 of q and of a weight, or, below the normal range, 2^-25 of it. Of low-bit pages, either
-    // elements are rounded to half too, or scales of K go into q (2^-11 again; q below its largest
-    // by more than half's normal range errs by up to 2^-15 of that) and scales of V into weights.
+    // 2^-11 of q and of a weight, or 2^-25 below the normal range. For low-bit pages there is more.
+    // Either elements are rounded to half too. Or scales of K are multiplied into q (2^-11 again; a
+    // q that is smaller than its largest by more than half's normal range errs by up to 2^-15 of
+    // that) and scales of V into weights.
     const double rounds = sizes.low_bits ? 2 : 1;
     const double score = (rounds * 0x1p-11 + Gamma(4 * 128)) * sizes.scores + 4 * kUnit * range +
                          0x1p-15 * sizes.flat;

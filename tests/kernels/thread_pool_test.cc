@@ -33,7 +33,7 @@ TEST(ThreadPoolTest, WakesSleepersAndUsesThem) {
   ThreadPool pool(2);
   for (int job = 0; job < 5; ++job) {
     std::this_thread::sleep_for(std::chrono::milliseconds(3));  // long enough to fall asleep
-    // Each of two tasks waits for the other: done only if two threads run them.
+    // Each of two tasks waits for the other, so they only finish if two threads run them.
     std::atomic<int> arrived{0};
     pool.ParallelFor(2, [&](int64_t, int) {
       arrived.fetch_add(1);

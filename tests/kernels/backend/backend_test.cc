@@ -1,4 +1,4 @@
-// The table of backends, the reference's own truth on cases done by hand, and tensor views.
+// Tests the table of backends, the reference on cases computed by hand, and tensor views.
 #include "kernels/backend/backend.h"
 
 #include <algorithm>
@@ -67,7 +67,7 @@ TEST(BackendTableTest, ScalarIsAlwaysThereAndTheBestIsChosen) {
   EXPECT_EQ(CpuInstructionSets().front(), CpuInstructionSet());
 }
 
-// The reference is the truth of the other suites; its own is arithmetic by hand.
+// The other suites compare with the reference, which is itself compared with arithmetic by hand.
 class ReferenceTest : public ::testing::Test {
  protected:
   std::unique_ptr<Ops> ops_ = MakeReference();
@@ -105,7 +105,7 @@ TEST_F(ReferenceTest, Norms) {
 }
 
 TEST_F(ReferenceTest, RopeTurnsPairsByTheAngleOfTheirPosition) {
-  // Position 1 turns by 90 degrees: (a, b) becomes (-b, a), for pairs (i, i + d/2).
+  // Position 1 rotates by 90 degrees: (a, b) becomes (-b, a), for pairs (i, i + d/2).
   PagedCache cache({.kv_heads = 1, .head_dim = 8, .run_tokens = {{2}}}, 1, 2);
   const std::vector<float> cos = {1, 1, 1, 1, 0, 0, 0, 0}, sin = {0, 0, 0, 0, 1, 1, 1, 1};
   std::vector<float> qkv;
@@ -119,7 +119,7 @@ TEST_F(ReferenceTest, RopeTurnsPairsByTheAngleOfTheirPosition) {
   EXPECT_EQ(qkv[28], 24);
   EXPECT_EQ(HalfToFloat(cache.At(0, 0, 0, false, 1)), -37);  // k of row 1 = 32 .. 39
   EXPECT_EQ(HalfToFloat(cache.At(0, 0, 0, false, 5)), 33);
-  EXPECT_EQ(HalfToFloat(cache.At(0, 0, 0, true, 3)), 43);  // v is not turned
+  EXPECT_EQ(HalfToFloat(cache.At(0, 0, 0, true, 3)), 43);  // v is not rotated
   EXPECT_EQ(HalfToFloat(cache.At(0, 1, 0, true, 0)), 16);
 }
 

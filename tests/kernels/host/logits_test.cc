@@ -1,4 +1,4 @@
-// What happens to logits before and after a draw: on every backend against its definition.
+// Compares the steps before and after sampling with their definition, on every backend.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -22,7 +22,7 @@ std::vector<int32_t> SomeIds(Random& random, int64_t cols, int64_t n) {
   return ids;
 }
 
-// In the words of LogitEdit, id after id.
+// Computes LogitEdit's definition, id after id.
 float Edited(float x, int32_t id, const LogitEdit& e, const std::vector<LogitBias>& biases,
              const std::vector<TokenCount>& counts, const std::vector<int32_t>& sampled) {
   for (int i = 0; i < e.biases; ++i) {
@@ -138,7 +138,7 @@ TEST_P(LogitsTest, LogprobsAreLogSoftmax) {
       const LogprobAt* got = &out[i * kPlaces];
       long double sum = 0;
       for (int64_t c = 0; c < cols; ++c) sum += std::exp(static_cast<long double>(row[c]));
-      // One rounding to float, and the double sum's error, which is far below it.
+      // One rounding to float; the error of the double sum is far below it.
       const auto expect = [&](const LogprobAt& at, int32_t id) {
         const auto exact = static_cast<double>(row[id] - std::log(sum));
         EXPECT_EQ(at.id, id);

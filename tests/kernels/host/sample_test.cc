@@ -1,4 +1,4 @@
-// Drawing tokens from logits: on every backend against the filters' definition.
+// Compares sampling with the filters' definition, on every backend.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -33,7 +33,7 @@ TEST_P(SampleTest, TemperatureZeroIsTheFirstLargest) {
       std::vector<int32_t> ids(rows, -1), expected(rows, -1);
       ops_->SampleTokens(logits.data(), rows, cols, banned.data(), nullptr, ids.data());
       for (int64_t r = 0; r < rows; ++r) {
-        // The first of those that nothing exceeds, said in another way than the backends do.
+        // The first id that no other exceeds, computed in another way than the backends do.
         const auto value = [&](int64_t c) {
           const float x = logits[r * cols + c];
           return std::isnan(x) ? -inf : std::min(x, std::numeric_limits<float>::max());
@@ -94,7 +94,7 @@ int32_t Defined(const float* logits, int64_t cols, const std::vector<uint8_t>& b
   return order.back();
 }
 
-// Continuous logits and rounded ones, of which many are equal, so that borders lie between equals.
+// Continuous logits, and rounded ones with many ties, so that thresholds lie between equal logits.
 TEST_P(SampleTest, FiltersKeepWhatTheyAreDefinedToKeep) {
   Random random(8);
   const float inf = INFINITY;
@@ -143,7 +143,7 @@ TEST_P(SampleTest, FiltersKeepWhatTheyAreDefinedToKeep) {
   EXPECT_GT(distinct, 150);  // of 960 draws, 576 of them from more than 64 tokens
 }
 
-// A rule's draw from a row is the same whatever rows stand beside it.
+// A rule samples the same token from a row for any other rows in the call.
 TEST_P(SampleTest, RowsDoNotTouchEachOther) {
   Random random(9);
   const int64_t rows = 33, cols = 700;

@@ -28,7 +28,7 @@ TEST(SoftmaxWeights, AgreesWithTheExactExponential) {
         }
         continue;
       }
-      // The reduction's rounding is half a unit of |y| at most; the polynomial adds its own few.
+      // The reduction's rounding is at most half a unit of |y|; the polynomial adds a few units.
       const double exact = static_cast<double>(std::exp(static_cast<long double>(y)));
       const double tolerance = 4 * std::numeric_limits<double>::epsilon() * exact;
       ASSERT_NEAR(weights[i], exact, tolerance) << y;

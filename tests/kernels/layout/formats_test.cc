@@ -1,4 +1,4 @@
-// The layout of pages: exact bytes, every offset, and codes that read back.
+// Tests the layout of pages: exact bytes, every offset, and codes that read back.
 #include <cstring>
 
 #include "base/half.h"
@@ -33,7 +33,7 @@ TEST(FormatsTest, BytesOfOneHeadOf128) {
       {Format::kKivi4, 32, 4096, 512 + 128},
       {Format::kKivi2, 32, 2048, 640},
       {Format::kKivi1, 32, 1024, 640},
-      // Two and four groups a head: as many times the scales of a token.
+      // Two and four groups per head have as many times the scales of a token.
       {Format::kToken8G64, 16, 4096, 256},
       {Format::kToken8G32, 16, 4096, 512},
       {Format::kToken4G64, 32, 4096, 512},
@@ -73,9 +73,9 @@ TEST(FormatsTest, BytesPerTokenOfLlava7B) {
     EXPECT_EQ(llava.layers * PageBytes(format, llava), bytes * PageTokens(format))
         << FormatName(format);
   }
-  // KIVI with groups of 32 keys: 3 bits a key; values per token of 128: 2.25.
+  // KIVI with groups of 32 keys has 3 bits per key; values per token of 128 have 2.25.
   EXPECT_EQ(8.0 * PageBytes(Format::kKivi2, llava) / (32 * 32 * 128 * 2), (3 + 2.25) / 2);
-  // As published, with groups of 32 channels for values as well: 3 bits both.
+  // As published, with groups of 32 channels for values too: 3 bits for both.
   EXPECT_EQ(8.0 * PageBytes(Format::kKivi2G32, llava) / (32 * 32 * 128 * 2), 3);
   // CalibQuant's 1 + 32 / n bits over an image of n = 576 tokens.
   const int64_t image = 576 / 32 * PageBytes(Format::kSegment1, llava);
@@ -84,11 +84,11 @@ TEST(FormatsTest, BytesPerTokenOfLlava7B) {
 }
 
 TEST(FormatsTest, TheBytesOfHeadWideFormatsAreFrozen) {
-  // Offsets that other backends were written against, at head 2 of 128 channels, as numbers.
+  // Fixed offsets that other backends were written against, at head 2 of 128 channels.
   constexpr int kDim = 128;
   struct Row {
     Format format;
-    int64_t k_row, v_row, k_scale, k_offset, v_scale, v_offset;  // of slot 5, channel 7
+    int64_t k_row, v_row, k_scale, k_offset, v_scale, v_offset;  // at slot 5, channel 7
   };
   const Row rows[] = {
       {Format::kToken8, 9088, 11136, 12554, 12586, 12618, 12650},
@@ -117,7 +117,7 @@ TEST(FormatsTest, NamesAreUniqueAndReadBack) {
   }
 }
 
-// Every byte of a head belongs to exactly one part, parts are aligned, nothing reaches outside.
+// Every byte of a head belongs to exactly one part, parts are aligned, and none reaches outside.
 TEST(FormatsTest, PartsTileThePage) {
   for (Format f : AllFormats()) {
     for (int dim = 8; dim <= 256; dim += 8) {
@@ -160,8 +160,8 @@ TEST(FormatsTest, PartsTileThePage) {
 
 class PackTest : public BackendTest {};
 
-// Codes 0 .. 2^b - 1 at every position: with those as values, s is 1 and m is 0, and the bytes are
-// known without asking the layout for codes.
+// Stores codes 0 .. 2^b - 1 at every position. With those as values, s is 1 and m is 0, and the
+// bytes are known without the layout's functions for codes.
 TEST_P(PackTest, EveryCodeAtEveryPosition) {
   for (Format f : AllFormats()) {
     if (f == Format::kRaw16 || !Takes(f)) continue;
@@ -177,7 +177,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
         const Codec& codec = CodecOf(f, value);
         const int max = MaxCode(codec.bits);
         const bool per_token = codec.axis == Axis::kToken;
-        // Each vector has both 0 and the largest.
+        // Each vector has both 0 and the largest code.
         const int along = per_token ? channel % GroupChannels(codec, dim) : slot;
         if (along < 2) return along == 0 ? 0 : max;
         return (7 * slot + 3 * channel + 11 * head + (value ? 5 : 0)) % (max + 1);
@@ -219,7 +219,7 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
           }
         }
       }
-      p = arena.get() + header_at;  // scales and offsets by turns: K's, V's, the next head's
+      p = arena.get() + header_at;  // scales then offsets: K's, V's, the next head's
       for (int i = 0; HasHeader(f) && i < g.kv_heads * 4 * dim; ++i, p += 2) {
         ASSERT_EQ(HalfToFloat(LoadHalfBits(p)), i / dim % 2 == 0 ? 1 : 0);
       }

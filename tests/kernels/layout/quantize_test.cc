@@ -1,4 +1,4 @@
-// The quantizer: its rule, its known errors on Gaussian data, and the same bytes from every
+// Tests the quantizer: its rule, its known errors on Gaussian data, and the same bytes from every
 // backend.
 #include "kernels/layout/quantize.h"
 
@@ -66,20 +66,20 @@ TEST(QuantizeTest, ConstantTinyAndHugeVectors) {
       EXPECT_EQ(q.codes, (std::vector<int>{0, 0, 0}));
     }
   }
-  // A range whose step is no half any more.
+  // A range whose step is too small for a half.
   const Quantized tiny = Quantize({0x1p-24f, 0x1p-23f}, 8, 1, false);
   EXPECT_EQ(tiny.scale, 1);
   EXPECT_EQ(tiny.offset, 0x1p-24f);
-  // Which zero came first does not show.
+  // The order of 0 and -0 has no effect.
   EXPECT_EQ(FitAffine(-0.0f, 1, 2, 1, false).offset, FitAffine(0.0f, 1, 2, 1, false).offset);
-  // The whole range of half: the 1-bit step saturates, nothing is infinite.
+  // The whole range of half: the 1-bit step saturates, and nothing is infinite.
   const Quantized huge = Quantize({-65504, 65504}, 1, 1, false);
   EXPECT_EQ(huge.scale, 65504);
   EXPECT_EQ(huge.offset, -65504);
 }
 
-// c is the nearest of all codes on the stored grid, and AKVQ's clamp(round(x / s) + z) is too, but
-// for the distance by which half rounds the offset.
+// c is the nearest code on the stored grid. AKVQ's clamp(round(x / s) + z) is too, except for the
+// distance by which half rounds the offset.
 TEST(QuantizeTest, NearestCodeAndAkvqFormula) {
   Random random(2);
   for (int bits : {1, 2, 4, 8}) {
@@ -95,7 +95,7 @@ TEST(QuantizeTest, NearestCodeAndAkvqFormula) {
         const double moved = integer ? std::fabs(double{q.offset} + double{s} * z)
                                      : std::fabs(double{q.offset} - lo);
         EXPECT_LE(moved, std::fabs(q.offset) * 0x1p-11);
-        // x - m and the quotient are rounded: a code may change so near to the middle.
+        // x - m and the quotient are rounded, so a code this near to the middle may change.
         const double rounding = 4 * kUnit * (*max - *min);
         for (size_t i = 0; i < x.size(); ++i) {
           for (int c = 0; c <= MaxCode(bits); ++c) {
@@ -105,7 +105,7 @@ TEST(QuantizeTest, NearestCodeAndAkvqFormula) {
           if (!integer) continue;
           const float paper = std::clamp<float>(std::nearbyint(x[i] / s) + z, 0, MaxCode(bits));
           if (static_cast<int>(paper) == q.codes[i]) continue;
-          // Else x lies between both codes, half a step from each.
+          // Otherwise x is between both codes, half a step from each.
           EXPECT_EQ(std::abs(static_cast<int>(paper) - q.codes[i]), 1);
           EXPECT_NEAR(std::fabs(x[i] - q.values[i]), s / 2, moved + rounding);
         }
@@ -114,8 +114,8 @@ TEST(QuantizeTest, NearestCodeAndAkvqFormula) {
   }
 }
 
-// The table of errors on N(0, 1), groups of 128 (or an image of 576 tokens), that the formats were
-// chosen by: mean squared error over variance.
+// The table of errors by which the formats were chosen: mean squared error over variance on N(0,
+// 1), for groups of 128 or an image of 576 tokens.
 TEST(QuantizeTest, GaussianErrors) {
   struct Row {
     int bits;
@@ -124,9 +124,9 @@ TEST(QuantizeTest, GaussianErrors) {
     double error, tolerance;
     int values = 128;
   };
-  // 3 percent of the table; its first entry has two digits, so half of the last comes on top. Its
-  // 0.116 for 2 bits at clip 0.6 came with 0.115 for the best four levels at all, which are known
-  // to reach 0.1175 (Max, 1960): corrected by that ratio.
+  // The tolerance is 3 percent of the table's values, plus half of the last of two digits for its
+  // first entry. The table's 0.116 for 2 bits at clip 0.6 came with 0.115 for the best four levels,
+  // which are known to reach 0.1175 (Max, 1960): it is corrected by that ratio.
   const Row rows[] = {
       {4, 1.0f, false, 0.010, 0.03 + 0.05}, {2, 0.8f, true, 0.170, 0.03},
       {2, 0.8f, false, 0.164, 0.03},        {2, 0.6f, false, 0.116 * 0.1175 / 0.115, 0.03},
@@ -148,9 +148,10 @@ TEST(QuantizeTest, GaussianErrors) {
   }
 }
 
-// Why akvq has a real offset and rtn an integer one. Keys have four channels with twenty times the
-// deviation of the others. Rotated, they spread over all channels and the levels should lie where
-// the range is; as they are, the range is the outliers', and the others should stay near zero.
+// Shows why akvq has a real offset and rtn an integer one. Keys have four channels with twenty
+// times the deviation of the others. Rotated, they spread over all channels, and the levels should
+// follow the range. Unrotated, the range is the outliers', and the other channels should stay near
+// zero.
 TEST(QuantizeTest, ZeroPointsUnderOutlierChannels) {
   const auto error = [](bool rotate, float clip, bool integer) {
     Random random(8);
@@ -178,7 +179,7 @@ TEST(QuantizeTest, ZeroPointsUnderOutlierChannels) {
   EXPECT_GT(error(false, 1, false), 8 * error(false, 1, true));
 }
 
-// A quantile range ignores the few largest and smallest; what it cuts off saturates.
+// A quantile range ignores the few largest and smallest values; values outside it saturate.
 TEST(QuantizeTest, QuantilesAreOrderStatistics) {
   for (int n : {1, 2, 3, 10, 32, 128, 577}) {
     EXPECT_EQ(Trimmed(n, 0), 0);
@@ -207,7 +208,7 @@ TEST(QuantizeTest, OneBitWithoutShrinkIsWorseThanNothing) {
 
 class MoveTokensTest : public BackendTest {
  protected:
-  // CUDA has a quantile range for segments alone: no policy stores another format with one.
+  // CUDA has quantile ranges for segments only: no policy uses them with another format.
   bool TakesRule(Format format, const QuantRule& rule) const {
     if (!GetParam().cuda() || rule.quantile == 0 || HasHeader(format)) return true;
     std::printf("%s does not take a quantile range of %s\n", GetParam().isa.c_str(),
@@ -235,7 +236,7 @@ TEST_P(MoveTokensTest, BytesEqualTheReference) {
     const auto format = static_cast<Format>(f);
     if (!Takes(format)) continue;
     size_t turn = f;
-    for (int dim : {8, 72, 128, 256}) {  // with each size another rule
+    for (int dim : {8, 72, 128, 256}) {  // each size uses another rule
       const QuantRule& rule = Rules()[turn++ % Rules().size()];
       if (!TakesRule(format, rule)) continue;
       const MixedCase shape = OneRun(format, dim, FillsWholePages(format) ? 64 : 50);
@@ -257,7 +258,7 @@ TEST_P(MoveTokensTest, BytesDoNotDependOnBatching) {
     MixedCache whole(*ops_, OneRun(format, 64, tokens), {.clip_k = 0.9f}, 80, 1, 5);
     for (int portion : {1, 3, 17}) {
       MixedCache parts(*ops_, OneRun(format, 64, tokens), {}, 80, 1, 5);
-      // Written over with other codes first: nothing of what lay there may stay.
+      // First overwritten with other codes: no earlier byte may remain.
       std::vector<TokenMove> moves;
       for (int t = 0; t < tokens; ++t) {
         moves.push_back({parts.PoolSlot(3 + t),
@@ -274,7 +275,7 @@ TEST_P(MoveTokensTest, BytesDoNotDependOnBatching) {
 }
 
 TEST_P(MoveTokensTest, EdgeVectorsEqualTheReference) {
-  // Constants, zeros of both signs, subnormals and the largest halves, in every lane's company.
+  // Constants, zeros of both signs, subnormals and the largest halves, mixed in every lane.
   const std::vector<uint16_t> edges = {0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x7bff,
                                        0xfbff, 0x3c00, 0x0400, 0x8400, 0x5640};
   for (int f = 1; f < kNumFormats; ++f) {
@@ -291,7 +292,7 @@ TEST_P(MoveTokensTest, EdgeVectorsEqualTheReference) {
         const int per_page = PageTokens(format);
         for (int t = 0; t < 32; ++t) {
           const KvSlot from = mine.PoolSlot(t);
-          // Each token draws from few edges, so that many are constant.
+          // Each token draws from few edge values, so that many are constant.
           const int64_t kinds = 1 + random.Below(3), first = random.Below(11);
           for (int i = 0; i < 4 * dim; ++i) {
             const uint16_t bits = edges[(first + random.Below(kinds)) % 11];
@@ -313,7 +314,8 @@ TEST_P(MoveTokensTest, EdgeVectorsEqualTheReference) {
   }
 }
 
-// Several segments, of one token to many pages, in one call: the bytes of one call each.
+// Several segments, of one token to many pages, give in one call the same bytes as in one call
+// each.
 TEST_P(MoveTokensTest, SegmentsDoNotSeeEachOther) {
   for (Format format : {Format::kSegment4, Format::kSegment2, Format::kSegment1}) {
     if (!Takes(format)) continue;
