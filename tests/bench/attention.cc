@@ -1,8 +1,8 @@
 // tessera_bench attention: paged attention of the CPU backend, decode over each format and prefill.
 //
-// Decode is bound by reading K and V, so its ceiling is the rate at which the same threads read
-// memory, and its rival the same tokens in RAW16 pages; prefill is bound by arithmetic, so its
-// ceiling is a large matrix product.
+// Decode is bound by reading K and V. Its roofline is the rate at which the same threads read
+// memory, and its rival is the same tokens in RAW16 pages. Prefill is bound by arithmetic; its
+// roofline is a large matrix product.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -28,9 +28,8 @@ struct Shape {
   int64_t batch, context, rows;  // rows: query rows of each sequence
 };
 
-// Layers of sequences over shuffled pages of one arena, all pages alike. Where the format has
-// headers, a sequence is one segment, its logits are mapped as CalibQuant does, and all share a
-// header.
+// Layers of sequences over shuffled pages of one arena, all pages alike. If the format has headers,
+// a sequence is one segment with CalibQuant's logit map, and all segments share one header.
 class Cache {
  public:
   Cache(Ops& ops, const KvGeometry& g, int64_t layers, const Shape& shape) : geometry_(g) {
@@ -70,7 +69,7 @@ class Cache {
   const int32_t* query_begin() const { return query_begin_.data(); }
 
  private:
-  // Random tokens, quantized; `header` is filled where the format has one.
+  // Fills a page with random tokens, quantized; also fills `header` if the format has one.
   std::vector<uint8_t> RandomPage(Ops& ops, Format format, FastRandom& random,
                                   uint8_t* header) const {
     const int raw = PageTokens(Format::kRaw16), tokens = PageTokens(format);
@@ -154,7 +153,7 @@ absl::Status Run(const Flags& flags, Report& report) {
       return absl::InvalidArgumentError(absl::StrCat("unknown format \"", name, "\""));
     formats.push_back(*format);
   }
-  // Each group is timed in turn; its first is RAW16, the others' rival.
+  // Groups are timed in turn. A group's first candidate is RAW16, the others' rival.
   std::vector<std::vector<Shape>> groups;
   for (int64_t context : flags.Numbers("context")) {
     for (int64_t batch : flags.Numbers("batch")) {
@@ -166,7 +165,7 @@ absl::Status Run(const Flags& flags, Report& report) {
     const int64_t rows = std::min(context, flags.Number("prefill_rows"));
     groups.push_back({{Format::kRaw16, 1, context, rows}});
   }
-  // Ceilings: 512 MiB read once; a 4096-wide product of 256 rows.
+  // The rooflines: 512 MiB read once; a 4096-wide product of 256 rows.
   constexpr int64_t kReadBytes = int64_t{512} << 20, kWide = 4096, kRows = 256;
   MemoryReader reader(*ops, kReadBytes, threads);
   std::vector<float> weight(kWide * kWide), x(kRows * kWide), y(kRows * kWide);

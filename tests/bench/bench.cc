@@ -79,7 +79,7 @@ void Report::Print(bool json) const {
   if (json) {
     for (const auto& row : rows_) {
       const char* separator = "{";
-      for (const Cell& cell : row) {  // columns and texts are ours: nothing to escape
+      for (const Cell& cell : row) {  // all columns and texts are constants: no escaping needed
         const char* quote = cell.quoted ? "\"" : "";
         std::printf("%s\"%s\": %s%s%s", separator, cell.column, quote, cell.text.c_str(), quote);
         separator = ", ";

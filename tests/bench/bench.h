@@ -1,8 +1,8 @@
-// What the benchmarks share: commands with declared flags, interleaved timing, one report as a
-// table for people or JSON lines for machines.
+// Helpers of the benchmarks: commands with declared flags, interleaved timing, and a report as a
+// table for people or JSON lines for programs.
 //
-// A benchmark compares in one run: it times all candidates in turn, several rounds, and reports
-// medians, so that a machine that slows down slows all of them. Threads: one.
+// A benchmark compares within one run: it times all candidates in turn for several rounds and
+// reports medians, so a machine that slows down slows all candidates. Threads: one thread.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,12 @@ struct Flag {
 
 class Flags {
  public:
-  // Parses --name=value; INVALID_ARGUMENT for a name that `known` lacks.
+  // Parses --name=value. INVALID_ARGUMENT for a name that is not in `known`.
   static absl::StatusOr<Flags> Parse(const std::vector<Flag>& known,
                                      const std::vector<std::string>& arguments);
   const std::string& Text(absl::string_view name) const;
-  // Exit with a message when the text is not a positive number (a list of them).
+  // Return a flag's number or list of numbers. Exit with a message if the text is not positive
+  // numbers.
   int64_t Number(absl::string_view name) const;
   std::vector<int64_t> Numbers(absl::string_view name) const;
 
@@ -40,7 +41,7 @@ class Flags {
 // Rows of named cells. All rows of a report should have the same columns.
 class Report {
  public:
-  Report& Row();  // begins one
+  Report& Row();  // begins a row
   Report& Text(const char* column, absl::string_view value);
   Report& Number(const char* column, double value, int digits);
   void Print(bool json) const;
@@ -54,8 +55,8 @@ class Report {
   std::vector<std::vector<Cell>> rows_;
 };
 
-// Every command also has TimingFlags and --json. `run` fills the report; an error is printed and
-// exits 1.
+// A command. Every command also has TimingFlags and --json. `run` fills the report; its error is
+// printed and the exit code is 1.
 struct Command {
   const char* name;
   const char* help;
@@ -63,16 +64,16 @@ struct Command {
   absl::Status (*run)(const Flags& flags, Report& report);
 };
 
-// --rounds and --clock, which every command has.
+// Returns --rounds and --clock, which every command has.
 std::vector<Flag> TimingFlags();
 
-// Median seconds of each candidate over --rounds rounds; in each round all run once, in turn.
-// `candidate(round)` is called once more beforehand, untimed, with round -1. --clock=cpu counts the
-// process's processor time instead: on a busy machine, with one thread, the better measure.
+// Returns each candidate's median seconds over --rounds rounds; each round runs every candidate
+// once. `candidate(round)` is called once before, untimed, with round -1. --clock=cpu measures the
+// process's CPU time instead: better on a busy machine with one thread.
 std::vector<double> MedianSeconds(
     const Flags& flags, const std::vector<std::function<void(int64_t round)>>& candidates);
 
-// Values in [-1, 1), cheap enough for large operands.
+// Returns values in [-1, 1), cheap enough for large inputs.
 class FastRandom {
  public:
   explicit FastRandom(uint64_t seed) : state_(seed * 2 + 1) {}

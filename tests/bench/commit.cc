@@ -1,10 +1,11 @@
-// tessera_bench commit: what a policy's commit adds to a prompt on one GPU, from the prompt's
-// 16-bit pages to the pages that the policy leaves, as the engine does it: statistics on the device
-// and their way to the host, the policy's choice and the bookkeeping of pages, the moves.
+// tessera_bench commit: the time that a policy's commit adds to a prompt on one GPU, from the
+// prompt's 16-bit pages to the pages that the policy leaves. It follows the engine: statistics on
+// the device and their copies to the host, the policy's choice and the bookkeeping of pages, and
+// the moves.
 //
 // The forward pass is left out: K and V are random bits, and so is the residual stream whose peaks
-// a policy may read. Policies that read attention are measured by `serve`. Ceiling: K and V read
-// once and what stays written once, at the memory's read rate in the same run.
+// a policy may read. `serve` measures policies that read attention. The roofline reads K and V once
+// and writes the remaining tokens once, at the memory's read rate in the same run.
 #include <algorithm>
 #include <memory>
 
@@ -36,7 +37,7 @@ absl::StatusOr<KvGeometry> ParseGeometry(absl::string_view text) {
   return g;
 }
 
-// Text, then as many pictures as fit.
+// Returns a prompt of text, then as many images as fit.
 Prompt MakePrompt(int tokens) {
   Prompt prompt;
   prompt.ids.assign(tokens, 7);
@@ -48,7 +49,7 @@ Prompt MakePrompt(int tokens) {
 }
 
 struct Times {
-  double low_pass = 0;  // of statistics, what the device takes
+  double low_pass = 0;  // the device's part of `statistics`
   std::vector<double> statistics, compress;
   int64_t kept_bytes = 0;
 };
@@ -61,7 +62,8 @@ class Commits {
         flags_(flags),
         ops_(device.ops()),
         hidden_(static_cast<int>(flags.Number("hidden"))),
-        // Beside the 16-bit pages those of a few layers that are written before the old are free.
+        // In addition to the 16-bit pages, the pages of a few layers are written before the old
+        // ones are free.
         cache_(2 * PageBytes(Format::kRaw16, geometry) * geometry.layers *
                        CeilDiv(tokens, PageTokens(Format::kRaw16)) +
                    (int64_t{64} << 20),
@@ -107,7 +109,7 @@ class Commits {
   }
 
  private:
-  // As the engine measures statistics, but waiting for each.
+  // Computes statistics as the engine does, but waits for each.
   void Measure(Sequence& s) {
     if (!s.needs.any()) return;
     const KvGeometry& geometry = arena_.geometry();
@@ -163,7 +165,7 @@ class Commits {
       times->low_pass += device_.MedianSeconds(flags_, {launch})[0];
     }
   }
-  // As LlavaModel::MoveTokens.
+  // Moves tokens as LlavaModel::MoveTokens does.
   void Move(const std::vector<MoveBatch>& batches) {
     for (const MoveBatch& batch : batches) {
       const TokenMove* moves = staging_.Add(batch.moves);
@@ -209,7 +211,7 @@ absl::Status Run(const Flags& flags, Report& report) {
         const Prompt prompt = MakePrompt(static_cast<int>(context));
         Times times;
         for (int64_t round = -1; round < flags.Number("rounds"); ++round) {
-          if (round == 0) times = {};  // plans of products and memory are made by then
+          if (round == 0) times = {};  // by now plans of products and memory exist
           commits.Run(prompt, *policy, &times);
         }
         const double statistics = Median(times.statistics), compress = Median(times.compress);

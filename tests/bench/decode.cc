@@ -1,5 +1,5 @@
 // tessera_bench decode: tokens per second of the whole engine when every sequence decodes, by batch
-// and context, and how much a batch gains over a single sequence.
+// and context, and the gain of a batch over a single sequence.
 #include <functional>
 
 #include "absl/strings/str_cat.h"
@@ -21,7 +21,7 @@ absl::Status Run(const Flags& flags, Report& report) {
       for (int64_t i = 0; i < batch; ++i)
         prompts.push_back(RandomText(bench.config, static_cast<int>(context), i + 1));
       RunAll(*bench.engine, std::move(prompts), steps);
-      // Only steps in which all decode and nothing else runs.
+      // Counts only steps in which all sequences decode and nothing else runs.
       std::vector<double> total, forward;
       for (const StepReport& s : bench.log->steps) {
         if (s.prefill_tokens > 0 || s.decode_tokens != batch) continue;

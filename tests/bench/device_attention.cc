@@ -1,5 +1,5 @@
-// tessera_bench attention --device=cuda: paged attention, decode against the rate at which the
-// device reads memory, prefill against a large cublasLt product.
+// tessera_bench attention --device=cuda: paged attention. Decode is compared with the rate at which
+// the device reads memory, prefill with a large cublasLt product.
 #include <algorithm>
 
 #include "absl/status/status.h"
@@ -30,20 +30,20 @@ absl::StatusOr<std::vector<Shape>> ParseShapes(const std::string& text, bool pre
   return shapes;
 }
 
-// At least so many calls follow one another, as in a step of LLaVA-1.5-7B: what comes once a step
-// (the plan, and the way of the first launch to an idle device) is shared by so many.
+// The least number of consecutive calls, as in a step of LLaVA-1.5-7B: they share the costs of once
+// per step (the plan, and the latency of the first launch on an idle device).
 constexpr int64_t kStepLayers = 32;
 
 float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
-// Attention over a cache of its own, large enough that no layer is in the L2 cache.
+// Attention over its own cache, which is so large that no layer is in the L2 cache.
 struct Candidate {
   DeviceCache cache;
   Shape shape;
   uint32_t formats;
   std::vector<KvLayerView> layers;
 
-  // All calls, told ahead as a step of the engine does.
+  // Runs all calls, planned as a step of the engine does.
   void Run(Ops& ops, int64_t heads, const Buffer& qkv, const Buffer& out) const {
     ops.PlanAttention({cache.query_begin(), shape.batch, heads, layers.data(),
                        static_cast<int64_t>(layers.size()), formats, shape.batch * shape.rows,
@@ -103,7 +103,7 @@ absl::Status RunDeviceAttention(const Flags& flags, Report& report) {
     const int64_t qkv_floats = rows * (heads + 2 * geometry.kv_heads) * dim;
     const Buffer qkv = ops.Allocate(qkv_floats * 4), out = ops.Allocate(rows * heads * dim * 4);
     device->Fill(qkv.get(), DType::kF32, qkv_floats, 5);
-    // The whole, and where there are several runs, each of them alone.
+    // The whole layout and, if it has several runs, each of them alone.
     std::vector<Candidate> candidates;
     candidates.push_back(MakeCandidate(*device, geometry, shape, layout));
     for (const CacheLayout::Run& run : layout.runs) {

@@ -35,7 +35,7 @@ CacheLayout CacheLayout::At(int64_t context) const {
   for (const Run& run : runs) rest -= run.tokens;
   CacheLayout at{text, {}};
   for (const Run& run : runs) {
-    // Of a short context the oldest tokens are the ones that are missing.
+    // A short context lacks the oldest tokens.
     const int64_t tokens = run.tokens == 0 ? std::max<int64_t>(rest, 0)
                                            : std::min(run.tokens, rest < 0 ? context : run.tokens);
     if (tokens > 0) at.runs.push_back({run.format, tokens});
@@ -65,7 +65,7 @@ uint32_t CacheLayout::formats() const {
 DeviceCache::DeviceCache(Device& device, const KvGeometry& geometry, int64_t layers, int64_t batch,
                          int64_t rows, const CacheLayout& layout)
     : geometry_(geometry), query_rows_(batch * rows) {
-  // Page formats in the order of the page table, then places in a random order.
+  // Page formats in the order of the page table, then positions in random order.
   std::vector<Format> formats;
   std::vector<KvRun> runs;
   std::vector<int32_t> run_begin = {0}, query_begin = {0};

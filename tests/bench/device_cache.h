@@ -9,9 +9,9 @@
 
 namespace tessera::bench {
 
-// The runs of a sequence, as text: FORMAT or FORMAT:TOKENS, joined by '+', oldest first; one has no
+// The runs of a sequence as text: FORMAT or FORMAT:TOKENS, joined by '+', oldest first. One has no
 // number and takes the rest of the context. "token2+raw16:128" is a 16-bit window of 128 tokens
-// behind 2-bit pages.
+// after 2-bit pages.
 struct CacheLayout {
   struct Run {
     Format format;
@@ -21,24 +21,26 @@ struct CacheLayout {
   std::vector<Run> runs;
 
   static absl::StatusOr<CacheLayout> Parse(const std::string& text);
-  // The same for `context` tokens: every run's tokens are known, and none is empty.
+  // Returns the layout for `context` tokens: every run's tokens are known, and none is empty.
   CacheLayout At(int64_t context) const;
-  // Of one sequence in one layer: codes and metadata, not what pads pages. REQUIRES: made by At.
+  // Returns the bytes of one sequence in one layer: codes and metadata without padding. REQUIRES:
+  // made by At.
   int64_t Bytes(const KvGeometry& geometry) const;
   bool low_bits() const;
-  uint32_t formats() const;  // one bit each
+  uint32_t formats() const;  // one bit per format
 };
 
-// `layers` layers of `batch` sequences over shuffled pages of one arena, random bits in all pages;
-// each sequence has `rows` query rows.
+// `layers` layers of `batch` sequences over shuffled pages of one arena, with random bits in all
+// pages; each sequence has `rows` query rows.
 class DeviceCache {
  public:
-  // `layout`: made by At.
+  // REQUIRES: `layout` is made by At.
   DeviceCache(Device& device, const KvGeometry& geometry, int64_t layers, int64_t batch,
               int64_t rows, const CacheLayout& layout);
   KvLayerView Layer(int64_t layer) const;
   const int32_t* query_begin() const;  // [batch + 1], on the device
-  // Slots of the last run's last `rows` tokens of each sequence: where a step stores. RAW16 only.
+  // Returns the slots of the last run's last `rows` tokens of each sequence, where a step stores.
+  // REQUIRES: the last run is RAW16.
   const KvSlot* last_slots(int64_t layer) const;
 
  private:

@@ -1,5 +1,5 @@
-// tessera_bench gemm --device=cuda: dense layers with float32 activations against cublasLt's bare
-// bfloat16 product and against the rate at which the device reads memory.
+// tessera_bench gemm --device=cuda: dense layers with float32 activations, compared with cublasLt's
+// bare bfloat16 product and with the rate at which the device reads memory.
 #include "absl/status/status.h"
 #include "tests/bench/device.h"
 
@@ -31,7 +31,7 @@ absl::Status RunDeviceGemm(const Flags& flags, Report& report) {
     device->Fill(x.get(), DType::kF32, m * in, 1);
     device->Fill(a.get(), DType::kBF16, m * in, 1);
     const auto floats = [](const Buffer& b) { return reinterpret_cast<float*>(b.get()); };
-    // Every copy once a round: the time of one launch does not show.
+    // Runs every copy once per round, so that the time of one launch does not matter.
     const std::vector<double> seconds = device->MedianSeconds(
         flags, {[&](int64_t) {
                   for (const Linear& w : weights) ops.MatMul(w, floats(x), m, floats(y));

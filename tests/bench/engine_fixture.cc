@@ -97,7 +97,7 @@ std::vector<Event> RunAll(Engine& engine, std::vector<Prompt> prompts, int outpu
     if (done < boxes.size()) ready.wait(lock, [&] { return raised; });
     raised = false;
   }
-  // The log is read next: wait until the loop is idle, its last report written.
+  // Waits until the loop is idle and its last report is written, because the log is read next.
   while (engine.Load().running + engine.Load().waiting > 0) absl::SleepFor(absl::Milliseconds(1));
   return last;
 }

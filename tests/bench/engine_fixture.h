@@ -1,4 +1,4 @@
-// A real engine on a real checkpoint, for benchmarks: requests in, step reports out.
+// A real engine on a real checkpoint for benchmarks: requests in, step reports out.
 #pragma once
 
 #include <memory>
@@ -12,10 +12,10 @@
 
 namespace tessera::bench {
 
-// Flags that every engine benchmark has.
+// Returns the flags that every engine benchmark has.
 std::vector<Flag> EngineFlags();
 
-// Keeps the time of every step; read it only when the engine is idle.
+// Logs the time of every step. Read it only while the engine is idle.
 class StepLog : public Observer {
  public:
   void OnStep(const StepReport& report, const EngineLoad&) override { steps.push_back(report); }
@@ -28,10 +28,10 @@ struct BenchEngine {
   std::unique_ptr<StepLog> log;  // outlives the engine
   std::unique_ptr<Engine> engine;
 };
-// `options.kv_cache_bytes` must be set.
+// Opens the engine. REQUIRES: `options.kv_cache_bytes` is set.
 absl::StatusOr<BenchEngine> MakeBenchEngine(const Flags& flags, const EngineOptions& options);
 
-// A prompt of random text tokens, and one of random pictures between them.
+// Return a prompt of random text tokens, and one of random images with text between them.
 Prompt RandomText(const ModelConfig& config, int tokens, uint64_t seed);
 Prompt RandomPictures(const ModelConfig& config, int images, int text_tokens, uint64_t seed);
 

@@ -1,5 +1,5 @@
-// tessera_bench first_token: from a submitted request with pictures to its first token, on an idle
-// engine with cold caches, beside the time its matrix products alone would take.
+// tessera_bench first_token: the time from a submitted request with images to its first token, on
+// an idle engine with cold caches, compared with the time of its matrix products alone.
 #include <functional>
 
 #include "absl/strings/str_cat.h"
@@ -9,7 +9,7 @@
 namespace tessera::bench {
 namespace {
 
-// Multiply-adds of the dense layers for one prompt, times two.
+// Returns the multiply-adds of the dense layers for one prompt, times two.
 double DenseFlops(const ModelConfig& c, int tokens, int images) {
   const LlamaConfig& t = c.text;
   const double q = double{1} * t.heads * t.head_dim, kv = double{1} * t.kv_heads * t.head_dim;

@@ -1,4 +1,4 @@
-// tessera_bench gemm: the dense layer against OpenBLAS in the same run.
+// tessera_bench gemm: the dense layer compared with OpenBLAS in the same run.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -65,7 +65,7 @@ absl::Status Run(const Flags& flags, Report& report) {
                  std::string(blas.status().message()).c_str());
   }
 
-  // Each run takes the next copy: a decode step finds no weights in the cache.
+  // Each run takes the next copy, because a decode step finds no weights in the cache.
   std::vector<Weights> weights;
   for (int64_t i = 0; i < flags.Number("copies"); ++i) {
     weights.push_back(MakeWeights(*ops, in, out, dtype, i + 1, blas.ok()));
@@ -104,7 +104,8 @@ absl::Status Run(const Flags& flags, Report& report) {
     random.Fill(x.data(), m * in);
     const std::vector<double> seconds = MedianSeconds(flags, timed);
     if (blas.ok()) {
-      // Roundings of both sums, each at most in * u times the sum of sizes, which is below `in`.
+      // The bound has the roundings of both sums, each at most in * u times the sum of magnitudes,
+      // which is below `in`.
       const double limit = 2.0 * in * 0x1p-24 * in;
       const double worst = WorstDifference(y, y_blas);
       if (!(worst <= limit)) {

@@ -8,11 +8,11 @@
 
 namespace tessera::bench {
 
-// config.json of llava-1.5-7b-hf: half precision, 576 tokens a picture of 336 pixels, contexts of
-// up to 4096 tokens.
+// Returns config.json of llava-1.5-7b-hf: half precision, 576 tokens per image of 336 pixels,
+// contexts of up to 4096 tokens.
 ModelConfig Llava7b();
 
-// A word for every id of a vocabulary; encodes nothing, since prompts are made of ids.
+// A tokenizer with a word for every id. It encodes nothing, since prompts are made of ids.
 std::shared_ptr<const Tokenizer> MakeWordTokenizer(int vocab);
 
 }  // namespace tessera::bench

@@ -1,4 +1,4 @@
-// tessera_bench <command> [--flag=value ...]: speeds against measured ceilings.
+// tessera_bench <command> [--flag=value ...]: speeds compared with measured rooflines.
 #include <cstdio>
 #include <string>
 #include <vector>

@@ -1,4 +1,4 @@
-// OpenBLAS as a yardstick, opened at run time: the benchmark runs without it and says so.
+// OpenBLAS as a baseline, opened at run time: without it the benchmark runs and says so.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,13 @@ namespace tessera::bench {
 // All matrices are row-major float32: y[rows, out] = x[rows, in] w[out, in]^T.
 class OpenBlas {
  public:
-  // `core` as OPENBLAS_CORETYPE ("Haswell": without AVX-512), or "" for its own choice; it holds
-  // for the process. UNAVAILABLE with the reason where the library cannot be had.
+  // Opens the library. `core` is OPENBLAS_CORETYPE ("Haswell": without AVX-512), or "" for its own
+  // choice; it holds for the whole process. UNAVAILABLE with the reason if the library is missing.
   static absl::StatusOr<OpenBlas> Open(const std::string& core, int threads);
-  std::string core() const { return core_(); }  // what it has chosen
+  std::string core() const { return core_(); }  // the core in use
   void MatMul(const float* w, int64_t in, int64_t out, const float* x, int64_t rows,
               float* y) const;
-  // One row by sgemv.
+  // Computes one row with sgemv.
   void MatVec(const float* w, int64_t in, int64_t out, const float* x, float* y) const;
 
  private:

@@ -1,4 +1,4 @@
-// tessera_bench plan: the scheduler's own time for one step, all sequences decoding.
+// tessera_bench plan: the scheduler's own time for one step in which all sequences decode.
 #include <memory>
 
 #include "cache/policies/registry.h"

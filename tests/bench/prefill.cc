@@ -1,10 +1,10 @@
-// tessera_bench prefill and vision: how much of the device's bfloat16 rate, that of an 8192-wide
-// product by cublasLt in the same run, the computation of prompts and of pictures reaches.
+// tessera_bench prefill and vision: the share of the device's bfloat16 rate that prompts and images
+// reach. The rate is that of an 8192-wide cublasLt product in the same run.
 //
-// LLaVA-1.5-7B's language model over whole prompts, from the embedding to the logits of each last
-// row; its image tower and projector, as many pictures at a time as the engine encodes together.
-// Operations counted: two for each weight and row, and the products of attention, of the rows that
-// a row sees.
+// `prefill` runs LLaVA-1.5-7B's language model over whole prompts, from the embedding to the logits
+// of each last row. `vision` runs its vision tower and projector on as many images as the engine
+// encodes together. Operations counted are two per weight and row, and attention's products over
+// the rows that a row sees.
 #include <algorithm>
 
 #include "absl/status/status.h"
@@ -24,7 +24,7 @@ constexpr int64_t kWide = 8192;
 
 float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
-// The product whose rate is the ceiling.
+// The product whose rate is the roofline.
 struct Ceiling {
   explicit Ceiling(Device& device)
       : device_(device),
@@ -138,7 +138,7 @@ absl::Status RunVision(const Flags& flags, Report& report) {
                     const int64_t n = std::min(pass, images - first);
                     tower->Forward(in.get(), n, config.processor.mean, config.processor.std,
                                    Floats(out));
-                    for (int64_t i = 0; i < n; ++i) {  // as the engine does: memory of its own
+                    for (int64_t i = 0; i < n; ++i) {  // its own memory per image, as in the engine
                       projector.Forward(Floats(out) + i * c.features() * c.hidden, c.features(),
                                         Floats(features) + i * c.features() * config.text.hidden);
                     }

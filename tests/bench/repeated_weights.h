@@ -1,4 +1,4 @@
-// Weights of any model for benchmarks of kernels, where what they hold does not matter.
+// Weights of any model for benchmarks of kernels, where their values do not matter.
 #pragma once
 
 #include <vector>
@@ -11,11 +11,11 @@
 
 namespace tessera::bench {
 
-// Tensors of any shape, all views into one random block: producing 13 GB of numbers would take
+// Tensors of any shape, all views into one random block: generating 13 GB of numbers would take
 // longer than the benchmark. Norms are ones.
 class RepeatedWeights final : public TensorSource {
  public:
-  // `most`: elements of the largest tensor.
+  // `most` is the number of elements of the largest tensor.
   explicit RepeatedWeights(int64_t most) : block_(most), ones_(1 << 16, 0x3f80) {
     FastRandom random(1);
     for (uint16_t& b : block_) b = static_cast<uint16_t>(random.Next() < 0 ? 0xbc9e : 0x3c9e);

@@ -1,12 +1,12 @@
 // tessera_bench serve: output tokens per second of the whole engine, LLaVA-1.5-7B with random
 // weights (or a checkpoint), by policy, sequences and shape of the requests.
 //
-// So many clients as there are sequences ask, each again when it is answered; every request has
-// other pictures and words, so no cache helps.
-// --requests=0, a steady state: the first requests begin as if they had been running, with part of
-// their answer in the prompt, evenly spread; measured is a stretch of --seconds from when at most
-// one in 50 still waits for a first token (or after --warmup).
-// --requests=N: N requests from the first submission to the last token.
+// There are as many clients as sequences. Each asks again when it is answered; every request has
+// other images and words, so no cache helps.
+// --requests=0 measures a steady state. The first requests begin as if they had been running, with
+// part of their answer in the prompt, evenly spread. The measured span is --seconds long and starts
+// when at most one in 50 still waits for a first token (or after --warmup).
+// --requests=N measures N requests from the first submission to the last token.
 #include <algorithm>
 
 #include "absl/status/status.h"
@@ -23,7 +23,7 @@
 namespace tessera::bench {
 namespace {
 
-// One row of the report: the steps of the span, all or those that only decode.
+// Adds one row to the report: the steps of the span, all of them or those that only decode.
 void Describe(const std::vector<ServeLog::Step>& steps, const Span& span, bool decodes_only,
               const Case& c, Report& report) {
   double seconds = 0, running = 0;
@@ -161,7 +161,7 @@ absl::Status Run(const Flags& flags, Report& report) {
   const auto seconds = absl::Seconds(flags.Number("seconds"));
   for (size_t i = 0; i < cases.size(); ++i) {
     const Span span = RunCase(engine, cases[i], requests, warmup, seconds, i + 1);
-    // The last step's report may still be on its way.
+    // The last step's report may not have arrived yet.
     while (engine.Load().running > 0) absl::SleepFor(absl::Milliseconds(1));
     const std::vector<ServeLog::Step> steps = log.Take();
     for (const bool decodes_only : {false, true}) {

@@ -30,7 +30,7 @@ class Clients {
   Clients(Engine& engine, const Case& which, uint64_t seed)
       : engine_(engine), case_(which), seed_(seed) {}
 
-  // Asks; `done` words of the answer are in the prompt already.
+  // Sends a request; `done` words of the answer are already in the prompt.
   void Ask(int done) {
     const Shape& shape = case_.shape;
     const size_t index = boxes_.size();
@@ -41,7 +41,7 @@ class Clients {
     }));
     Request r;
     r.id = absl::StrCat("serve-", seed_, "-", index);
-    // RandomPictures writes a word behind every picture.
+    // RandomPictures writes a word after every image.
     r.prompt = RandomPictures(engine_.model_config(), shape.images,
                               shape.text - shape.images + done, seed_ << 32 | index);
     r.stop.max_tokens = shape.output - done;
@@ -59,10 +59,10 @@ class Clients {
     started_.push_back(false);
     ++live_;
   }
-  // Asked, and given nothing yet.
+  // Returns the number of requests without a token yet.
   int64_t unanswered() const { return std::count(started_.begin(), started_.end(), false); }
 
-  // Takes what has come, waiting for at most `longest`; returns how many answers have ended.
+  // Takes the available events, waits at most `longest`, and returns how many answers have ended.
   int Read(absl::Duration longest) {
     std::deque<size_t> ready;
     {
@@ -83,7 +83,7 @@ class Clients {
     return ended;
   }
 
-  // Cancels what still runs and waits for it.
+  // Cancels the running requests and waits for them.
   void Stop() {
     stopping_ = true;
     for (const auto& box : boxes_) box->Cancel();
@@ -128,7 +128,7 @@ Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
     return span;
   }
   const absl::Time latest = span.begin + warmup;
-  // While the last prompts are still computed the first sequences decode: `ahead` steps, which must
+  // While the last prompts are still computed, the first sequences decode `ahead` steps, which must
   // not bring them out of step.
   const double tokens = c.shape.text +
                         double(engine.model_config().tokens_per_image()) * c.shape.images +

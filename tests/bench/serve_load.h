@@ -1,4 +1,4 @@
-// The load of tessera_bench serve: clients that ask an engine, and a log of the engine's steps.
+// The load of tessera_bench serve: clients of an engine, and a log of the engine's steps.
 #pragma once
 
 #include <memory>
@@ -37,7 +37,7 @@ class ServeLog final : public Observer {
     now_ = Step();
   }
 
-  // What was logged until now; logging starts again.
+  // Returns the log so far and starts a new one.
   std::vector<Step> Take() {
     MutexLock lock(mutex_);
     return std::exchange(steps_, {});
@@ -57,7 +57,7 @@ struct Case {
   std::shared_ptr<const Policy> policy;
   int sequences = 0;
   Shape shape;
-  float temperature = 0;  // above 0 with top_p
+  float temperature = 0;  // above 0: also with top_p
   std::string asks;       // KnowsAsks
 };
 
@@ -66,11 +66,11 @@ struct Span {
   absl::Duration length() const { return end - begin; }
 };
 
-// What requests may want of a row of logits beside a token.
+// Returns whether `name` is a known request for a row of logits in addition to a token
+// (Case::asks).
 bool KnowsAsks(absl::string_view name);
 
-// Runs one case and returns the stretch of time that counts: --requests, --warmup and --seconds of
-// serve.cc.
+// Runs one case and returns the measured span: --requests, --warmup and --seconds of serve.cc.
 Span RunCase(Engine& engine, const Case& c, int requests, absl::Duration warmup,
              absl::Duration seconds, uint64_t seed);
 

@@ -1,10 +1,10 @@
-// tessera_bench step: one decode step of LLaVA-1.5-7B's language model on a GPU, random weights,
-// against its roofline: the same products by cublasLt alone, plus the stored KV at the rate at
-// which the device reads memory.
+// tessera_bench step: one decode step of LLaVA-1.5-7B's language model on a GPU with random
+// weights, compared with its roofline: the same products by cublasLt alone, plus the stored KV at
+// the rate at which the device reads memory.
 //
-// Time on the device, from the embedding to the logits: planning, copies of the batch, and sampling
-// are the engine's and not in it. Layers share pages, as many as no cache holds, so that any batch
-// fits.
+// It measures device time from the embedding to the logits. Planning, copies of the batch and
+// sampling are the engine's and not included. Layers share pages, so that any batch fits, but too
+// many for any cache.
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -22,7 +22,7 @@ namespace {
 
 float* Floats(const Buffer& b) { return reinterpret_cast<float*>(b.get()); }
 
-// The products of one step, with weights of one layer: what one layer reads no cache holds.
+// The products of one step with the weights of one layer, which do not stay in any cache.
 struct Products {
   struct One {
     int64_t in, out, times;
@@ -50,7 +50,7 @@ absl::Status Run(const Flags& flags, Report& report) {
   Ops& ops = device->ops();
   LlamaConfig config;  // LLaVA-1.5-7B: Vicuna-7B with 64 more words
   config.vocab = 32064;
-  config.max_positions = 16384;  // longer contexts than the model was trained for take as long
+  config.max_positions = 16384;  // contexts beyond the trained length take as long
   if (flags.Text("model") == "13b") {
     config.hidden = 5120, config.intermediate = 13824, config.layers = config.heads = 40;
     config.kv_heads = 40;
