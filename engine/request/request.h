@@ -43,9 +43,8 @@ constexpr int kMaxStopIds = 64;
 constexpr int kMaxTopLogprobs = 20;
 constexpr size_t kMaxLogitBiases = 1024;
 
-// INVALID_ARGUMENT whose message starts with the field's proto path ("sampling.temperature: ...").
-// `top_logprobs` is the wire's value where it was set. What depends on the model (ids within the
-// vocabulary, max_tokens within the context) is not checked here.
+// Checks every value that does not depend on the model. Returns the first error, with its field
+// (field_error.h). `top_logprobs` is the client's value if it gave one.
 absl::Status Validate(const SamplingParams& sampling, const StopParams& stop,
                       std::optional<int> top_logprobs = std::nullopt);
 

@@ -20,6 +20,7 @@
 #include "engine/request/request.h"
 #include "engine/text/tokenizer.h"
 #include "google/protobuf/message.h"
+#include "server/api/field_paths.h"
 #include "tessera/v1/inference.pb.h"
 #include "tessera/v1/tokenizer.pb.h"
 
@@ -44,14 +45,19 @@ struct ConvertOptions {
 absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
                                        const ConvertOptions& options);
 
+struct ConvertedPrompt {
+  PromptInput input;
+  PromptPaths paths;
+};
+
 // The prompt's parts. Views into `in` remain: it must outlive the result. A picture that is named
 // by a URL has no data; only Generate takes one.
-absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
-                                          const ConvertOptions& options);
-absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,
-                                          const ConvertOptions& options);
-absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
-                                          const ConvertOptions& options);
+absl::StatusOr<ConvertedPrompt> ConvertPrompt(const v1::GenerateRequest& in,
+                                              const ConvertOptions& options);
+absl::StatusOr<ConvertedPrompt> ConvertPrompt(const v1::CountTokensRequest& in,
+                                              const ConvertOptions& options);
+absl::StatusOr<ConvertedPrompt> ConvertPrompt(const v1::ApplyTemplateRequest& in,
+                                              const ConvertOptions& options);
 
 // Once the prompt's length is known: gives an absent max_tokens its value, the least of
 // `default_max_tokens` and what the context leaves. INVALID_ARGUMENT if the prompt, or the prompt
@@ -63,9 +69,8 @@ absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int
 // image to commit after, or for a value this build does not know.
 absl::Status SetCommitPoint(const v1::GenerateRequest& in, Request* request);
 
-// The prompt builder sees `content` as one message: gives its errors the path that the client
-// knows.
-absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status);
+// NOT_FOUND on `model`.
+absl::Status ModelNotFound(absl::string_view served);
 
 // INVALID_ARGUMENT with the path of the first field that this build does not know, or for a message
 // of absurdly many parts.

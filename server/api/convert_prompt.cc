@@ -38,11 +38,12 @@ class PromptCollector {
     } else if (image.data().empty()) {
       return FieldError(path, "an image without data");
     }
-    if (static_cast<int>(input_.images.size()) >= options_.max_images) {
+    if (static_cast<int>(out_.input.images.size()) >= options_.max_images) {
       return FieldError(path, absl::StrCat("more than ", options_.max_images, " images"),
                         reason::kLimitExceeded);
     }
-    input_.images.push_back({image.data(), image.mime(), std::move(path)});
+    out_.input.images.push_back({image.data(), image.mime()});
+    out_.paths.images.push_back(std::move(path));
     return absl::OkStatus();
   }
 
@@ -78,6 +79,7 @@ class PromptCollector {
   }
 
   absl::Status AddMessages(const google::protobuf::RepeatedPtrField<v1::Message>& messages) {
+    out_.paths.form = PromptPaths::Form::kMessages;
     for (int i = 0; i < messages.size(); ++i) {
       const std::string path = absl::StrCat("messages[", i, "]");
       ChatMessage message;
@@ -95,7 +97,7 @@ class PromptCollector {
           return FieldError(absl::StrCat(path, ".role"), "want system, user or assistant");
       }
       ASSIGN_OR_RETURN(message.parts, AddParts(messages[i].content(), absl::StrCat(path, ".")));
-      input_.messages.push_back(std::move(message));
+      out_.input.messages.push_back(std::move(message));
     }
     return absl::OkStatus();
   }
@@ -104,22 +106,23 @@ class PromptCollector {
   absl::Status AddContent(const Parts& content, bool apply_template) {
     ASSIGN_OR_RETURN(std::vector<ChatMessage::Part> parts, AddParts(content, ""));
     if (apply_template) {
-      input_.messages.push_back({ChatMessage::Role::kUser, std::move(parts)});
+      out_.input.messages.push_back({ChatMessage::Role::kUser, std::move(parts)});
       return absl::OkStatus();
     }
     for (ChatMessage::Part& part : parts) {
       const auto kind = part.is_image ? PromptPiece::Kind::kImage : PromptPiece::Kind::kText;
-      if (kind == PromptPiece::Kind::kText && !input_.raw.empty() &&
-          input_.raw.back().kind == kind) {
-        input_.raw.back().text += part.text;
+      if (kind == PromptPiece::Kind::kText && !out_.input.raw.empty() &&
+          out_.input.raw.back().kind == kind) {
+        out_.input.raw.back().text += part.text;
       } else {
-        input_.raw.push_back({kind, std::move(part.text)});
+        out_.input.raw.push_back({kind, std::move(part.text)});
       }
     }
     return absl::OkStatus();
   }
 
   absl::Status AddTokenized(const v1::TokenizedPrompt& prompt) {
+    out_.paths.form = PromptPaths::Form::kTokenized;
     if (prompt.ids().empty()) return FieldError("tokenized.ids", "no tokens");
     if (prompt.ids_size() > options_.context_tokens) {
       return FieldError("tokenized.ids",
@@ -127,11 +130,11 @@ class PromptCollector {
                                      options_.context_tokens),
                         reason::kLimitExceeded);
     }
-    input_.ids.assign(prompt.ids().begin(), prompt.ids().end());
-    for (size_t i = 0; i < input_.ids.size(); ++i) {
-      if (input_.ids[i] < 0 || input_.ids[i] >= options_.model->text.vocab) {
+    out_.input.ids.assign(prompt.ids().begin(), prompt.ids().end());
+    for (size_t i = 0; i < out_.input.ids.size(); ++i) {
+      if (out_.input.ids[i] < 0 || out_.input.ids[i] >= options_.model->text.vocab) {
         return FieldError(absl::StrCat("tokenized.ids[", i, "]"),
-                          absl::StrCat(input_.ids[i], " is outside the vocabulary of ",
+                          absl::StrCat(out_.input.ids[i], " is outside the vocabulary of ",
                                        options_.model->text.vocab));
       }
     }
@@ -141,12 +144,12 @@ class PromptCollector {
     return absl::OkStatus();
   }
 
-  PromptInput Take() { return std::move(input_); }
+  ConvertedPrompt Take() { return std::move(out_); }
 
  private:
   const ConvertOptions& options_;
   const bool fetches_;
-  PromptInput input_;
+  ConvertedPrompt out_;
   int64_t text_bytes_ = 0;
 };
 
@@ -162,8 +165,8 @@ absl::Status AddContentOrMessages(const Message& in, PromptCollector* collector)
 
 }  // namespace
 
-absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
-                                          const ConvertOptions& options) {
+absl::StatusOr<ConvertedPrompt> ConvertPrompt(const v1::GenerateRequest& in,
+                                              const ConvertOptions& options) {
   const int given = (in.content().empty() ? 0 : 1) + (in.messages().empty() ? 0 : 1) +
                     (in.has_tokenized() ? 1 : 0);
   if (given != 1) {
@@ -182,8 +185,8 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::GenerateRequest& in,
   return collector.Take();
 }
 
-absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,
-                                          const ConvertOptions& options) {
+absl::StatusOr<ConvertedPrompt> ConvertPrompt(const v1::CountTokensRequest& in,
+                                              const ConvertOptions& options) {
   RETURN_IF_ERROR(CheckNoUnknownFields(in));
   if (in.content().empty() == in.messages().empty()) {
     return FieldError("content", "want either content or messages");
@@ -193,19 +196,13 @@ absl::StatusOr<PromptInput> ConvertPrompt(const v1::CountTokensRequest& in,
   return collector.Take();
 }
 
-absl::StatusOr<PromptInput> ConvertPrompt(const v1::ApplyTemplateRequest& in,
-                                          const ConvertOptions& options) {
+absl::StatusOr<ConvertedPrompt> ConvertPrompt(const v1::ApplyTemplateRequest& in,
+                                              const ConvertOptions& options) {
   RETURN_IF_ERROR(CheckNoUnknownFields(in));
   if (in.messages().empty()) return FieldError("messages", "no messages");
   PromptCollector collector(options, /*fetches=*/false);
   RETURN_IF_ERROR(collector.AddMessages(in.messages()));
   return collector.Take();
-}
-
-absl::Status WithClientPath(const v1::GenerateRequest& in, const absl::Status& status) {
-  const std::string path = LeadingFieldPath(status.message());
-  if (status.ok() || in.content().empty() || !absl::StartsWith(path, "messages")) return status;
-  return absl::Status(status.code(), absl::StrCat("content", status.message().substr(path.size())));
 }
 
 }  // namespace tessera

@@ -26,10 +26,10 @@ absl::StatusOr<std::shared_ptr<const Policy>> ConvertPolicy(const std::string& t
   const std::vector<std::string>& allowed = options.allowed_policies;
   for (const std::string& name : (*policy)->names()) {
     if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), name) == allowed.end()) {
-      return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                             absl::StrCat("kv_policy.text: this server does not allow ", name,
-                                          "; it allows: ", absl::StrJoin(allowed, ", ")),
-                             reason::kPolicyNotAllowed);
+      return FieldError("kv_policy.text",
+                        absl::StrCat("this server does not allow ", name,
+                                     "; it allows: ", absl::StrJoin(allowed, ", ")),
+                        reason::kPolicyNotAllowed, absl::StatusCode::kFailedPrecondition);
     }
   }
   return *std::move(policy);
@@ -101,21 +101,18 @@ absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
   if (!in.request_id().empty()) RETURN_IF_ERROR(CheckRequestId("request_id", in.request_id()));
   out.id = in.request_id();
   if (!in.model().empty() && in.model() != options.model->name) {
-    return ErrorWithReason(absl::StatusCode::kNotFound,
-                           absl::StrCat("model: this server serves ", options.model->name, " only"),
-                           reason::kModelNotFound);
+    return ModelNotFound(options.model->name);
   }
   ASSIGN_OR_RETURN(out.sampling, ConvertSampling(in.sampling(), *options.model));
   RETURN_IF_ERROR(ConvertStopping(in, *options.model, &out.stop));
   StopParams checked = out.stop;
   if (checked.max_tokens == 0) checked.max_tokens = std::max(1, checked.min_tokens);
-  RETURN_IF_ERROR(Validate(out.sampling, checked));
+  RETURN_IF_ERROR(WithProtoPath(Validate(out.sampling, checked), PromptPaths{}));
   ASSIGN_OR_RETURN(out.top_logprobs, ConvertLogprobs(in.response()));
   out.explain = in.response().explain();
   if (out.explain && !options.allow_explain) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                           "response.explain: this server's --allow_explain is off",
-                           reason::kExplainNotAllowed);
+    return FieldError("response.explain", "this server's --allow_explain is off",
+                      reason::kExplainNotAllowed, absl::StatusCode::kFailedPrecondition);
   }
   ASSIGN_OR_RETURN(out.policy, ConvertPolicy(in.kv_policy().text(), options));
   if (in.cache().salt().size() > kMaxSaltBytes) {
@@ -125,6 +122,11 @@ absl::StatusOr<Request> ConvertRequest(const v1::GenerateRequest& in,
   out.salt = in.cache().salt();
   out.priority = in.priority();
   return out;
+}
+
+absl::Status ModelNotFound(absl::string_view served) {
+  return FieldError("model", absl::StrCat("this server serves ", served, " only"),
+                    reason::kModelNotFound, absl::StatusCode::kNotFound);
 }
 
 absl::Status SetMaxTokens(const v1::GenerateRequest& in, int context_tokens, int default_max_tokens,

@@ -1,13 +1,13 @@
-// How an error inside the daemon becomes a gRPC status that programs can act on.
+// Errors inside the daemon, and how they become gRPC statuses that programs can act on.
 //
-// Errors travel as absl::Status. google.rpc details are attached as its payloads, keyed by type URL
-// and holding the serialized message; ToGrpcStatus turns them into `grpc-status-details-bin`. Lower
-// layers know no protobuf: they start the message with the field's path ("content[2].image: not an
-// image") and ToGrpcStatus derives the details from code and path. Every error carries an ErrorInfo
-// of domain "tessera" with one of the reasons below, which never change their meaning.
-// Threads: safe.
+// Errors travel as absl::Status. Their payloads are serialized google.rpc details, keyed by type
+// URL; ToGrpcStatus turns them into `grpc-status-details-bin`. The engine's errors name fields by
+// type: WithProtoPath (field_paths.h) or FromEngine translates them. Every error on the wire
+// carries an ErrorInfo of domain "tessera" with one of the reasons below, which never change their
+// meaning. Threads: safe.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -46,9 +46,11 @@ inline constexpr const char* kUnimplemented = "UNIMPLEMENTED";
 inline constexpr const char* kInternal = "INTERNAL";
 }  // namespace reason
 
-// INVALID_ARGUMENT, "<path>: <what>", BadRequest on `path`.
+// Returns an error about one field of the client's request: "<path>: <what>", with a BadRequest on
+// `path`, and a QuotaFailure for RESOURCE_EXHAUSTED.
 absl::Status FieldError(absl::string_view path, absl::string_view what,
-                        absl::string_view reason = reason::kInvalidField);
+                        absl::string_view reason = reason::kInvalidField,
+                        absl::StatusCode code = absl::StatusCode::kInvalidArgument);
 // UNAVAILABLE or RESOURCE_EXHAUSTED that a later try may not meet, with RetryInfo.
 absl::Status RetryLater(absl::StatusCode code, absl::string_view message, absl::string_view reason,
                         absl::Duration delay);
@@ -71,8 +73,13 @@ std::string ReasonOfError(const absl::Status& status);
 // RetryInfo's delay; zero if the error carries none.
 absl::Duration RetryDelay(const absl::Status& status);
 
-// "" unless `message` starts with a field path and ": ".
-std::string LeadingFieldPath(absl::string_view message);
+// The field that an error names, as its BadRequest has it.
+struct FieldDetails {
+  std::string path, description;
+};
+std::optional<FieldDetails> FieldOfError(const absl::Status& status);
+// Returns the reason of errors of this code that state none.
+const char* ReasonOfCode(absl::StatusCode code);
 
 // The status on the wire. `request_id` goes into ErrorInfo's metadata and replaces the text of
 // INTERNAL and UNKNOWN errors, whose own words are for the log only. Messages are cut at 1 KiB, so

@@ -150,9 +150,8 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* con
     // engine's side.
     const absl::Status reason = absl::CancelledError("the request was aborted by the operator");
     if (streams_->End(request->request_id(), reason)) return absl::OkStatus();
-    return ErrorWithReason(absl::StatusCode::kNotFound,
-                           absl::StrCat("request_id: no live request ", request->request_id()),
-                           reason::kRequestNotFound);
+    return FieldError("request_id", absl::StrCat("no live request ", request->request_id()),
+                      reason::kRequestNotFound, absl::StatusCode::kNotFound);
   });
 }
 

@@ -49,19 +49,21 @@ absl::Status Detokenize(const ServiceContext& services, const v1::DetokenizeRequ
 
 absl::Status CountTokens(const ServiceContext& services, const v1::CountTokensRequest& request,
                          v1::CountTokensResponse* response) {
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(request, services.convert));
-  ASSIGN_OR_RETURN(const auto counts, services.runtime->prompts->Count(input));
-  response->set_tokens(counts.first);
-  response->set_image_tokens(counts.second);
+  ASSIGN_OR_RETURN(const ConvertedPrompt prompt, ConvertPrompt(request, services.convert));
+  const auto counts = services.runtime->prompts->Count(prompt.input);
+  if (!counts.ok()) return WithProtoPath(counts.status(), prompt.paths);
+  response->set_tokens(counts->first);
+  response->set_image_tokens(counts->second);
   return absl::OkStatus();
 }
 
 absl::Status ApplyTemplate(const ServiceContext& services, const v1::ApplyTemplateRequest& request,
                            v1::ApplyTemplateResponse* response) {
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(request, services.convert));
-  ASSIGN_OR_RETURN(const auto pieces,
-                   ApplyChatTemplate(services.runtime->model.chat_template, input.messages));
-  response->set_prompt(RenderPieces(pieces, kImageToken));
+  ASSIGN_OR_RETURN(const ConvertedPrompt prompt, ConvertPrompt(request, services.convert));
+  const auto pieces =
+      ApplyChatTemplate(services.runtime->model.chat_template, prompt.input.messages);
+  if (!pieces.ok()) return WithProtoPath(pieces.status(), prompt.paths);
+  response->set_prompt(RenderPieces(*pieces, kImageToken));
   return absl::OkStatus();
 }
 

@@ -123,9 +123,7 @@ absl::StatusOr<HttpResponse> Models(const Context& context, HttpRequest& request
     return JsonResponse({{"object", "list"}, {"data", Json::array({model})}});
   }
   if (id == runtime.model.name) return JsonResponse(model);
-  return ErrorWithReason(absl::StatusCode::kNotFound,
-                         absl::StrCat("model: this server serves ", runtime.model.name, " only"),
-                         reason::kModelNotFound);
+  return ModelNotFound(runtime.model.name);
 }
 
 absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& request) {

@@ -213,10 +213,12 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
     picture.image->clear_url();
   } else if (reply.outcome == FetchOutcome::kTooLarge) {
     const bool one = limits.max_body_bytes == max_image_bytes_;
-    batch->Fail(absl::ResourceExhaustedError(
-        one ? absl::StrCat(path, ": the picture has more than ", FormatByteSize(max_image_bytes_))
-            : absl::StrCat(path, ": the request's pictures have more than ",
-                           FormatByteSize(max_request_bytes_), " together")));
+    batch->Fail(
+        FieldError(path,
+                   one ? absl::StrCat("the image has more than ", FormatByteSize(max_image_bytes_))
+                       : absl::StrCat("the images of the request have more than ",
+                                      FormatByteSize(max_request_bytes_), " together"),
+                   reason::kLimitExceeded, absl::StatusCode::kResourceExhausted));
   } else if (stopping_) {
     batch->Fail(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
                            reason::kDraining, absl::Seconds(1)));

@@ -42,15 +42,18 @@ absl::Status ApplyGrant(const ServiceContext& services, const Grant& grant,
   const TenantLimits& limits = grant.limits();
   if (limits.max_tokens > 0 && in.stopping().max_tokens() > limits.max_tokens) {
     services.metrics->CountRefusal("max_tokens");
-    return NotAllowed(
-        absl::StrCat("stopping.max_tokens: this token may ask for at most ", limits.max_tokens));
+    return FieldError("stopping.max_tokens",
+                      absl::StrCat("this token may ask for at most ", limits.max_tokens),
+                      reason::kNotAllowed, absl::StatusCode::kPermissionDenied);
   }
   for (const std::string& name : request->policy->names()) {
     const auto& may = limits.policies;
     if (may.empty() || std::binary_search(may.begin(), may.end(), name)) continue;
     services.metrics->CountRefusal("policy");
-    return NotAllowed(absl::StrCat("kv_policy.text: this token may not use ", name,
-                                   "; it may use: ", absl::StrJoin(may, ", ")));
+    return FieldError(
+        "kv_policy.text",
+        absl::StrCat("this token may not use ", name, "; it may use: ", absl::StrJoin(may, ", ")),
+        reason::kNotAllowed, absl::StatusCode::kPermissionDenied);
   }
   request->salt = grant.Salt(request->salt);
   return absl::OkStatus();
@@ -60,14 +63,15 @@ absl::Status Build(const ServiceContext& services, const Grant& grant,
                    const v1::GenerateRequest& in, Request* request) {
   const Runtime& runtime = *services.runtime;
   const absl::Time start = SteadyNow();
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
-  for (const ImageBytes& image : input.images) {
-    if (!image.data.empty()) continue;
-    return FieldError(absl::StrCat(image.path, ".url"),
+  ASSIGN_OR_RETURN(const ConvertedPrompt converted, ConvertPrompt(in, services.convert));
+  const PromptInput& input = converted.input;
+  for (size_t i = 0; i < input.images.size(); ++i) {
+    if (!input.images[i].data.empty()) continue;
+    return FieldError(absl::StrCat(converted.paths.images[i], ".url"),
                       "only answers fetch pictures: send the picture itself");
   }
   absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
-  if (!prompt.ok()) return WithClientPath(in, prompt.status());
+  if (!prompt.ok()) return WithProtoPath(prompt.status(), converted.paths);
   request->prompt = *std::move(prompt);
   if (!input.images.empty()) {
     request->image_decode_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
@@ -78,7 +82,7 @@ absl::Status Build(const ServiceContext& services, const Grant& grant,
   RETURN_IF_ERROR(SetMaxTokens(in, runtime.context_tokens,
                                allowed > 0 ? std::min(allowed, by_default) : by_default, request));
   RETURN_IF_ERROR(SetCommitPoint(in, request));
-  return Validate(request->sampling, request->stop);
+  return WithProtoPath(Validate(request->sampling, request->stop), converted.paths);
 }
 
 }  // namespace

@@ -66,9 +66,9 @@ void ConvertAndCheck(const v1::GenerateRequest& in) {
   TESSERA_CHECK(request->policy != nullptr && !request->explain);
   const auto prompt = ConvertPrompt(in, options);
   if (!prompt.ok()) return CheckClientsFault(prompt.status());
-  TESSERA_CHECK(prompt->images.size() <= kMaxImages && prompt->ids.size() <= kContext);
+  TESSERA_CHECK(prompt->input.images.size() <= kMaxImages && prompt->input.ids.size() <= kContext);
   // As if the prompt were as long as its ids, or of one token.
-  request->prompt.ids.assign(std::max<size_t>(1, prompt->ids.size()), 0);
+  request->prompt.ids.assign(std::max<size_t>(1, prompt->input.ids.size()), 0);
   if (const auto status = SetMaxTokens(in, kContext, /*default_max_tokens=*/16, &*request);
       !status.ok()) {
     return CheckClientsFault(status);

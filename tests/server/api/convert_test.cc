@@ -255,13 +255,13 @@ TEST_F(ConvertTest, ContentBecomesOneUserTurn) {
   in.add_content()->set_text("?");
   const auto prompt = ConvertPrompt(in, options_);
   ASSERT_TRUE(prompt.ok());
-  ASSERT_EQ(prompt->messages.size(), 1u);
-  EXPECT_EQ(prompt->messages[0].role, ChatMessage::Role::kUser);
-  ASSERT_EQ(prompt->messages[0].parts.size(), 3u);
-  EXPECT_TRUE(prompt->messages[0].parts[1].is_image);
-  ASSERT_EQ(prompt->images.size(), 1u);
-  EXPECT_EQ(prompt->images[0].path, "content[1].image");
-  EXPECT_TRUE(prompt->raw.empty());
+  ASSERT_EQ(prompt->input.messages.size(), 1u);
+  EXPECT_EQ(prompt->input.messages[0].role, ChatMessage::Role::kUser);
+  ASSERT_EQ(prompt->input.messages[0].parts.size(), 3u);
+  EXPECT_TRUE(prompt->input.messages[0].parts[1].is_image);
+  ASSERT_EQ(prompt->input.images.size(), 1u);
+  EXPECT_EQ(prompt->paths.images[0], "content[1].image");
+  EXPECT_TRUE(prompt->input.raw.empty());
 }
 
 TEST_F(ConvertTest, RawContentJoinsAdjacentTexts) {
@@ -274,11 +274,11 @@ TEST_F(ConvertTest, RawContentJoinsAdjacentTexts) {
   in.add_content()->set_text("c");
   const auto prompt = ConvertPrompt(in, options_);
   ASSERT_TRUE(prompt.ok());
-  ASSERT_EQ(prompt->raw.size(), 4u);
-  EXPECT_EQ(prompt->raw[0].text, "ab");
-  EXPECT_EQ(prompt->raw[1].kind, PromptPiece::Kind::kImage);
-  EXPECT_EQ(prompt->raw[3].text, "c");
-  EXPECT_TRUE(prompt->messages.empty());
+  ASSERT_EQ(prompt->input.raw.size(), 4u);
+  EXPECT_EQ(prompt->input.raw[0].text, "ab");
+  EXPECT_EQ(prompt->input.raw[1].kind, PromptPiece::Kind::kImage);
+  EXPECT_EQ(prompt->input.raw[3].text, "c");
+  EXPECT_TRUE(prompt->input.messages.empty());
 }
 
 TEST_F(ConvertTest, MaxTokensComesFromTheContext) {
@@ -329,14 +329,6 @@ TEST_F(ConvertTest, TheCommitPointIsAfterTheLastImage) {
   EXPECT_EQ(request.commit_tokens, 0);
   in.mutable_kv_policy()->set_commit_at(static_cast<v1::KvPolicy::CommitAt>(7));
   EXPECT_EQ(View(ToGrpcStatus(SetCommitPoint(in, &request))).field, "kv_policy.commit_at");
-}
-
-TEST_F(ConvertTest, PromptErrorsUseTheClientsPath) {
-  const absl::Status status = absl::InvalidArgumentError("messages[0].content: empty");
-  EXPECT_EQ(WithClientPath(TextRequest("x"), status).message(), "content: empty");
-  v1::GenerateRequest in;
-  in.add_messages();
-  EXPECT_EQ(WithClientPath(in, status).message(), status.message());
 }
 
 // A vocabulary of three: a word, half a character, nothing.

@@ -316,7 +316,7 @@ TEST_F(ImageFetcherTest, BytesAreBounded) {
     const absl::Status status = Fetch(Url(path));
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
     EXPECT_THAT(std::string(status.message()),
-                HasSubstr("content[1].image.url: the picture has more than 1000B"));
+                HasSubstr("content[1].image.url: the image has more than 1000B"));
   }
   EXPECT_EQ(Count("too_large"), 3);
 }
@@ -331,7 +331,7 @@ TEST_F(ImageFetcherTest, BytesOfARequestAreBounded) {
   const absl::Status status = Fetch(&three);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("content[3].image.url: the request's pictures have more than 1KiB"));
+              HasSubstr("content[3].image.url: the images of the request have more than 1KiB"));
 }
 
 TEST_F(ImageFetcherTest, SlowHostsAreGivenUp) {
