@@ -50,9 +50,9 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device,
           std::make_unique<WorkerPool>("tessera-send", kSenderThreads, WorkerPool::kUnbounded)),
       workers_(std::make_unique<WorkerPool>("tessera-work", config_.decode_threads,
                                             static_cast<size_t>(config_.max_queue))),
-      inference_(&context_, &streams_),
+      inference_(&context_, &requests_),
       tokenizer_(&context_),
-      control_(&context_, &streams_) {
+      control_(&context_, &requests_) {
   context_.config = &config_;
   context_.runtime = &runtime_;
   context_.lifecycle = &lifecycle_;
@@ -112,7 +112,7 @@ absl::Status Daemon::Listen() {
     lifecycle_.Attach(admin_->health());
   }
   if (!IsOff(config_.http_listen)) {
-    auto gateway = Gateway::Start(config_.http_listen, &context_, &streams_, tls_.get());
+    auto gateway = Gateway::Start(config_.http_listen, &context_, &requests_, tls_.get());
     if (!gateway.ok()) return WithFlag("http_listen", gateway.status());
     gateway_ = *std::move(gateway);
   }
@@ -131,18 +131,17 @@ absl::Status Daemon::Listen() {
 absl::Status Daemon::Load(const Loader& loader) {
   const absl::Time start = SteadyNow();
   RETURN_IF_ERROR(loader(config_, &metrics_, &runtime_));
-  context_.convert.model = &runtime_.model;
-  context_.convert.context_tokens = runtime_.context_tokens;
-  context_.convert.max_images = config_.max_images;
-  context_.convert.max_text_bytes = config_.max_text_bytes;
-  context_.convert.allowed_policies = config_.kv_policy_allow;
-  context_.convert.allow_explain = config_.allow_explain;
-  if (images_ != nullptr) context_.convert.image_urls = &images_->rules();
-  ASSIGN_OR_RETURN(context_.convert.default_policy, ParsePolicy(config_.kv_policy));
+  context_.rules.model = &runtime_.model;
+  context_.rules.max_images = config_.max_images;
+  context_.rules.max_text_bytes = config_.max_text_bytes;
+  context_.rules.allowed_policies = config_.kv_policy_allow;
+  context_.rules.allow_explain = config_.allow_explain;
+  if (images_ != nullptr) context_.rules.image_urls = &images_->rules();
+  ASSIGN_OR_RETURN(context_.rules.default_policy, ParsePolicy(config_.kv_policy));
   metrics_.SetSource([this] {
     MetricsSnapshot now;
     now.load = runtime_.engine->Load();
-    now.rpcs_in_flight = streams_.size();
+    now.rpcs_in_flight = requests_.size();
     now.heartbeat_age_seconds = absl::ToDoubleSeconds(runtime_.engine->HeartbeatAge());
     now.ready = lifecycle_.state() == Lifecycle::State::kServing;
     if (tls_ != nullptr) now.certificate_expires = tls_->current()->not_after;
@@ -183,7 +182,7 @@ void Daemon::Watch() {
       Reload();
       next_reload = SteadyNow() + kReloadInterval;
     }
-    const int given_up = streams_.CancelStalled(SteadyNow(), config_.stall_timeout);
+    const int given_up = requests_.CancelStalled(SteadyNow(), config_.stall_timeout);
     if (given_up > 0) {
       log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
                   {{"calls", given_up}});
@@ -213,7 +212,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   const absl::Time start = SteadyNow();
   lifecycle_.BeginDrain(start);
   manager_.Tell("STOPPING=1\nSTATUS=draining").IgnoreError();
-  log_->Write(LogLevel::kInfo, "draining", {{"calls", streams_.size()}});
+  log_->Write(LogLevel::kInfo, "draining", {{"calls", requests_.size()}});
   bool hurried = false;
   const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {
     while (!hurried && !done() && SteadyNow() < until) {
@@ -222,12 +221,12 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   };
   wait_for(lifecycle_.refuse_time(), [] { return false; });
   lifecycle_.RefuseNow();
-  wait_for(SteadyNow() + config_.drain_timeout, [this] { return streams_.size() == 0; });
-  const int left = streams_.size();
+  wait_for(SteadyNow() + config_.drain_timeout, [this] { return requests_.size() == 0; });
+  const int left = requests_.size();
   if (left > 0) {
-    streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
-                               reason::kDraining, absl::Seconds(1)));
-    streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
+    requests_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
+                                reason::kDraining, absl::Seconds(1)));
+    requests_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
   }
 
   // Shutdown waits for connections too, hence the short grace; then it cancels what is left.
@@ -270,9 +269,9 @@ void Daemon::StopEngine() {
 
 void Daemon::Abandon() {
   lifecycle_.Stop();
-  streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server has failed and must end",
-                             reason::kServerFailed, absl::Seconds(1)));
-  streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
+  requests_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server has failed and must end",
+                              reason::kServerFailed, absl::Seconds(1)));
+  requests_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
   absl::SleepFor(kSendGrace);
 }
 

@@ -36,7 +36,7 @@
 #include "server/process/service_manager.h"
 #include "server/request/runtime.h"
 #include "server/request/service_context.h"
-#include "server/request/stream_registry.h"
+#include "server/request/request_registry.h"
 
 namespace tessera {
 
@@ -87,7 +87,7 @@ class Daemon {
   std::unique_ptr<TlsSource> tls_;  // null: plain text
   std::unique_ptr<MetricsExporter> exporter_;
   Lifecycle lifecycle_;
-  StreamRegistry streams_;
+  RequestRegistry requests_;
   Runtime runtime_;
   std::unique_ptr<WorkerPool> senders_;
   std::unique_ptr<ImageFetcher> images_;  // null: no picture is fetched

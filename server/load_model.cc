@@ -40,8 +40,7 @@ PromptLimits MakePromptLimits(const ServerConfig& config) {
   PromptLimits limits;
   limits.image.max_bytes = config.max_image_bytes;
   limits.image.max_pixels = config.max_image_pixels;
-  limits.max_images = config.max_images;
-  limits.max_text_bytes = config.max_text_bytes;
+  limits.context_tokens = config.context_tokens;
   return limits;
 }
 

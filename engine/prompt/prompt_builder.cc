@@ -38,16 +38,14 @@ struct PromptBuilder::Layout {
 
 PromptBuilder::PromptBuilder(const ModelConfig* config, const Tokenizer* tokenizer,
                              const PromptLimits& limits)
-    : config_(config), tokenizer_(tokenizer), limits_(limits) {}
+    : config_(config),
+      tokenizer_(tokenizer),
+      image_limits_(limits.image),
+      context_tokens_(limits.context_tokens > 0 ? limits.context_tokens
+                                                : config->text.max_positions) {}
 
 absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOutPieces(
     const std::vector<PromptPiece>& pieces) const {
-  int64_t text_bytes = 0;
-  for (const PromptPiece& piece : pieces) text_bytes += static_cast<int64_t>(piece.text.size());
-  if (text_bytes > limits_.max_text_bytes) {
-    return OverLimit(
-        absl::StrCat(text_bytes, " bytes of text, more than ", limits_.max_text_bytes));
-  }
   Layout layout;
   std::string text;   // of the pieces since the last special token or image
   bool first = true;  // nothing but BOS stands before `text`
@@ -100,7 +98,8 @@ absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOutIds(
   return layout;
 }
 
-absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOut(const PromptInput& input) const {
+absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOut(const PromptInput& input,
+                                                            int64_t most) const {
   const int given = !input.messages.empty() + !input.raw.empty() + !input.ids.empty();
   if (given == 0) return PromptError("empty prompt");
   if (given > 1) return PromptError("more than one of messages, raw pieces and token ids");
@@ -115,26 +114,24 @@ absl::StatusOr<PromptBuilder::Layout> PromptBuilder::LayOut(const PromptInput& i
     ASSIGN_OR_RETURN(layout, LayOutPieces(pieces));
   }
   const int64_t places = static_cast<int64_t>(layout.image_at.size());
-  if (places > limits_.max_images) {
-    return OverLimit(absl::StrCat(places, " images, more than ", limits_.max_images));
-  }
   if (layout.image_at.size() != input.images.size()) {
     return PromptError(absl::StrCat(places, " image tokens for ", input.images.size(), " images"));
   }
   const int64_t tokens =
       static_cast<int64_t>(layout.ids.size()) + places * (config_->tokens_per_image() - 1);
-  if (tokens > config_->text.max_positions) {
-    return OverLimit(
-        absl::StrCat(tokens, " tokens, more than the context of ", config_->text.max_positions));
+  if (tokens > most) {
+    return OverLimit(absl::StrCat("the prompt has ", tokens, " tokens (",
+                                  places * config_->tokens_per_image(), " of images), the context ",
+                                  context_tokens_));
   }
   return layout;
 }
 
 absl::StatusOr<std::pair<int, int>> PromptBuilder::Count(const PromptInput& input) const {
-  ASSIGN_OR_RETURN(const Layout layout, LayOut(input));
+  ASSIGN_OR_RETURN(const Layout layout, LayOut(input, context_tokens_));
   for (size_t i = 0; i < input.images.size(); ++i) {
     const ImageBytes& source = input.images[i];
-    const absl::Status header = ReadImageSize(source.data, source.mime, limits_.image).status();
+    const absl::Status header = ReadImageSize(source.data, source.mime, image_limits_).status();
     if (!header.ok()) return ImageError(i, header);
   }
   const int images = static_cast<int>(layout.image_at.size());
@@ -143,7 +140,7 @@ absl::StatusOr<std::pair<int, int>> PromptBuilder::Count(const PromptInput& inpu
 }
 
 absl::StatusOr<Prompt> PromptBuilder::Build(const PromptInput& input) const {
-  ASSIGN_OR_RETURN(const Layout layout, LayOut(input));
+  ASSIGN_OR_RETURN(const Layout layout, LayOut(input, context_tokens_ - 1));
   Prompt prompt;
   size_t next_image = 0;
   for (size_t i = 0; i < layout.ids.size(); ++i) {
@@ -153,10 +150,10 @@ absl::StatusOr<Prompt> PromptBuilder::Build(const PromptInput& input) const {
     }
     const size_t index = next_image++;
     const ImageBytes& source = input.images[index];
-    absl::StatusOr<Image> image = DecodeImage(source.data, source.mime, limits_.image);
+    absl::StatusOr<Image> image = DecodeImage(source.data, source.mime, image_limits_);
     if (!image.ok()) return ImageError(index, image.status());
     absl::StatusOr<PreparedImage> prepared =
-        PrepareImage(*image, config_->processor, limits_.image);
+        PrepareImage(*image, config_->processor, image_limits_);
     if (!prepared.ok()) return ImageError(index, prepared.status());
     TESSERA_CHECK(prepared->side == config_->vision.image_size);
     prompt.images.push_back({static_cast<int32_t>(prompt.ids.size()),

@@ -52,7 +52,7 @@ void FillModelInfo(const ServiceContext& services, v1::GetModelInfoResponse* out
       out->add_kv_policies(info.name);
     }
   }
-  out->set_default_kv_policy(services.convert.default_policy->Text());
+  out->set_default_kv_policy(services.rules.default_policy->Text());
   out->set_supports_images(services.config->max_images > 0);
   out->set_supports_logprobs(true);
   out->set_supports_prefix_cache(services.config->prefix_cache);
@@ -149,7 +149,7 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* con
     // The stream also knows requests whose pictures are still being decoded; ending it cancels the
     // engine's side.
     const absl::Status reason = absl::CancelledError("the request was aborted by the operator");
-    if (streams_->End(request->request_id(), reason)) return absl::OkStatus();
+    if (registry_->End(request->request_id(), reason)) return absl::OkStatus();
     return FieldError("request_id", absl::StrCat("no live request ", request->request_id()),
                       reason::kRequestNotFound, absl::StatusCode::kNotFound);
   });

@@ -5,16 +5,16 @@
 
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/request/request_registry.h"
 #include "server/request/service_context.h"
-#include "server/request/stream_registry.h"
 #include "tessera/v1/control.grpc.pb.h"
 
 namespace tessera {
 
 class ControlService final : public v1::Control::CallbackService {
  public:
-  ControlService(const ServiceContext* services, StreamRegistry* streams)
-      : services_(services), streams_(streams), started_(SteadyNow()) {}
+  ControlService(const ServiceContext* services, RequestRegistry* registry)
+      : services_(services), registry_(registry), started_(SteadyNow()) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
                                           const v1::GetServerInfoRequest* request,
@@ -40,7 +40,7 @@ class ControlService final : public v1::Control::CallbackService {
 
  private:
   const ServiceContext* const services_;
-  StreamRegistry* const streams_;
+  RequestRegistry* const registry_;
   const absl::Time started_;
 };
 

@@ -49,7 +49,7 @@ absl::Status Detokenize(const ServiceContext& services, const v1::DetokenizeRequ
 
 absl::Status CountTokens(const ServiceContext& services, const v1::CountTokensRequest& request,
                          v1::CountTokensResponse* response) {
-  ASSIGN_OR_RETURN(const ConvertedPrompt prompt, ConvertPrompt(request, services.convert));
+  ASSIGN_OR_RETURN(const ParsedPrompt prompt, ParsePrompt(request, services.rules));
   const auto counts = services.runtime->prompts->Count(prompt.input);
   if (!counts.ok()) return WithProtoPath(counts.status(), prompt.paths);
   response->set_tokens(counts->first);
@@ -59,7 +59,7 @@ absl::Status CountTokens(const ServiceContext& services, const v1::CountTokensRe
 
 absl::Status ApplyTemplate(const ServiceContext& services, const v1::ApplyTemplateRequest& request,
                            v1::ApplyTemplateResponse* response) {
-  ASSIGN_OR_RETURN(const ConvertedPrompt prompt, ConvertPrompt(request, services.convert));
+  ASSIGN_OR_RETURN(const ParsedPrompt prompt, ParsePrompt(request, services.rules));
   const auto pieces =
       ApplyChatTemplate(services.runtime->model.chat_template, prompt.input.messages);
   if (!pieces.ok()) return WithProtoPath(pieces.status(), prompt.paths);

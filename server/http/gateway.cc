@@ -11,7 +11,7 @@
 #include "server/api/error_details.h"
 #include "server/http/http_error.h"
 #include "server/http/json_members.h"
-#include "server/http/openai_call.h"
+#include "server/http/openai_writer.h"
 #include "server/net/address.h"
 #include "server/process/flags.h"
 #include "server/request/admission.h"
@@ -25,7 +25,7 @@ using Exchange = std::shared_ptr<HttpExchange>;
 // What a route works with.
 struct Context {
   const ServiceContext* services;
-  StreamRegistry* registry;
+  RequestRegistry* registry;
   std::string request_id;
   std::shared_ptr<Grant> grant;  // null: nobody asked for it (/health), or it was refused
 };
@@ -74,9 +74,8 @@ void OnWorker(const Context& context, const char* route, Exchange exchange) {
 
 template <OpenAiKind kind>
 void Generate(const Context& context, const char*, Exchange exchange) {
-  std::make_shared<OpenAiCall>(context.services, context.registry, context.grant, kind,
-                               context.request_id, std::move(exchange))
-      ->Start();
+  OpenAiWriter::Start(context.services, context.registry, context.grant, kind, context.request_id,
+                      std::move(exchange));
 }
 
 absl::StatusOr<HttpResponse> Health(const Context& context, HttpRequest&) {
@@ -117,7 +116,7 @@ absl::StatusOr<HttpResponse> Models(const Context& context, HttpRequest& request
                       {"owned_by", "tessera"},
                       {"max_model_len", runtime.context_tokens},
                       {"kv_policies", std::move(policies)},
-                      {"default_kv_policy", services.convert.default_policy->Text()}};
+                      {"default_kv_policy", services.rules.default_policy->Text()}};
   absl::string_view id = request.path;
   if (!absl::ConsumePrefix(&id, "/v1/models/")) {
     return JsonResponse({{"object", "list"}, {"data", Json::array({model})}});
@@ -133,11 +132,17 @@ absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& reque
   ASSIGN_OR_RETURN(const nlohmann::json json, ParseOpenAiJson(request.body));
   std::vector<int32_t> ids;
   if (FindMember(json, "messages") != nullptr) {  // as a chat completion would see them
-    ASSIGN_OR_RETURN(const OpenAiRequest chat,
+    ASSIGN_OR_RETURN(OpenAiRequest chat,
                      ParseOpenAiRequest(OpenAiKind::kChat, request.body, runtime.model));
-    ASSIGN_OR_RETURN(Request built, CheckRequest(services, *context.grant, chat.prompts.front(),
-                                                 SteadyNow(), absl::InfiniteFuture()));
-    RETURN_IF_ERROR(BuildPrompt(services, *context.grant, chat.prompts.front(), &built));
+    ASSIGN_OR_RETURN(
+        ParsedRequest parsed,
+        AdmitRequest(services, *context.grant, std::move(chat.prompts.front()), SteadyNow()));
+    if (!parsed.prompt.urls.empty()) {
+      const size_t image = parsed.prompt.urls.front().image;
+      return FieldError(absl::StrCat(parsed.prompt.paths.images[image], ".url"),
+                        "only answers fetch images: send the image itself");
+    }
+    ASSIGN_OR_RETURN(Request built, BuildRequest(services, std::move(parsed)));
     ids = std::move(built.prompt.ids);
   } else {
     JsonMembers members(json, "");
@@ -264,7 +269,7 @@ void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
 
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const std::string& address,
                                                         const ServiceContext* services,
-                                                        StreamRegistry* registry,
+                                                        RequestRegistry* registry,
                                                         const TlsSource* tls) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   RETURN_IF_ERROR(CheckAddressFree(parsed));

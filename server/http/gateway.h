@@ -20,8 +20,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/http/http_server.h"
+#include "server/request/request_registry.h"
 #include "server/request/service_context.h"
-#include "server/request/stream_registry.h"
 
 namespace tessera {
 
@@ -30,20 +30,20 @@ class Gateway {
   // `address` as --http_listen; plain text without `tls`, which outlives the gateway.
   static absl::StatusOr<std::unique_ptr<Gateway>> Start(const std::string& address,
                                                         const ServiceContext* services,
-                                                        StreamRegistry* registry,
+                                                        RequestRegistry* registry,
                                                         const TlsSource* tls);
   // host:port, with the port that was chosen for port 0.
   const std::string& address() const { return address_; }
   void Stop(absl::Time deadline) { server_->Stop(deadline); }
 
  private:
-  Gateway(const ServiceContext* services, StreamRegistry* registry)
+  Gateway(const ServiceContext* services, RequestRegistry* registry)
       : services_(services), registry_(registry) {}
   std::optional<HttpResponse> Refuse(const HttpRequest& head);
   void Handle(std::shared_ptr<HttpExchange> exchange);
 
   const ServiceContext* const services_;
-  StreamRegistry* const registry_;
+  RequestRegistry* const registry_;
   std::string address_;
   std::unique_ptr<HttpServer> server_;
 };

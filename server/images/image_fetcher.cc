@@ -153,28 +153,26 @@ ImageFetcher::ImageFetcher(const ServerConfig& config, UrlRules rules, HttpsClie
       log_(log),
       pool_("tessera-fetch", config.image_url_threads, static_cast<size_t>(config.max_queue)) {}
 
-void ImageFetcher::Fetch(const std::vector<v1::GenerateRequest*>& requests, Caller caller,
+void ImageFetcher::Fetch(std::vector<ImageDownload> images, Caller caller,
                          std::function<void(absl::Status)> done) {
-  const std::vector<Picture> pictures = PicturesOf(requests);
-  TESSERA_CHECK(!pictures.empty());
-  auto batch = std::make_shared<Batch>(std::move(caller), std::move(done), pictures.size(),
+  TESSERA_CHECK(!images.empty());
+  auto batch = std::make_shared<Batch>(std::move(caller), std::move(done), images.size(),
                                        max_request_bytes_);
-  for (const Picture& picture : pictures) {
-    const bool accepted = pool_.TrySubmit([this, picture, batch] {
-      FetchOne(picture, batch.get());
+  for (ImageDownload& image : images) {
+    const bool accepted = pool_.TrySubmit([this, image = std::move(image), batch] {
+      FetchOne(image, batch.get());
       batch->Finish();
     });
     if (accepted) continue;
     batch->Fail(RetryLater(absl::StatusCode::kResourceExhausted,
-                           "too many pictures wait to be fetched", reason::kQueueFull,
+                           "too many images wait to be fetched", reason::kQueueFull,
                            absl::Seconds(1)));
     batch->Finish();
   }
 }
 
-void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
+void ImageFetcher::FetchOne(const ImageDownload& image, Batch* batch) {
   const absl::Time start = SteadyNow();
-  const std::string path = absl::StrCat(picture.path, ".url");
   HttpsLimits limits;
   limits.deadline = std::min(start + timeout_, batch->caller.deadline);
   limits.connect_timeout = kConnectTimeout;
@@ -182,7 +180,7 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
   limits.cancelled = [this, batch] { return batch->failed || stopping_ || batch->caller.gone(); };
 
   // The request was checked before it came here, so this reading can fail for none but our fault.
-  auto url = ParseHttpsUrl(picture.image->url());
+  auto url = ParseHttpsUrl(image.url);
   HttpsReply reply;
   if (!url.ok()) {
     reply = Failed(FetchOutcome::kRefused, std::string(url.status().message()));
@@ -209,12 +207,11 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
                {"seconds", seconds}});
   const bool late = SteadyNow() >= batch->caller.deadline;
   if (ok) {
-    picture.image->set_data(std::move(reply.body));
-    picture.image->clear_url();
+    *image.data = std::move(reply.body);
   } else if (reply.outcome == FetchOutcome::kTooLarge) {
     const bool one = limits.max_body_bytes == max_image_bytes_;
     batch->Fail(
-        FieldError(path,
+        FieldError(image.path,
                    one ? absl::StrCat("the image has more than ", FormatByteSize(max_image_bytes_))
                        : absl::StrCat("the images of the request have more than ",
                                       FormatByteSize(max_request_bytes_), " together"),
@@ -227,7 +224,7 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
   } else if (reply.outcome == FetchOutcome::kCancelled) {
     batch->Fail(absl::CancelledError("the client went away"));
   } else {
-    batch->Fail(FieldError(path, TextForCaller(reply, timeout_), reason::kImageNotFetched));
+    batch->Fail(FieldError(image.path, TextForCaller(reply, timeout_), reason::kImageNotFetched));
   }
 }
 

@@ -23,9 +23,15 @@
 #include "server/observability/log.h"
 #include "server/observability/metrics.h"
 #include "server/process/config.h"
-#include "tessera/v1/inference.pb.h"
 
 namespace tessera {
+
+// One image to fetch.
+struct ImageDownload {
+  std::string url;
+  std::string path;   // of the URL in the client's request, for errors
+  std::string* data;  // gets the bytes; stays where it is until then
+};
 
 class ImageFetcher {
  public:
@@ -47,11 +53,10 @@ class ImageFetcher {
     std::function<bool()> gone;  // called from any thread
   };
 
-  // Fills the data of each picture of `requests` that has a URL, and clears the URL. Calls `done`
-  // once, on any thread, possibly before it returns: OK, or the first error, with the picture's
-  // path: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for too many bytes or a full queue, CANCELLED or
-  // DEADLINE_EXCEEDED. `requests` stay as they are until then.
-  void Fetch(const std::vector<v1::GenerateRequest*>& requests, Caller caller,
+  // Fills the bytes of each image. Calls `done` once, on any thread, possibly before it returns:
+  // OK, or the first error, with the image's path. INVALID_ARGUMENT; RESOURCE_EXHAUSTED for too
+  // many bytes or a full queue; CANCELLED; DEADLINE_EXCEEDED. REQUIRES: at least one image.
+  void Fetch(std::vector<ImageDownload> images, Caller caller,
              std::function<void(absl::Status)> done);
 
   // Ends what is under way, and refuses what comes later; a name that is being resolved is waited
@@ -62,15 +67,9 @@ class ImageFetcher {
 
  private:
   struct Batch;
-  struct Picture {
-    v1::Image* image;
-    std::string path;  // in the request
-  };
-  static std::vector<Picture> PicturesOf(const std::vector<v1::GenerateRequest*>& requests);
-
   ImageFetcher(const ServerConfig& config, UrlRules rules, HttpsClient client, Metrics* metrics,
                Logger* log, Resolver resolver);
-  void FetchOne(const Picture& picture, Batch* batch);
+  void FetchOne(const ImageDownload& image, Batch* batch);
   // From the first URL to the picture or the error, through redirects.
   HttpsReply Follow(HttpsUrl url, const HttpsLimits& limits) const;
 
@@ -84,8 +83,5 @@ class ImageFetcher {
   std::atomic<bool> stopping_{false};
   WorkerPool pool_;  // last: its threads use the rest
 };
-
-// Whether a picture of the request is named by a URL.
-bool NamesImageUrls(const v1::GenerateRequest& request);
 
 }  // namespace tessera

@@ -15,8 +15,8 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/access/access.h"
-#include "server/api/convert.h"
 #include "server/api/error_details.h"
+#include "server/api/parsed_request.h"
 #include "server/observability/log.h"
 #include "server/observability/metrics.h"
 #include "server/process/config.h"
@@ -39,7 +39,7 @@ struct ServiceContext {
   ImageFetcher* images = nullptr;  // null: no picture is fetched
   int64_t started_unix_seconds = 0;
   const std::string* device = nullptr;  // "cpu (avx2, 2 threads)"
-  ConvertOptions convert;               // filled with `runtime`
+  RequestRules rules;                   // filled with `runtime`
 };
 
 // Counts and logs an RPC that ends with `status`, and makes what goes on the wire.

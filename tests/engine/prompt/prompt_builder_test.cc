@@ -187,9 +187,6 @@ TEST_F(PromptBuilderTest, PlacesAndPicturesMustAgree) {
   EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"2 image tokens for 3"}));
   input.images = {Picture(), Picture()};
   EXPECT_TRUE(Builder().Build(input).ok());
-  PromptLimits limits;
-  limits.max_images = 1;
-  EXPECT_TRUE(FailsAt(Builder(limits).Build(input), {Field::kPrompt}, {"2 images, more than 1"}));
   input.raw.clear();
   input.ids = {512, 5};
   EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"1 image tokens for 2"}));
@@ -205,15 +202,25 @@ TEST_F(PromptBuilderTest, EmptyAmbiguousAndOversizedPrompts) {
   input.ids.clear();
   input.raw = {Text(std::string(5000, 'x'))};
   EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"4096"}));
-  PromptLimits limits;
-  limits.max_text_bytes = 10;
-  EXPECT_TRUE(FailsAt(Builder(limits).Build(input), {Field::kPrompt}, {"5000 bytes", "10"}));
-  // 64 pictures of 64 tokens and BOS are one too many; nothing is decoded to find that out.
-  limits = {};
-  limits.max_images = 64;
+  // 64 images of 64 tokens and BOS are one too many; nothing is decoded to find that out.
   input.raw.assign(64, kImage);
   input.images.assign(64, {"no picture at all", ""});
-  EXPECT_TRUE(FailsAt(Builder(limits).Build(input), {Field::kPrompt}, {"4097 tokens", "4096"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"4097 tokens", "4096"}));
+}
+
+TEST_F(PromptBuilderTest, AnAnswerNeedsRoomInTheContext) {
+  PromptLimits limits;
+  limits.context_tokens = 100;
+  PromptInput input;
+  input.ids.assign(99, 5);
+  EXPECT_TRUE(Builder(limits).Build(input).ok());
+  input.ids.assign(100, 5);
+  const auto full = Builder(limits).Build(input);
+  EXPECT_TRUE(FailsAt(full, {Field::kPrompt}, {"100 tokens (0 of images), the context 100"}));
+  EXPECT_TRUE(GetFieldViolation(full.status())->over_limit);
+  EXPECT_EQ(Builder(limits).Count(input)->first, 100);  // there is nothing to answer
+  input.ids.assign(101, 5);
+  EXPECT_TRUE(FailsAt(Builder(limits).Count(input), {Field::kPrompt}, {"101 tokens"}));
 }
 
 TEST_F(PromptBuilderTest, BadPicturesNameTheirField) {

@@ -216,7 +216,7 @@ TEST_F(ImageUrlTest, OtherMethodsDoNotFetch) {
   const HttpReply reply =
       HttpClient(server_.daemon().http_address()).Post("/tokenize", Body(Url("/a.png")));
   EXPECT_EQ(reply.status, 400);
-  EXPECT_THAT(reply.body, HasSubstr("send the picture itself"));
+  EXPECT_THAT(reply.body, HasSubstr("send the image itself"));
   EXPECT_TRUE(pictures_.heads().empty());
 }
 
