@@ -9,6 +9,7 @@
 #include "base/end_process.h"
 #include "base/version.h"
 #include "cache/policies/registry.h"
+#include "server/api/error_details.h"
 #include "server/grpc/grpc_log.h"
 #include "server/net/address.h"
 #include "server/process/flags.h"
@@ -52,7 +53,7 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device,
                                             static_cast<size_t>(config_.max_queue))),
       inference_(&context_, &requests_),
       tokenizer_(&context_),
-      control_(&context_, &requests_) {
+      control_(&context_, &requests_, device_) {
   context_.config = &config_;
   context_.runtime = &runtime_;
   context_.lifecycle = &lifecycle_;
@@ -61,8 +62,6 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device,
   context_.log = log_;
   context_.workers = workers_.get();
   context_.senders = senders_.get();
-  context_.device = &device_;
-  context_.started_unix_seconds = absl::ToUnixSeconds(absl::Now());
 }
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config, Logger* log,
@@ -131,6 +130,7 @@ absl::Status Daemon::Listen() {
 absl::Status Daemon::Load(const Loader& loader) {
   const absl::Time start = SteadyNow();
   RETURN_IF_ERROR(loader(config_, &metrics_, &runtime_));
+  runtime_.loaded_unix_seconds = absl::ToUnixSeconds(absl::Now());
   context_.rules.model = &runtime_.model;
   context_.rules.max_images = config_.max_images;
   context_.rules.max_text_bytes = config_.max_text_bytes;
@@ -148,7 +148,7 @@ absl::Status Daemon::Load(const Loader& loader) {
     return now;
   });
   lifecycle_.Serve();
-  if (absl::Status told = manager_.Tell("READY=1\nSTATUS=serving"); !told.ok()) {
+  if (absl::Status told = sd_notify_.Send("READY=1\nSTATUS=serving"); !told.ok()) {
     log_->Write(LogLevel::kWarning, "the service manager could not be told",
                 {{"error", told.message()}});
   }
@@ -163,7 +163,7 @@ absl::Status Daemon::Load(const Loader& loader) {
 }
 
 void Daemon::Watch() {
-  absl::Time next_alive = SteadyNow() + manager_.alive_interval();
+  absl::Time next_alive = SteadyNow() + sd_notify_.watchdog_interval();
   absl::Time next_reload = SteadyNow() + kReloadInterval;
   while (watching_.load()) {
     const absl::Duration age = runtime_.engine->HeartbeatAge();
@@ -176,7 +176,8 @@ void Daemon::Watch() {
     }
     if (live && SteadyNow() >= next_alive) {
       // What fails now is told again in time.
-      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = SteadyNow() + manager_.alive_interval();
+      if (sd_notify_.Send("WATCHDOG=1").ok())
+        next_alive = SteadyNow() + sd_notify_.watchdog_interval();
     }
     if (SteadyNow() >= next_reload) {
       Reload();
@@ -211,7 +212,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (std::exchange(drained_, true)) return;
   const absl::Time start = SteadyNow();
   lifecycle_.BeginDrain(start);
-  manager_.Tell("STOPPING=1\nSTATUS=draining").IgnoreError();
+  sd_notify_.Send("STOPPING=1\nSTATUS=draining").IgnoreError();
   log_->Write(LogLevel::kInfo, "draining", {{"calls", requests_.size()}});
   bool hurried = false;
   const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {

@@ -33,10 +33,10 @@
 #include "server/observability/metrics.h"
 #include "server/process/config.h"
 #include "server/process/lifecycle.h"
-#include "server/process/service_manager.h"
+#include "server/process/sd_notify.h"
+#include "server/request/request_registry.h"
 #include "server/request/runtime.h"
 #include "server/request/service_context.h"
-#include "server/request/request_registry.h"
 
 namespace tessera {
 
@@ -78,12 +78,12 @@ class Daemon {
   const ServerConfig config_;
   const std::string device_;
   Logger* const log_;
-  const ServiceManager manager_ = ServiceManager::FromEnvironment();
+  const SdNotify sd_notify_ = SdNotify::FromEnvironment();
   std::string admin_address_, metrics_address_;
 
   // Destroyed in reverse order: what others point to comes first.
   Metrics metrics_;
-  Access access_;
+  AccessControl access_;
   std::unique_ptr<TlsSource> tls_;  // null: plain text
   std::unique_ptr<MetricsExporter> exporter_;
   Lifecycle lifecycle_;

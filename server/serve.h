@@ -14,7 +14,7 @@ namespace tessera {
 using DeviceOpener = std::function<absl::StatusOr<std::unique_ptr<Ops>>(const ServerConfig&)>;
 
 // Returns the exit status: 0 after a drain, 1 with a line on standard error where it cannot start.
-// What cannot go on later ends the process with another one: last_words.h.
+// What cannot go on later ends the process with another one: crash_handler.h.
 int Serve(int argc, char** argv, const DeviceOpener& open);
 
 }  // namespace tessera

@@ -1,7 +1,10 @@
-// tessera.v1.Control: what the operator asks and orders. Served on the admin listener only.
+// Serves tessera.v1.Control, the operator's service, on the admin listener only.
 //
 // Every method answers at once, on gRPC's callback threads.
 #pragma once
+
+#include <string>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "base/clock.h"
@@ -13,8 +16,12 @@ namespace tessera {
 
 class ControlService final : public v1::Control::CallbackService {
  public:
-  ControlService(const ServiceContext* services, RequestRegistry* registry)
-      : services_(services), registry_(registry), started_(SteadyNow()) {}
+  // `device`: its description for people, "cpu (avx2, 2 threads)".
+  ControlService(const ServiceContext* services, RequestRegistry* registry, std::string device)
+      : services_(services),
+        registry_(registry),
+        device_(std::move(device)),
+        started_(SteadyNow()) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
                                           const v1::GetServerInfoRequest* request,
@@ -41,6 +48,7 @@ class ControlService final : public v1::Control::CallbackService {
  private:
   const ServiceContext* const services_;
   RequestRegistry* const registry_;
+  const std::string device_;
   const absl::Time started_;
 };
 

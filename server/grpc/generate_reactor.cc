@@ -7,7 +7,11 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "server/api/error_details.h"
+#include "server/grpc/unary_call.h"
+#include "server/observability/metrics.h"
 #include "server/observability/traceparent.h"
+#include "server/process/config.h"
 #include "server/request/active_request.h"
 #include "server/request/admission.h"
 
@@ -32,7 +36,8 @@ std::string ClientHeader(const grpc::CallbackServerContext& context, const char*
 // Lets the caller in, and finds the request's id: the field's, the header's, or a new one.
 absl::Status Identify(const ServiceContext& services, grpc::CallbackServerContext* context,
                       const std::string& field, CallInfo* call) {
-  ASSIGN_OR_RETURN(call->grant, AdmitRpc(services, *context, Right::kWork, call->received));
+  ASSIGN_OR_RETURN(call->lease,
+                   AdmitRpc(services, *context, Permission::kInference, call->received));
   const std::string header = ClientHeader(*context, kRequestIdHeader);
   if (!header.empty()) RETURN_IF_ERROR(CheckRequestId(kRequestIdHeader, header));
   if (!field.empty()) RETURN_IF_ERROR(CheckRequestId("request_id", field));
@@ -61,7 +66,7 @@ GenerateReactor* GenerateReactor::Start(const ServiceContext* services, RequestR
     return reactor;
   }
   auto parsed =
-      AdmitRequest(*services, *active->call().grant, std::move(request), active->call().received);
+      AdmitRequest(*services, *active->call().lease, std::move(request), active->call().received);
   if (!parsed.ok()) {
     active->End(parsed.status());
     return reactor;

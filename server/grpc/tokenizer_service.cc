@@ -7,6 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "engine/text/chat_template.h"
+#include "server/api/error_details.h"
+#include "server/grpc/unary_call.h"
+#include "server/process/config.h"
+#include "server/process/lifecycle.h"
 
 namespace tessera {
 namespace {
@@ -77,11 +81,11 @@ grpc::ServerUnaryReactor* OnWorker(const ServiceContext& services,
                                    const Request* request, Response* response) {
   const absl::Status accepting = services.lifecycle->CheckAccepting(SteadyNow());
   if (!accepting.ok()) {
-    return RunUnary(services, nullptr, context, name, Right::kWork,
+    return RunUnary(services, nullptr, context, name, Permission::kInference,
                     [accepting] { return accepting; });
   }
   return RunUnary(
-      services, services.workers, context, name, Right::kWork,
+      services, services.workers, context, name, Permission::kInference,
       [&services, method, request, response] { return method(services, *request, response); });
 }
 

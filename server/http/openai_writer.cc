@@ -5,8 +5,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
+#include "base/worker_pool.h"
+#include "server/api/error_details.h"
 #include "server/http/http_error.h"
+#include "server/observability/metrics.h"
 #include "server/observability/traceparent.h"
+#include "server/process/config.h"
+#include "server/process/lifecycle.h"
 #include "server/request/admission.h"
 
 namespace tessera {
@@ -19,11 +24,11 @@ std::string ServerSentEvent(const nlohmann::ordered_json& json) {
 }  // namespace
 
 void OpenAiWriter::Start(const ServiceContext* services, RequestRegistry* registry,
-                         std::shared_ptr<Grant> grant, OpenAiKind kind, std::string request_id,
+                         std::shared_ptr<Lease> lease, OpenAiKind kind, std::string request_id,
                          std::shared_ptr<HttpExchange> exchange) {
   CallInfo call;
   call.id = std::move(request_id);
-  call.grant = std::move(grant);
+  call.lease = std::move(lease);
   call.received = SteadyNow();
   call.deadline = call.received + services->config->max_request_time;
   call.peer = exchange->request().peer;
@@ -52,12 +57,12 @@ absl::StatusOr<GenerationPlan> OpenAiWriter::Parse(const std::string& body) {
   }));
   std::vector<v1::GenerateRequest> prompts = std::move(options_.prompts);
   const int further = static_cast<int>(prompts.size()) * options_.n - 1;
-  RETURN_IF_ERROR(call.grant->TakeMore(further, SteadyNow()));
+  RETURN_IF_ERROR(call.lease->AcquireMore(further, SteadyNow()));
   GenerationPlan plan;
   plan.answers_each = options_.n;
   for (v1::GenerateRequest& prompt : prompts) {
     ASSIGN_OR_RETURN(ParsedRequest parsed,
-                     AdmitRequest(*services_, *call.grant, std::move(prompt), call.received));
+                     AdmitRequest(*services_, *call.lease, std::move(prompt), call.received));
     plan.prompts.push_back(std::move(parsed));
   }
   return plan;

@@ -26,7 +26,7 @@ class OpenAiWriter final : public ResponseWriter {
  public:
   // Answers `exchange`. Returns at once.
   static void Start(const ServiceContext* services, RequestRegistry* registry,
-                    std::shared_ptr<Grant> grant, OpenAiKind kind, std::string request_id,
+                    std::shared_ptr<Lease> lease, OpenAiKind kind, std::string request_id,
                     std::shared_ptr<HttpExchange> exchange);
 
   // --- ResponseWriter

@@ -125,8 +125,8 @@ absl::StatusOr<std::vector<IpAddress>> ImageFetcher::ResolveBySystem(const std::
 }
 
 absl::StatusOr<std::unique_ptr<ImageFetcher>> ImageFetcher::Make(const ServerConfig& config,
-                                                                 Metrics* metrics, Logger* log,
-                                                                 Resolver resolver) {
+                                                                 FetchCounters* counters,
+                                                                 Logger* log, Resolver resolver) {
   auto rules = UrlRules::Make(config.image_url_hosts, config.image_url_allow_private);
   if (!rules.ok()) {
     return absl::InvalidArgumentError(
@@ -138,18 +138,18 @@ absl::StatusOr<std::unique_ptr<ImageFetcher>> ImageFetcher::Make(const ServerCon
         absl::StrCat("--image_url_ca_file: ", client.status().message()));
   }
   return std::unique_ptr<ImageFetcher>(new ImageFetcher(
-      config, *std::move(rules), *std::move(client), metrics, log, std::move(resolver)));
+      config, *std::move(rules), *std::move(client), counters, log, std::move(resolver)));
 }
 
 ImageFetcher::ImageFetcher(const ServerConfig& config, UrlRules rules, HttpsClient client,
-                           Metrics* metrics, Logger* log, Resolver resolver)
+                           FetchCounters* counters, Logger* log, Resolver resolver)
     : rules_(std::move(rules)),
       client_(std::move(client)),
       resolver_(std::move(resolver)),
       timeout_(config.image_url_timeout),
       max_image_bytes_(config.max_image_bytes),
       max_request_bytes_(config.max_message_bytes),
-      metrics_(metrics),
+      counters_(counters),
       log_(log),
       pool_("tessera-fetch", config.image_url_threads, static_cast<size_t>(config.max_queue)) {}
 
@@ -197,7 +197,7 @@ void ImageFetcher::FetchOne(const ImageDownload& image, Batch* batch) {
 
   const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
   const bool ok = reply.outcome == FetchOutcome::kOk;
-  metrics_->CountImageFetch(reply.outcome, seconds);
+  counters_->CountImageFetch(reply.outcome, seconds);
   log_->Write(ok ? LogLevel::kDebug : LogLevel::kInfo, "image fetch",
               {{"request_id", batch->caller.request_id},
                {"host", url.ok() ? url->host : ""},

@@ -20,8 +20,8 @@
 #include "base/worker_pool.h"
 #include "server/net/https_client.h"
 #include "server/net/https_url.h"
+#include "server/observability/counters.h"
 #include "server/observability/log.h"
-#include "server/observability/metrics.h"
 #include "server/process/config.h"
 
 namespace tessera {
@@ -41,7 +41,7 @@ class ImageFetcher {
 
   // As the config's --image_url_* say; INVALID_ARGUMENT and FAILED_PRECONDITION naming the flag.
   static absl::StatusOr<std::unique_ptr<ImageFetcher>> Make(const ServerConfig& config,
-                                                            Metrics* metrics, Logger* log,
+                                                            FetchCounters* counters, Logger* log,
                                                             Resolver resolver = ResolveBySystem);
 
   ~ImageFetcher() { Stop(); }
@@ -67,8 +67,8 @@ class ImageFetcher {
 
  private:
   struct Batch;
-  ImageFetcher(const ServerConfig& config, UrlRules rules, HttpsClient client, Metrics* metrics,
-               Logger* log, Resolver resolver);
+  ImageFetcher(const ServerConfig& config, UrlRules rules, HttpsClient client,
+               FetchCounters* counters, Logger* log, Resolver resolver);
   void FetchOne(const ImageDownload& image, Batch* batch);
   // From the first URL to the picture or the error, through redirects.
   HttpsReply Follow(HttpsUrl url, const HttpsLimits& limits) const;
@@ -78,7 +78,7 @@ class ImageFetcher {
   const Resolver resolver_;
   const absl::Duration timeout_;
   const int64_t max_image_bytes_, max_request_bytes_;
-  Metrics* const metrics_;
+  FetchCounters* const counters_;
   Logger* const log_;
   std::atomic<bool> stopping_{false};
   WorkerPool pool_;  // last: its threads use the rest

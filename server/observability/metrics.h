@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/request/observer.h"
-#include "server/observability/fetch_outcome.h"
+#include "server/observability/counters.h"
 #include "server/observability/metrics_table.h"
 
 namespace tessera {
@@ -27,7 +27,7 @@ struct MetricsSnapshot {
   absl::Time certificate_expires = absl::InfinitePast();  // no certificate
 };
 
-class Metrics final : public Observer {
+class Metrics final : public Observer, public AccessCounters, public FetchCounters {
  public:
   // `tenants`: those that have a series of their own.
   Metrics(const std::string& version, const std::string& model, const std::string& device,
@@ -41,14 +41,14 @@ class Metrics final : public Observer {
   void CountRpc(const std::string& method, int code);
   // An HTTP request was answered. `route` is one of HttpRoutes.
   void CountHttp(const std::string& route, int http_status);
-  // A call that does work was let in, or any call was not. `reason` is one of RefusalReasons.
-  void CountTenant(const std::string& tenant);
-  void CountRefusal(const std::string& reason);
   // A file that changed while the daemon runs was read again. `what` is one of ReloadedFiles.
   void CountReload(const std::string& what, bool ok);
   void ObserveImageDecode(double seconds);
-  // A picture was fetched, or was not.
-  void CountImageFetch(FetchOutcome outcome, double seconds);
+
+  // --- AccessCounters, FetchCounters
+  void CountTenant(const std::string& tenant) override;
+  void CountRefusal(const std::string& reason) override;
+  void CountImageFetch(FetchOutcome outcome, double seconds) override;
 
   // Of a counter or gauge, for GetCacheStats and tests; `labels` in the table's order.
   double Value(Metric metric, const std::vector<std::string>& labels = {}) const;

@@ -5,6 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "base/worker_pool.h"
+#include "server/api/error_details.h"
+#include "server/observability/log.h"
 #include "server/observability/rpc_names.h"
 #include "server/request/admission.h"
 #include "server/request/request_registry.h"
@@ -193,7 +196,7 @@ ActiveRequest::Action ActiveRequest::FinishLocked(const absl::Status& status) {
   final_ = status;
   if (!status.ok()) CancelLocked();
   // Before the last byte: a client that asks again at once must find its permit free.
-  if (call_.grant != nullptr) call_.grant->Release();
+  if (call_.lease != nullptr) call_.lease->Release();
   return Action::kFinish;
 }
 
@@ -286,7 +289,7 @@ void ActiveRequest::OnDone() {
        {"code", RpcCodes()[static_cast<int>(status.code())]},
        {"error", status.message()},
        {"peer", call_.peer},
-       {"tenant", call_.grant == nullptr ? "" : absl::string_view(call_.grant->tenant())},
+       {"tenant", call_.lease == nullptr ? "" : absl::string_view(call_.lease->tenant())},
        {"traceparent", call_.traceparent},
        {"seconds", absl::ToDoubleSeconds(SteadyNow() - call_.received)},
        {"prompt_tokens", usage.prompt_tokens},

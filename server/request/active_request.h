@@ -41,7 +41,7 @@ class RequestRegistry;
 // What the front end knows when the call arrives. Moments are of SteadyNow.
 struct CallInfo {
   std::string id;                // empty if the call has none yet and is about to be rejected
-  std::shared_ptr<Grant> grant;  // null: the caller was not let in
+  std::shared_ptr<Lease> lease;  // null: the caller was not let in
   absl::Time received, deadline;
   std::string peer, traceparent;
 };

@@ -10,6 +10,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/clock.h"
+#include "base/worker_pool.h"
+#include "server/api/error_details.h"
+#include "server/observability/metrics.h"
+#include "server/process/config.h"
+#include "server/process/lifecycle.h"
 
 namespace tessera {
 
@@ -37,9 +42,9 @@ absl::Status TooManyToPrepare() {
 namespace {
 
 // Checks the limits of the caller's token, and gives it a part of the caches of its own.
-absl::Status ApplyLimits(const ServiceContext& services, const Grant& grant,
+absl::Status ApplyLimits(const ServiceContext& services, const Lease& lease,
                          ParsedRequest* parsed) {
-  const TenantLimits& limits = grant.limits();
+  const TenantLimits& limits = lease.limits();
   parsed->default_max_tokens = services.config->default_max_tokens;
   if (limits.max_tokens > 0) {
     parsed->default_max_tokens = std::min(limits.max_tokens, parsed->default_max_tokens);
@@ -59,7 +64,7 @@ absl::Status ApplyLimits(const ServiceContext& services, const Grant& grant,
                                    "; it may use: ", absl::StrJoin(allowed, ", ")),
                       reason::kNotAllowed, absl::StatusCode::kPermissionDenied);
   }
-  parsed->request.salt = grant.Salt(parsed->request.salt);
+  parsed->request.salt = lease.CacheSalt(parsed->request.salt);
   return absl::OkStatus();
 }
 
@@ -77,11 +82,11 @@ absl::StatusOr<Request> Build(const ServiceContext& services, ParsedRequest pars
 
 }  // namespace
 
-absl::StatusOr<ParsedRequest> AdmitRequest(const ServiceContext& services, const Grant& grant,
+absl::StatusOr<ParsedRequest> AdmitRequest(const ServiceContext& services, const Lease& lease,
                                            v1::GenerateRequest in, absl::Time received) {
   RETURN_IF_ERROR(services.lifecycle->CheckAccepting(received));
   ASSIGN_OR_RETURN(ParsedRequest parsed, ParseRequest(std::move(in), services.rules));
-  RETURN_IF_ERROR(ApplyLimits(services, grant, &parsed));
+  RETURN_IF_ERROR(ApplyLimits(services, lease, &parsed));
   return parsed;
 }
 

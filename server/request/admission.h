@@ -26,7 +26,7 @@ absl::Status TooManyToPrepare();
 
 // Parses the request, unless the server takes no work at `received`, and holds it to the limits of
 // the caller's token. Cheap: no image is decoded and no text tokenized.
-absl::StatusOr<ParsedRequest> AdmitRequest(const ServiceContext& services, const Grant& grant,
+absl::StatusOr<ParsedRequest> AdmitRequest(const ServiceContext& services, const Lease& lease,
                                            v1::GenerateRequest in, absl::Time received);
 
 // Adds the images of `prompt` that are named by URL. It must stay where it is until they are
