@@ -18,12 +18,12 @@ namespace tessera {
 namespace {
 
 constexpr absl::Duration kWatchTurn = absl::Milliseconds(100);
-// Often enough for a test to wait for, seldom enough to cost nothing.
+// Short enough for tests to wait for, long enough to cost nothing.
 constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
-// For what the sockets have taken but not yet sent.
+// Time to send what the sockets have accepted.
 constexpr absl::Duration kSendGrace = absl::Milliseconds(200);
-// One thread keeps up with some thirty thousand writes a second; a second one hides its wake-ups.
+// One thread does about 30,000 writes a second; a second one hides its wake-ups.
 constexpr int kSenderThreads = 2;
 
 absl::Status WithFlag(const char* flag, const absl::Status& status) {
@@ -149,7 +149,7 @@ absl::Status Daemon::Load(const Loader& loader) {
   });
   lifecycle_.Serve();
   if (absl::Status told = sd_notify_.Send("READY=1\nSTATUS=serving"); !told.ok()) {
-    log_->Write(LogLevel::kWarning, "the service manager could not be told",
+    log_->Write(LogLevel::kWarning, "cannot notify the service manager",
                 {{"error", told.message()}});
   }
   watcher_ = std::thread([this] { Watch(); });
@@ -170,12 +170,12 @@ void Daemon::Watch() {
     const bool live = age <= config_.liveness_timeout;
     if (live != lifecycle_.live()) {
       log_->Write(live ? LogLevel::kInfo : LogLevel::kError,
-                  live ? "the engine turns again" : "the engine does not turn",
+                  live ? "the engine is live again" : "the engine is not live",
                   {{"heartbeat_age_seconds", absl::ToDoubleSeconds(age)}});
       lifecycle_.SetLive(live);
     }
     if (live && SteadyNow() >= next_alive) {
-      // What fails now is told again in time.
+      // A failed send is repeated in the next turn.
       if (sd_notify_.Send("WATCHDOG=1").ok())
         next_alive = SteadyNow() + sd_notify_.watchdog_interval();
     }
@@ -185,7 +185,7 @@ void Daemon::Watch() {
     }
     const int given_up = requests_.CancelStalled(SteadyNow(), config_.stall_timeout);
     if (given_up > 0) {
-      log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
+      log_->Write(LogLevel::kWarning, "cancelled clients that stopped reading",
                   {{"calls", given_up}});
     }
     absl::SleepFor(kWatchTurn);
@@ -199,8 +199,7 @@ void Daemon::Reload() {
     if (changed.ok()) {
       log_->Write(LogLevel::kInfo, "a changed file is in use", {{"file", what}});
     } else {
-      log_->Write(LogLevel::kError,
-                  "a file has changed but does not work; what it was stays in use",
+      log_->Write(LogLevel::kError, "a changed file does not work; the previous one stays in use",
                   {{"file", what}, {"error", changed.status().message()}});
     }
   };
@@ -239,7 +238,8 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (admin_ != nullptr) admin_->Shutdown(deadline);
   watching_ = false;
   if (watcher_.joinable()) watcher_.join();
-  // Each of the two hands work to the other: the fetcher goes on refusing what workers bring.
+  // Fetcher and workers pass work to each other: a stopped fetcher still rejects what workers
+  // bring.
   if (images_ != nullptr) images_->Stop();
   workers_ = nullptr;
   metrics_.SetSource(nullptr);
@@ -252,7 +252,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
 }
 
 void Daemon::StopEngine() {
-  // A hung device would hold its thread, and so this one, for ever.
+  // A hung device would block its thread, and so this one, for ever.
   const absl::Time patience = SteadyNow() + kShutdownGrace;
   std::atomic<bool> stopped{false};
   std::thread stopping([&] {
@@ -261,7 +261,7 @@ void Daemon::StopEngine() {
   });
   while (!stopped) {
     if (SteadyNow() > patience && runtime_.engine->HeartbeatAge() > config_.liveness_timeout) {
-      EndProcess("the engine does not turn and cannot be stopped");
+      EndProcess("the engine is not live and cannot be stopped");
     }
     absl::SleepFor(absl::Milliseconds(1));
   }

@@ -21,12 +21,12 @@
 namespace tessera {
 namespace {
 
-// What a drain takes beside its delay and its timeout: the listeners' graces, the engine's last
-// step.
+// The time that a drain needs after its delay and timeout: the listeners' graces and the engine's
+// last step.
 constexpr absl::Duration kDrainGrace = absl::Seconds(10);
 
-// While it lives, a signal ends the process: loading a large model takes minutes, and there is
-// nothing to drain yet. It must be gone before the first request can be taken.
+// Ends the process on a signal while the model is loading, which can take minutes. There is nothing
+// to drain yet. It must be destroyed before the first request is accepted.
 class EndWhileLoading {
  public:
   explicit EndWhileLoading(Logger* log) : thread_([this, log] { Watch(log); }) {}
@@ -57,7 +57,7 @@ absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open,
   log->Write(LogLevel::kInfo, "configuration", {{"flags", flags}});
   ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, open(config));
   const std::string device = DescribeDevice(*ops, config);
-  ShutdownWatchdog watchdog;  // outlives the daemon, whose end is part of the drain
+  ShutdownWatchdog watchdog;  // outlives the daemon, whose destructor is part of the drain
   const auto load = [&](const ServerConfig& c, Observer* observer, Runtime* runtime) {
     const EndWhileLoading guard(log);
     return LoadModel(c, std::move(ops), observer, runtime);

@@ -37,7 +37,7 @@ google::rpc::ErrorInfo MakeInfo(absl::string_view reason) {
   return info;
 }
 
-// Whole characters only: a cut one would make the protobuf string invalid.
+// Cuts between characters: a part of one would make the protobuf string invalid.
 std::string CutMessage(absl::string_view message) {
   std::string out;
   while (!message.empty() && out.size() < kMaxMessageBytes) {

@@ -13,17 +13,16 @@ using Parts = google::protobuf::RepeatedPtrField<v1::ContentPart>;
 // Collects the parts of a prompt, in order, and holds them to the limits on images and text.
 class PromptCollector {
  public:
-  // `fetches`: the method takes pictures that are named by URL, if the server does.
+  // `fetches`: the method accepts images named by URL, if the server does.
   PromptCollector(const RequestRules& rules, bool fetches) : rules_(rules), fetches_(fetches) {}
 
   absl::Status CheckUrl(const std::string& url, const std::string& path) const {
     if (rules_.image_urls == nullptr) {
       return FieldError(path,
-                        "this server does not fetch pictures: send the picture itself (over HTTP "
+                        "this server does not fetch images: send the image itself (over HTTP "
                         "as data:image/png;base64,...)");
     }
-    if (!fetches_)
-      return FieldError(path, "only Generate fetches pictures: send the picture itself");
+    if (!fetches_) return FieldError(path, "only Generate fetches images: send the image itself");
     const absl::StatusOr<HttpsUrl> parsed = ParseHttpsUrl(url);
     const absl::Status status = parsed.ok() ? rules_.image_urls->Check(*parsed) : parsed.status();
     return status.ok() ? status : FieldError(path, status.message());

@@ -2,7 +2,7 @@
 //
 // gRPC sends a GenerateRequest, and HTTP makes one from JSON. Either becomes a ParsedRequest: an
 // engine request that lacks only what depends on the prompt's tokens, and the prompt's parts.
-// Nothing is checked again later but what could not be known here.
+// Later steps check only what could not be known here.
 //
 // Errors name the field by its path ("content[2].image"). A field that this build does not know is
 // an error too: to ignore it would answer another question than the client's. Threads: safe.
@@ -31,7 +31,7 @@ namespace tessera {
 
 class UrlRules;
 
-// What the server accepts. The only copy of these limits.
+// The rules for requests. The only copy of these limits.
 struct RequestRules {
   const ModelConfig* model = nullptr;
   int max_images = 0;

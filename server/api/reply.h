@@ -12,7 +12,7 @@
 
 namespace tessera {
 
-// What the client asked for beside the text.
+// The parts of a reply that the client asked for in addition to the text.
 struct ReplyOptions {
   bool token_ids = false;
   bool logprobs = false;

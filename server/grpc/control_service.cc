@@ -155,7 +155,7 @@ grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* con
                                                 v1::AbortResponse*) {
   return RunUnary(*services_, nullptr, context, "Abort", Permission::kAdmin, [this, request] {
     RETURN_IF_ERROR(CheckRequestId("request_id", request->request_id()));
-    // The stream also knows requests whose pictures are still being decoded; ending it cancels the
+    // The registry also has requests whose images are still being decoded; ending one cancels the
     // engine's side.
     const absl::Status reason = absl::CancelledError("the request was aborted by the operator");
     if (registry_->End(request->request_id(), reason)) return absl::OkStatus();

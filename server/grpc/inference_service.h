@@ -1,4 +1,4 @@
-// tessera.v1.Inference: starts a GenerateReactor for each call.
+// Serves tessera.v1.Inference: starts a GenerateReactor for each call.
 //
 // Threads: gRPC's callback threads. Lifetime: until its grpc::Server is destroyed.
 #pragma once

@@ -15,7 +15,7 @@
 namespace tessera {
 namespace {
 
-constexpr absl::string_view kImageToken = "<image>";  // as prompts for people show it
+constexpr absl::string_view kImageToken = "<image>";  // in prompts for people
 
 absl::Status Tokenize(const ServiceContext& services, const v1::TokenizeRequest& request,
                       v1::TokenizeResponse* response) {
@@ -71,7 +71,7 @@ absl::Status ApplyTemplate(const ServiceContext& services, const v1::ApplyTempla
   return absl::OkStatus();
 }
 
-// Runs `method` on a worker once the server takes work. Request and response live until the RPC is
+// Runs `method` on a worker if the server takes work. Request and response live until the RPC is
 // finished.
 template <class Request, class Response>
 grpc::ServerUnaryReactor* OnWorker(const ServiceContext& services,

@@ -27,12 +27,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Exchange = std::shared_ptr<HttpExchange>;
 
-// What a route works with.
+// The parts of one request to a route.
 struct Context {
   const ServiceContext* services;
   RequestRegistry* registry;
   std::string request_id;
-  std::shared_ptr<Lease> lease;  // null: nobody asked for it (/health), or it was refused
+  std::shared_ptr<Lease> lease;  // null: not needed (/health), or refused
 };
 
 void End(const Context& context, const char* route, const Exchange& exchange,
@@ -60,7 +60,7 @@ HttpResponse JsonResponse(const Json& json) {
   return response;
 }
 
-// For routes that answer at once.
+// A route that answers at once.
 using Answer = absl::StatusOr<HttpResponse> (*)(const Context&, HttpRequest&);
 template <Answer answer>
 void Now(const Context& context, const char* route, Exchange exchange) {
@@ -68,7 +68,7 @@ void Now(const Context& context, const char* route, Exchange exchange) {
   End(context, route, exchange,
       response.ok() ? *std::move(response) : ErrorResponse(response.status(), context.request_id));
 }
-// For routes that may take milliseconds.
+// A route that may take milliseconds.
 template <Answer answer>
 void OnWorker(const Context& context, const char* route, Exchange exchange) {
   if (!context.services->workers->TrySubmit(
@@ -136,7 +136,7 @@ absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& reque
   const Runtime& runtime = *services.runtime;
   ASSIGN_OR_RETURN(const nlohmann::json json, ParseOpenAiJson(request.body));
   std::vector<int32_t> ids;
-  if (FindMember(json, "messages") != nullptr) {  // as a chat completion would see them
+  if (FindMember(json, "messages") != nullptr) {  // as a chat completion tokenizes them
     ASSIGN_OR_RETURN(OpenAiRequest chat,
                      ParseOpenAiRequest(OpenAiKind::kChat, request.body, runtime.model));
     ASSIGN_OR_RETURN(
@@ -222,8 +222,8 @@ const Route* FindRoute(absl::string_view path) {
 
 }  // namespace
 
-// Before the body is read: whether there is a token that bears the route at all. What it bears just
-// now, its rate and places, is asked when the work begins.
+// Runs before the body is read: checks that the token has the route's permission. The permits and
+// the rate are checked when the work begins.
 std::optional<HttpResponse> Gateway::Refuse(const HttpRequest& head) {
   const Route* route = FindRoute(head.path);
   const std::optional<Permission> permission =

@@ -28,7 +28,7 @@ constexpr Name kNames[] = {
     {"tokenized.ids", "prompt"},
     {"content", "prompt"},
 };
-// Of a part of messages[i].content[j].
+// The names of a part of messages[i].content[j].
 constexpr Name kPartNames[] = {
     {".image.url", ".image_url.url"},
     {".image", ".image_url"},
@@ -94,7 +94,7 @@ int HttpStatusOf(const absl::Status& status) {
     case absl::StatusCode::kAlreadyExists:
       return 409;
     case absl::StatusCode::kResourceExhausted:
-      // A full queue passes; what exceeds a limit never will.
+      // A full queue empties; a value over a limit never fits.
       return RetryDelay(status) > absl::ZeroDuration() ? 429 : 413;
     case absl::StatusCode::kCancelled:
       return 499;
@@ -135,7 +135,7 @@ HttpResponse ErrorResponse(const absl::Status& status, absl::string_view request
     const int64_t seconds = (absl::ToInt64Milliseconds(delay) + 999) / 1000;
     response.headers.emplace_back("Retry-After", absl::StrCat(seconds));
   }
-  if (response.status == 401) {  // RFC 6750: no error is named to who brought no token
+  if (response.status == 401) {  // RFC 6750: a caller without a token gets no error code
     response.headers.emplace_back("WWW-Authenticate",
                                   ReasonOfError(status) == reason::kTokenUnknown
                                       ? "Bearer realm=\"tessera\", error=\"invalid_token\""

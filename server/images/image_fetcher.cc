@@ -42,12 +42,12 @@ HttpsReply Failed(FetchOutcome outcome, std::string detail) {
   return reply;
 }
 
-// What the caller hears: nothing of addresses, nor of names that a redirect led to.
+// Returns the error for the caller, without addresses and the names of redirects.
 std::string TextForCaller(const HttpsReply& reply, absl::Duration timeout) {
-  constexpr absl::string_view kNotFetched = "the picture could not be fetched: ";
+  constexpr absl::string_view kNotFetched = "the image could not be fetched: ";
   switch (reply.outcome) {
     case FetchOutcome::kRefused:
-      return absl::StrCat(kNotFetched, "its host, or where that leads to, is not allowed");
+      return absl::StrCat(kNotFetched, "its host, or the target of a redirect, is not allowed");
     case FetchOutcome::kUnresolved:
       return absl::StrCat(kNotFetched, "its host is not known");
     case FetchOutcome::kUnreachable:
@@ -59,23 +59,23 @@ std::string TextForCaller(const HttpsReply& reply, absl::Duration timeout) {
     case FetchOutcome::kTimeout:
       return absl::StrCat(kNotFetched, "it took longer than ", absl::FormatDuration(timeout));
     default:
-      return absl::StrCat(kNotFetched, "its host's answer was not whole");
+      return absl::StrCat(kNotFetched, "its host sent an incomplete answer");
   }
 }
 
 }  // namespace
 
-// The pictures of one call.
+// The images of one call.
 struct ImageFetcher::Batch {
-  Batch(Caller c, std::function<void(absl::Status)> d, size_t pictures, int64_t bytes)
-      : caller(std::move(c)), done(std::move(d)), bytes_left(bytes), left(pictures) {}
+  Batch(Caller c, std::function<void(absl::Status)> d, size_t images, int64_t bytes)
+      : caller(std::move(c)), done(std::move(d)), bytes_left(bytes), left(images) {}
 
   void Fail(const absl::Status& status) {
     MutexLock lock(mutex);
     if (error.ok()) error = status;
     failed = true;
   }
-  // Of one picture. The last one's tells the caller.
+  // Ends one image. The last one calls `done`.
   void Finish() {
     absl::Status status;
     {
@@ -88,8 +88,8 @@ struct ImageFetcher::Batch {
 
   const Caller caller;
   std::function<void(absl::Status)> done;
-  std::atomic<int64_t> bytes_left;  // of all pictures together
-  std::atomic<bool> failed{false};  // the rest need not be fetched
+  std::atomic<int64_t> bytes_left;  // for all images together
+  std::atomic<bool> failed{false};  // the others need not be fetched
   Mutex mutex;
   size_t left TESSERA_GUARDED_BY(mutex);
   absl::Status error TESSERA_GUARDED_BY(mutex);
@@ -179,7 +179,7 @@ void ImageFetcher::FetchOne(const ImageDownload& image, Batch* batch) {
   limits.max_body_bytes = std::clamp<int64_t>(batch->bytes_left, 0, max_image_bytes_);
   limits.cancelled = [this, batch] { return batch->failed || stopping_ || batch->caller.gone(); };
 
-  // The request was checked before it came here, so this reading can fail for none but our fault.
+  // The request was validated before, so a parse error here is a fault of ours.
   auto url = ParseHttpsUrl(image.url);
   HttpsReply reply;
   if (!url.ok()) {
@@ -191,7 +191,7 @@ void ImageFetcher::FetchOne(const ImageDownload& image, Batch* batch) {
   }
   const int64_t bytes = static_cast<int64_t>(reply.body.size());
   if (reply.outcome == FetchOutcome::kOk && batch->bytes_left.fetch_sub(bytes) < bytes) {
-    reply.outcome = FetchOutcome::kTooLarge;  // others took the rest meanwhile
+    reply.outcome = FetchOutcome::kTooLarge;  // other images took the rest
     limits.max_body_bytes = 0;
   }
 
@@ -244,12 +244,12 @@ HttpsReply ImageFetcher::Follow(HttpsUrl url, const HttpsLimits& limits) const {
       }
       addresses = *std::move(resolved);
     }
-    // One address that is not allowed is enough: such a name is not what the operator meant.
+    // One address that is not allowed is enough: the operator did not mean such a name.
     for (const IpAddress& address : addresses) {
       if (rules_.Allows(address)) continue;
       return Failed(FetchOutcome::kRefused, absl::StrCat(url.host, " is ", ToString(address)));
     }
-    // Resolving may have taken long, and cannot be cut short.
+    // Resolving cannot be cancelled, and may have taken long.
     if (limits.cancelled()) return Failed(FetchOutcome::kCancelled, "after its name was resolved");
     if (SteadyNow() >= limits.deadline) return Failed(FetchOutcome::kTimeout, "resolving its name");
     HttpsReply reply = client_.Get(url, addresses, limits);

@@ -1,3 +1,4 @@
+// Longer than 300 lines because it is one state machine.
 #include "server/request/active_request.h"
 
 #include <algorithm>

@@ -38,10 +38,10 @@ namespace tessera {
 
 class RequestRegistry;
 
-// What the front end knows when the call arrives. Moments are of SteadyNow.
+// The facts that the front end has when the call arrives. Times are SteadyNow's.
 struct CallInfo {
   std::string id;                // empty if the call has none yet and is about to be rejected
-  std::shared_ptr<Lease> lease;  // null: the caller was not let in
+  std::shared_ptr<Lease> lease;  // null: the caller was rejected
   absl::Time received, deadline;
   std::string peer, traceparent;
 };
@@ -68,7 +68,7 @@ class ActiveRequest : public std::enable_shared_from_this<ActiveRequest> {
 
   // --- Called by the front end
   void OnWritten(bool ok);
-  // The client went away or gave up; the front end still reports the end by OnDone.
+  // The client cancelled or went away. The front end still calls OnDone.
   void OnCancelled() { End(CancelReason()); }
   // The connection is gone, and nothing else will be reported.
   void OnDisconnected();

@@ -1,4 +1,4 @@
-// What every request passes on its way into the engine, over gRPC or HTTP.
+// The steps of every request on its way into the engine, over gRPC or HTTP.
 //
 // Errors are as clients see them, with field paths and RetryInfo. Threads: safe.
 #pragma once

@@ -23,7 +23,7 @@ struct AcceptedPrompt {
   bool logprobs = false;
 };
 
-// What the front end's counters and log say about a request that has ended.
+// The labels of a request that has ended, for the front end's counters and the log.
 struct EndLabels {
   const char* log_message;  // "generate", "http"
   const char* route;        // the RPC's name or the HTTP path

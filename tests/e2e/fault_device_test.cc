@@ -135,7 +135,7 @@ TEST(FaultyDeviceTest, AHungDeviceIsNotLiveAndDoesNotHoldTheProcess) {
   }));
   server.Signal(SIGTERM);
   EXPECT_EQ(call.get().status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  ExpectEnd(server, "the engine does not turn and cannot be stopped");
+  ExpectEnd(server, "the engine is not live and cannot be stopped");
 }
 
 }  // namespace

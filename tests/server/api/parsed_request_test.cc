@@ -28,7 +28,7 @@ class ParsedRequestTest : public testing::Test {
     rules_.default_policy = *ParsePolicy("none");
   }
   absl::Status Check(const v1::GenerateRequest& in) { return ParseRequest(in, rules_).status(); }
-  // What ParseRequest makes of a request with a default of 64 tokens and a prompt of this length.
+  // Parses `in` and completes it with a default of 64 tokens and a prompt of this length.
   absl::StatusOr<Request> Complete(const v1::GenerateRequest& in, Prompt prompt) {
     auto parsed = ParseRequest(in, rules_);
     if (!parsed.ok()) return parsed.status();

@@ -151,7 +151,7 @@ TEST(GenerateTest, DroppedStreamCancels) {
   context.TryCancel();
   EXPECT_TRUE(Eventually([&] { return submitted.output_queue->cancelled(); }));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  Put(submitted, LastEvent(absl::CancelledError("x")));  // as the engine does; nobody listens
+  Put(submitted, LastEvent(absl::CancelledError("x")));  // as the engine does; no one reads it
   EXPECT_TRUE(Eventually([&] {
     return server.daemon().metrics().Value(Metric::kRequests, {"Generate", "CANCELLED"}) == 1;
   }));

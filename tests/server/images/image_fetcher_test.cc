@@ -1,4 +1,4 @@
-// What the fetcher follows, what it refuses, and when it gives up; names are the test's own.
+// URLs that the fetcher follows and rejects, and its limits. The test resolves the names.
 #include "server/images/image_fetcher.h"
 
 #include <future>
@@ -35,7 +35,7 @@ class ImageFetcherTest : public testing::Test {
     names_ = {{"pictures.test", {{kLoopback}}}, {"other.test", {{kLoopback}}}};
   }
 
-  // Of `host`, with the server's port.
+  // Allows `host` with the server's port.
   void Allow(absl::string_view host) {
     config_.image_url_hosts.push_back(absl::StrCat(host, ":", server_.port()));
   }
@@ -94,13 +94,13 @@ class ImageFetcherTest : public testing::Test {
   }
   double Count(const char* outcome) { return metrics_.Value(Metric::kImageFetches, {outcome}); }
 
-  // An error of this kind, which names the picture and nothing of the inside.
+  // Expects an error of this kind, which names the image and no internals.
   void ExpectNotFetched(const absl::Status& status, const char* outcome, const char* text) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_EQ(ReasonOf(status), "IMAGE_NOT_FETCHED");
     EXPECT_THAT(
         std::string(status.message()),
-        AllOf(HasSubstr("content[1].image.url: the picture could not be fetched"), HasSubstr(text),
+        AllOf(HasSubstr("content[1].image.url: the image could not be fetched"), HasSubstr(text),
               Not(HasSubstr("127.0.0.1")), Not(HasSubstr("169.254")), Not(HasSubstr(".test"))));
     EXPECT_EQ(Count(outcome), 1) << log_.text();
   }
@@ -235,15 +235,15 @@ TEST_F(ImageFetcherTest, ListedAddressesAreJudgedToo) {
   EXPECT_TRUE(lookups_.empty());
 }
 
-// A name that means one thing when it is judged and another a moment later (DNS rebinding): it is
-// resolved once, and the connection goes to what was judged.
+// A name that resolves differently a moment later (DNS rebinding). It is resolved once, and the
+// connection goes to the validated address.
 TEST_F(ImageFetcherTest, ConnectsToTheAddressThatWasJudged) {
   Serve("/a", HttpAnswer("200 OK", kPicture));
   Redirect("/r", "/a");
   names_["pictures.test"] = {{kLoopback}, {kMetadata}};
   EXPECT_TRUE(Fetch(Url("/a")).ok()) << log_.text();
   EXPECT_EQ(lookups_["pictures.test"], 1);
-  // Each hop is resolved, and judged, anew.
+  // Each hop is resolved and validated again.
   names_["other.test"] = {{kLoopback}, {kMetadata}};
   ExpectNotFetched(Fetch(Url("/r", "other.test")), "refused", "not allowed");
   EXPECT_EQ(lookups_["other.test"], 2);
