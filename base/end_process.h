@@ -7,7 +7,7 @@
 namespace tessera {
 
 // By std::terminate, with a std::runtime_error of this text in flight: the program's handler may
-// tell others before it leaves (server/process/last_words.h), the C++ library's prints the text and
+// tell others before it leaves (server/process/crash_handler.h), the C++ library's prints the text and
 // aborts. Threads: safe.
 [[noreturn]] void EndProcess(const std::string& why) noexcept;
 

@@ -9,6 +9,7 @@
 #include "base/end_process.h"
 #include "base/version.h"
 #include "cache/policies/registry.h"
+#include "server/api/error_details.h"
 #include "server/grpc/grpc_log.h"
 #include "server/net/address.h"
 #include "server/process/flags.h"
@@ -17,12 +18,12 @@ namespace tessera {
 namespace {
 
 constexpr absl::Duration kWatchTurn = absl::Milliseconds(100);
-// Often enough for a test to wait for, seldom enough to cost nothing.
+// Short enough for tests to wait for, long enough to cost nothing.
 constexpr absl::Duration kReloadInterval = absl::Seconds(1);
 constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
-// For what the sockets have taken but not yet sent.
+// Time to send what the sockets have accepted.
 constexpr absl::Duration kSendGrace = absl::Milliseconds(200);
-// One thread keeps up with some thirty thousand writes a second; a second one hides its wake-ups.
+// One thread does about 30,000 writes a second; a second one hides its wake-ups.
 constexpr int kSenderThreads = 2;
 
 absl::Status WithFlag(const char* flag, const absl::Status& status) {
@@ -50,9 +51,9 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device,
           std::make_unique<WorkerPool>("tessera-send", kSenderThreads, WorkerPool::kUnbounded)),
       workers_(std::make_unique<WorkerPool>("tessera-work", config_.decode_threads,
                                             static_cast<size_t>(config_.max_queue))),
-      inference_(&context_, &streams_),
+      inference_(&context_, &requests_),
       tokenizer_(&context_),
-      control_(&context_, &streams_) {
+      control_(&context_, &requests_, device_) {
   context_.config = &config_;
   context_.runtime = &runtime_;
   context_.lifecycle = &lifecycle_;
@@ -61,8 +62,6 @@ Daemon::Daemon(const ServerConfig& config, Logger* log, std::string device,
   context_.log = log_;
   context_.workers = workers_.get();
   context_.senders = senders_.get();
-  context_.device = &device_;
-  context_.started_unix_seconds = absl::ToUnixSeconds(absl::Now());
 }
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServerConfig& config, Logger* log,
@@ -112,7 +111,7 @@ absl::Status Daemon::Listen() {
     lifecycle_.Attach(admin_->health());
   }
   if (!IsOff(config_.http_listen)) {
-    auto gateway = Gateway::Start(config_.http_listen, &context_, &streams_, tls_.get());
+    auto gateway = Gateway::Start(config_.http_listen, &context_, &requests_, tls_.get());
     if (!gateway.ok()) return WithFlag("http_listen", gateway.status());
     gateway_ = *std::move(gateway);
   }
@@ -131,26 +130,26 @@ absl::Status Daemon::Listen() {
 absl::Status Daemon::Load(const Loader& loader) {
   const absl::Time start = SteadyNow();
   RETURN_IF_ERROR(loader(config_, &metrics_, &runtime_));
-  context_.convert.model = &runtime_.model;
-  context_.convert.context_tokens = runtime_.context_tokens;
-  context_.convert.max_images = config_.max_images;
-  context_.convert.max_text_bytes = config_.max_text_bytes;
-  context_.convert.allowed_policies = config_.kv_policy_allow;
-  context_.convert.allow_explain = config_.allow_explain;
-  if (images_ != nullptr) context_.convert.image_urls = &images_->rules();
-  ASSIGN_OR_RETURN(context_.convert.default_policy, ParsePolicy(config_.kv_policy));
+  runtime_.loaded_unix_seconds = absl::ToUnixSeconds(absl::Now());
+  context_.rules.model = &runtime_.model;
+  context_.rules.max_images = config_.max_images;
+  context_.rules.max_text_bytes = config_.max_text_bytes;
+  context_.rules.allowed_policies = config_.kv_policy_allow;
+  context_.rules.allow_explain = config_.allow_explain;
+  if (images_ != nullptr) context_.rules.image_urls = &images_->rules();
+  ASSIGN_OR_RETURN(context_.rules.default_policy, ParsePolicy(config_.kv_policy));
   metrics_.SetSource([this] {
     MetricsSnapshot now;
     now.load = runtime_.engine->Load();
-    now.rpcs_in_flight = streams_.size();
+    now.rpcs_in_flight = requests_.size();
     now.heartbeat_age_seconds = absl::ToDoubleSeconds(runtime_.engine->HeartbeatAge());
     now.ready = lifecycle_.state() == Lifecycle::State::kServing;
     if (tls_ != nullptr) now.certificate_expires = tls_->current()->not_after;
     return now;
   });
   lifecycle_.Serve();
-  if (absl::Status told = manager_.Tell("READY=1\nSTATUS=serving"); !told.ok()) {
-    log_->Write(LogLevel::kWarning, "the service manager could not be told",
+  if (absl::Status told = sd_notify_.Send("READY=1\nSTATUS=serving"); !told.ok()) {
+    log_->Write(LogLevel::kWarning, "cannot notify the service manager",
                 {{"error", told.message()}});
   }
   watcher_ = std::thread([this] { Watch(); });
@@ -164,28 +163,29 @@ absl::Status Daemon::Load(const Loader& loader) {
 }
 
 void Daemon::Watch() {
-  absl::Time next_alive = SteadyNow() + manager_.alive_interval();
+  absl::Time next_alive = SteadyNow() + sd_notify_.watchdog_interval();
   absl::Time next_reload = SteadyNow() + kReloadInterval;
   while (watching_.load()) {
     const absl::Duration age = runtime_.engine->HeartbeatAge();
     const bool live = age <= config_.liveness_timeout;
     if (live != lifecycle_.live()) {
       log_->Write(live ? LogLevel::kInfo : LogLevel::kError,
-                  live ? "the engine turns again" : "the engine does not turn",
+                  live ? "the engine is live again" : "the engine is not live",
                   {{"heartbeat_age_seconds", absl::ToDoubleSeconds(age)}});
       lifecycle_.SetLive(live);
     }
     if (live && SteadyNow() >= next_alive) {
-      // What fails now is told again in time.
-      if (manager_.Tell("WATCHDOG=1").ok()) next_alive = SteadyNow() + manager_.alive_interval();
+      // A failed send is repeated in the next turn.
+      if (sd_notify_.Send("WATCHDOG=1").ok())
+        next_alive = SteadyNow() + sd_notify_.watchdog_interval();
     }
     if (SteadyNow() >= next_reload) {
       Reload();
       next_reload = SteadyNow() + kReloadInterval;
     }
-    const int given_up = streams_.CancelStalled(SteadyNow(), config_.stall_timeout);
+    const int given_up = requests_.CancelStalled(SteadyNow(), config_.stall_timeout);
     if (given_up > 0) {
-      log_->Write(LogLevel::kWarning, "gave up clients that stopped reading",
+      log_->Write(LogLevel::kWarning, "cancelled clients that stopped reading",
                   {{"calls", given_up}});
     }
     absl::SleepFor(kWatchTurn);
@@ -199,8 +199,7 @@ void Daemon::Reload() {
     if (changed.ok()) {
       log_->Write(LogLevel::kInfo, "a changed file is in use", {{"file", what}});
     } else {
-      log_->Write(LogLevel::kError,
-                  "a file has changed but does not work; what it was stays in use",
+      log_->Write(LogLevel::kError, "a changed file does not work; the previous one stays in use",
                   {{"file", what}, {"error", changed.status().message()}});
     }
   };
@@ -212,8 +211,8 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (std::exchange(drained_, true)) return;
   const absl::Time start = SteadyNow();
   lifecycle_.BeginDrain(start);
-  manager_.Tell("STOPPING=1\nSTATUS=draining").IgnoreError();
-  log_->Write(LogLevel::kInfo, "draining", {{"calls", streams_.size()}});
+  sd_notify_.Send("STOPPING=1\nSTATUS=draining").IgnoreError();
+  log_->Write(LogLevel::kInfo, "draining", {{"calls", requests_.size()}});
   bool hurried = false;
   const auto wait_for = [&](absl::Time until, const std::function<bool()>& done) {
     while (!hurried && !done() && SteadyNow() < until) {
@@ -222,12 +221,12 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   };
   wait_for(lifecycle_.refuse_time(), [] { return false; });
   lifecycle_.RefuseNow();
-  wait_for(SteadyNow() + config_.drain_timeout, [this] { return streams_.size() == 0; });
-  const int left = streams_.size();
+  wait_for(SteadyNow() + config_.drain_timeout, [this] { return requests_.size() == 0; });
+  const int left = requests_.size();
   if (left > 0) {
-    streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
-                               reason::kDraining, absl::Seconds(1)));
-    streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
+    requests_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
+                                reason::kDraining, absl::Seconds(1)));
+    requests_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
   }
 
   // Shutdown waits for connections too, hence the short grace; then it cancels what is left.
@@ -239,7 +238,8 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
   if (admin_ != nullptr) admin_->Shutdown(deadline);
   watching_ = false;
   if (watcher_.joinable()) watcher_.join();
-  // Each of the two hands work to the other: the fetcher goes on refusing what workers bring.
+  // Fetcher and workers pass work to each other: a stopped fetcher still rejects what workers
+  // bring.
   if (images_ != nullptr) images_->Stop();
   workers_ = nullptr;
   metrics_.SetSource(nullptr);
@@ -252,7 +252,7 @@ void Daemon::Drain(const std::function<bool(absl::Duration)>& hurry) {
 }
 
 void Daemon::StopEngine() {
-  // A hung device would hold its thread, and so this one, for ever.
+  // A hung device would block its thread, and so this one, for ever.
   const absl::Time patience = SteadyNow() + kShutdownGrace;
   std::atomic<bool> stopped{false};
   std::thread stopping([&] {
@@ -261,7 +261,7 @@ void Daemon::StopEngine() {
   });
   while (!stopped) {
     if (SteadyNow() > patience && runtime_.engine->HeartbeatAge() > config_.liveness_timeout) {
-      EndProcess("the engine does not turn and cannot be stopped");
+      EndProcess("the engine is not live and cannot be stopped");
     }
     absl::SleepFor(absl::Milliseconds(1));
   }
@@ -270,9 +270,9 @@ void Daemon::StopEngine() {
 
 void Daemon::Abandon() {
   lifecycle_.Stop();
-  streams_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server has failed and must end",
-                             reason::kServerFailed, absl::Seconds(1)));
-  streams_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
+  requests_.EndAll(RetryLater(absl::StatusCode::kUnavailable, "the server has failed and must end",
+                              reason::kServerFailed, absl::Seconds(1)));
+  requests_.WaitUntilEmpty(SteadyNow() + kShutdownGrace);
   absl::SleepFor(kSendGrace);
 }
 

@@ -1,15 +1,11 @@
-// tesserad as an object: puts the parts together, and takes them apart in the one order that is
-// safe.
+// tesserad as an object: builds its parts, and stops them in a safe order.
 //
-// Start:  log -> tokens, certificates -> addresses -> metrics -> listeners (STARTING, not ready) ->
-// model
-// -> engine -> ready. Drain:  not ready -> drain_delay -> refuse work -> wait for running calls <=
-// drain_timeout
-// -> end
-//         the rest with UNAVAILABLE -> listeners -> engine -> metrics.
-// Each step of the drain is bounded; `hurry` cuts the waiting short.
-// Threads: one thread owns the daemon. Errors: anything that keeps it from serving, said in one
-// line that names the flag, file or address.
+//   Start   tokens, certificates -> metrics -> listeners (STARTING) -> model, engine -> SERVING
+//   Drain   not ready -> wait drain_delay -> refuse work -> wait for running calls, at most
+//           drain_timeout -> end the rest with UNAVAILABLE -> listeners -> engine -> metrics
+//
+// Each step of the drain is bounded, and `hurry` cuts its waits short.
+// Threads: one thread owns the daemon. Errors: one line that names the flag, file or address.
 #pragma once
 
 #include <atomic>
@@ -33,29 +29,28 @@
 #include "server/observability/metrics.h"
 #include "server/process/config.h"
 #include "server/process/lifecycle.h"
-#include "server/process/service_manager.h"
+#include "server/process/sd_notify.h"
+#include "server/request/request_registry.h"
 #include "server/request/runtime.h"
 #include "server/request/service_context.h"
-#include "server/request/stream_registry.h"
 
 namespace tessera {
 
 class Daemon {
  public:
-  // Fills a Runtime; the second argument is to observe the engine.
+  // Fills a Runtime. The observer must observe its engine.
   using Loader = std::function<absl::Status(const ServerConfig&, Observer*, Runtime*)>;
 
-  // `log` must outlive the daemon. Listens, then loads the model (by `loader`; tests give their
-  // own), then serves.
+  // Listens, loads the model with `loader`, and serves. `log` must outlive the daemon.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const ServerConfig& config, Logger* log,
                                                        const Loader& loader, std::string device);
-  // The process is about to end because it cannot go on: not ready, not live, and every call is
-  // told so. Bounded, and from any thread, beside Drain too.
+  // Ends every call with an error, because the process is about to end. Bounded. Any thread may
+  // call it, also during Drain.
   void Abandon();
-  ~Daemon();  // Drain with every wait cut short, unless drained already
+  ~Daemon();  // drains without waits, unless drained already
 
-  // See above; returns when everything has ended. `hurry(timeout)` waits up to `timeout` and says
-  // whether the rest is to be cut short.
+  // Drains as above, and returns when everything has ended. `hurry(timeout)` waits up to `timeout`
+  // and returns true if the remaining waits are to be skipped.
   void Drain(const std::function<bool(absl::Duration)>& hurry);
 
   const std::string& listen_address() const { return public_->address(); }
@@ -78,19 +73,19 @@ class Daemon {
   const ServerConfig config_;
   const std::string device_;
   Logger* const log_;
-  const ServiceManager manager_ = ServiceManager::FromEnvironment();
+  const SdNotify sd_notify_ = SdNotify::FromEnvironment();
   std::string admin_address_, metrics_address_;
 
-  // Destroyed in reverse order: what others point to comes first.
+  // Destroyed in reverse order: a part stands above those that point to it.
   Metrics metrics_;
-  Access access_;
+  AccessControl access_;
   std::unique_ptr<TlsSource> tls_;  // null: plain text
   std::unique_ptr<MetricsExporter> exporter_;
   Lifecycle lifecycle_;
-  StreamRegistry streams_;
+  RequestRegistry requests_;
   Runtime runtime_;
   std::unique_ptr<WorkerPool> senders_;
-  std::unique_ptr<ImageFetcher> images_;  // null: no picture is fetched
+  std::unique_ptr<ImageFetcher> images_;  // null: no image is fetched
   std::unique_ptr<WorkerPool> workers_;
   ServiceContext context_;
   InferenceService inference_;

@@ -40,8 +40,7 @@ PromptLimits MakePromptLimits(const ServerConfig& config) {
   PromptLimits limits;
   limits.image.max_bytes = config.max_image_bytes;
   limits.image.max_pixels = config.max_image_pixels;
-  limits.max_images = config.max_images;
-  limits.max_text_bytes = config.max_text_bytes;
+  limits.context_tokens = config.context_tokens;
   return limits;
 }
 
@@ -67,9 +66,9 @@ std::string DescribeDevice(const Ops& ops, const ServerConfig& config) {
 
 namespace {
 
-// Of an arena that this machine cannot hold, so that nobody has to read it from a dead process.
+// Rejects an arena larger than physical memory at start, before the kernel kills the process.
 absl::Status CheckMemory(const ServerConfig& config, const Ops& ops) {
-  if (absl::string_view(ops.name()) == "cuda") return absl::OkStatus();  // memory of its own
+  if (absl::string_view(ops.name()) == "cuda") return absl::OkStatus();  // the device's own memory
   constexpr int64_t kMiB = 1 << 20;
   const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / kMiB * kMiB;
   if (config.kv_cache_bytes.bytes < bytes) return absl::OkStatus();
@@ -78,7 +77,7 @@ absl::Status CheckMemory(const ServerConfig& config, const Ops& ops) {
                    ": this machine has ", FormatByteSize(bytes)));
 }
 
-// Whether a request may have a policy that reads low-pass residuals.
+// Returns true if a request may have a policy that reads low-pass residuals.
 bool MayMeasureLowPass(const ServerConfig& config) {
   const auto measures = [](absl::string_view policy) {
     const auto parsed = ParsePolicy(policy);
@@ -118,7 +117,7 @@ absl::Status LoadModel(const ServerConfig& config, std::unique_ptr<Ops> ops, Obs
       LlavaModel::Load(runtime->model, *source, std::move(ops), config.max_batch_tokens));
   runtime->parameters = model->parameters();
   EngineOptions options = MakeEngineOptions(config);
-  // Where steps are computed on the CPU they take long, and little is done only once.
+  // Steps on the CPU are long, and little of their work is done only once.
   options.warm_up = model->ops().asynchronous();
   options.warm_up_low_pass = MayMeasureLowPass(config);
   ASSIGN_OR_RETURN(

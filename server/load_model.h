@@ -1,4 +1,4 @@
-// From flags to a running engine: backend, checkpoint, tokenizer, prompt builder.
+// Makes a running engine from the configuration: backend, checkpoint, tokenizer, prompt builder.
 //
 // Errors name the flag or the file. Threads: one thread.
 #pragma once
@@ -15,9 +15,9 @@
 
 namespace tessera {
 
-// The backend that --device and --cpu_threads name.
+// Opens the backend that --device and --cpu_threads name.
 absl::StatusOr<std::unique_ptr<Ops>> OpenDevice(const ServerConfig& config);
-// "cpu (avx2, 2 threads)", for people.
+// Returns "cpu (avx2, 2 threads)", for people.
 std::string DescribeDevice(const Ops& ops, const ServerConfig& config);
 
 PromptLimits MakePromptLimits(const ServerConfig& config);

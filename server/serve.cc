@@ -13,20 +13,20 @@
 #include "server/daemon.h"
 #include "server/load_model.h"
 #include "server/observability/log.h"
-#include "server/process/drain_bound.h"
+#include "server/process/crash_handler.h"
 #include "server/process/flags.h"
-#include "server/process/last_words.h"
+#include "server/process/shutdown_watchdog.h"
 #include "server/process/signals.h"
 
 namespace tessera {
 namespace {
 
-// What a drain takes beside its delay and its timeout: the listeners' graces, the engine's last
-// step.
+// The time that a drain needs after its delay and timeout: the listeners' graces and the engine's
+// last step.
 constexpr absl::Duration kDrainGrace = absl::Seconds(10);
 
-// While it lives, a signal ends the process: loading a large model takes minutes, and there is
-// nothing to drain yet. It must be gone before the first request can be taken.
+// Ends the process on a signal while the model is loading, which can take minutes. There is nothing
+// to drain yet. It must be destroyed before the first request is accepted.
 class EndWhileLoading {
  public:
   explicit EndWhileLoading(Logger* log) : thread_([this, log] { Watch(log); }) {}
@@ -47,8 +47,8 @@ class EndWhileLoading {
   std::thread thread_;
 };
 
-absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open, LastWords* last_words,
-                       Logger* log) {
+absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open,
+                       CrashHandler* crash_handler, Logger* log) {
   log->Write(LogLevel::kInfo, "starting", {{"version", Version()}, {"model", config.model}});
   std::string flags;
   for (const auto& [name, value] : config.effective) {
@@ -57,18 +57,18 @@ absl::Status RunDaemon(const ServerConfig& config, const DeviceOpener& open, Las
   log->Write(LogLevel::kInfo, "configuration", {{"flags", flags}});
   ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, open(config));
   const std::string device = DescribeDevice(*ops, config);
-  DrainBound bound;  // outlives the daemon, whose end is part of the drain
+  ShutdownWatchdog watchdog;  // outlives the daemon, whose destructor is part of the drain
   const auto load = [&](const ServerConfig& c, Observer* observer, Runtime* runtime) {
     const EndWhileLoading guard(log);
     return LoadModel(c, std::move(ops), observer, runtime);
   };
   ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Start(config, log, load, device));
-  last_words->SetFarewell([&daemon] { daemon->Abandon(); });
+  crash_handler->SetLastAction([&daemon] { daemon->Abandon(); });
   while (!Signals::Wait(absl::Hours(1))) {
   }
-  bound.Begin(config.drain_delay + config.drain_timeout + kDrainGrace);
+  watchdog.Arm(config.drain_delay + config.drain_timeout + kDrainGrace);
   daemon->Drain(Signals::Wait);
-  last_words->SetFarewell(nullptr);
+  crash_handler->SetLastAction(nullptr);
   return absl::OkStatus();
 }
 
@@ -86,8 +86,8 @@ int Serve(int argc, char** argv, const DeviceOpener& open) {
     return 1;
   }
   Signals::Block();
-  LastWords last_words(log->get());
-  const absl::Status status = RunDaemon(*config, open, &last_words, log->get());
+  CrashHandler crash_handler(log->get());
+  const absl::Status status = RunDaemon(*config, open, &crash_handler, log->get());
   if (status.ok()) return 0;
   (*log)->Write(LogLevel::kError, "cannot serve", {{"error", status.message()}});
   std::fprintf(stderr, "tesserad: %s\n", std::string(status.message()).c_str());

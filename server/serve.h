@@ -10,11 +10,11 @@
 
 namespace tessera {
 
-// OpenDevice (load_model.h); tests give a device that fails.
+// Opens the device: OpenDevice (load_model.h), or in tests a device that fails.
 using DeviceOpener = std::function<absl::StatusOr<std::unique_ptr<Ops>>(const ServerConfig&)>;
 
-// Returns the exit status: 0 after a drain, 1 with a line on standard error where it cannot start.
-// What cannot go on later ends the process with another one: last_words.h.
+// Runs the daemon. Returns the exit status: 0 after a drain, 1 if it cannot start, with a line on
+// standard error. A later failure ends the process with another status: crash_handler.h.
 int Serve(int argc, char** argv, const DeviceOpener& open);
 
 }  // namespace tessera

@@ -1,13 +1,11 @@
-// From content (text, images, roles) to a Prompt: template, tokens, decoded and prepared images.
+// Builds a Prompt from text, images and roles: template, tokens, decoded and prepared images.
 //
-// Text pieces that touch are joined before tokenising. Each image becomes tokens_per_image() image
-// tokens; in `ids` input each image token stands for the next image. BOS is put first as the
-// tokenizer's setting says, but not in front of `ids`. Prompts over the model's context are refused
-// before any picture is decoded.
-// Heavy (image decode): run it on a worker thread, never on an RPC thread. Threads: safe,
-// immutable. Errors: INVALID_ARGUMENT / RESOURCE_EXHAUSTED whose message starts with the field's
-// proto path
-// ("content[2].image: ...", "messages[1].role: ...", "tokenized.ids[3]: ...").
+// Adjacent text pieces are joined before they are tokenized. Each image becomes tokens_per_image()
+// image tokens. In `ids`, each image token stands for the next image. BOS is added as the
+// tokenizer's setting says, but never to `ids`. A prompt that leaves no room for an answer is
+// rejected before any image is decoded.
+// Decoding takes milliseconds: call Build on a worker thread. Threads: safe, immutable.
+// Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED with their field (field_error.h).
 #pragma once
 
 #include <string>
@@ -23,9 +21,8 @@
 namespace tessera {
 
 struct ImageBytes {
-  absl::string_view data;
-  absl::string_view mime;
-  std::string path;  // field path for errors
+  std::string data;  // JPEG, PNG or WebP
+  std::string mime;  // may be empty
 };
 
 struct PromptInput {
@@ -39,8 +36,7 @@ struct PromptInput {
 
 struct PromptLimits {
   ImageLimits image;
-  int max_images = 32;
-  int64_t max_text_bytes = 4 << 20;  // of all text together
+  int context_tokens = 0;  // of prompt and answer together; 0: the model's
 };
 
 class PromptBuilder {
@@ -53,14 +49,15 @@ class PromptBuilder {
 
  private:
   struct Layout;  // ids and where the images go, before expansion
-  absl::StatusOr<Layout> LayOut(const PromptInput& input) const;
-  absl::StatusOr<Layout> LayOutPieces(const std::vector<PromptPiece>& pieces,
-                                      absl::string_view path) const;
+  // `most`: the number of tokens that the expanded prompt may have.
+  absl::StatusOr<Layout> LayOut(const PromptInput& input, int64_t most) const;
+  absl::StatusOr<Layout> LayOutPieces(const std::vector<PromptPiece>& pieces) const;
   absl::StatusOr<Layout> LayOutIds(const std::vector<int32_t>& ids) const;
 
   const ModelConfig* config_;  // both outlive this
   const Tokenizer* tokenizer_;
-  PromptLimits limits_;
+  const ImageLimits image_limits_;
+  const int context_tokens_;
 };
 
 }  // namespace tessera

@@ -1,5 +1,4 @@
-// What the engine reports while it runs, as an interface: the server turns it into metrics and
-// logs.
+// The interface by which the engine reports its work. The server turns reports into metrics.
 //
 // Threads: every call comes from the engine's thread; implementations must be quick and not block.
 #pragma once
@@ -17,7 +16,7 @@ struct EngineLoad {
   int running = 0;
   int waiting = 0;
   int64_t kv_bytes_used = 0;         // pages that requests hold
-  int64_t kv_bytes_reclaimable = 0;  // pages that only the prefix index holds
+  int64_t kv_bytes_reclaimable = 0;  // pages that only the prefix cache holds
   int64_t kv_bytes_stranded = 0;     // free pages inside part-filled slabs
   int64_t kv_bytes_total = 0;
   int64_t pages_by_format[kNumFormats] = {};
@@ -27,29 +26,28 @@ struct EngineLoad {
   int64_t image_cache_entries = 0;
 };
 
-// One turn of the engine: what it was answered, and where its thread's time went. With steps
-// planned ahead (EngineOptions::async_scheduling) that is the answer to the step before the one it
-// planned.
+// One iteration of the engine's loop: the results that it processed, and its thread's time. With
+// EngineOptions::async_scheduling the results are those of the step before.
 struct StepReport {
   int prefill_tokens = 0;
   int decode_tokens = 0;
   int sequences = 0;
   int64_t clamped_slopes = 0;  // rows x heads x layers: Ops::clamped_slopes
   double plan_seconds = 0;
-  double vision_seconds = 0;    // handing pictures to the device
+  double vision_seconds = 0;    // handing images to the device
   double batch_seconds = 0;     // the step's arrays
   double forward_seconds = 0;   // handing the step to the device, and waiting for answers
-  double gap_seconds = 0;       // before them, since the step before: the device had nothing to do
+  double gap_seconds = 0;       // the device was idle since the step before
   double compress_seconds = 0;  // commits and window exits
-  double sample_seconds = 0;    // what is left of sampling on the host, and telling the readers
+  double sample_seconds = 0;    // sampling on the host, and sending events
 };
 
-// What policies did to the caches of one step's sequences.
+// Compression work on the caches of one step's sequences.
 struct CompressReport {
   int commits = 0;
-  double commit_seconds = 0;  // in steps with commits, those of window exits beside them included
-  double exited_tokens = 0;   // that left the window, mean over layers
-  double move_seconds = 0;    // of all that: storing tokens in their new formats
+  double commit_seconds = 0;  // window exits of the same step included
+  double exited_tokens = 0;   // tokens that left the window, mean over layers
+  double move_seconds = 0;    // the part of it that stores tokens in their new formats
 };
 
 class Observer {
@@ -60,8 +58,8 @@ class Observer {
   virtual void OnInterToken(double seconds) {}
   virtual void OnPrefixLookup(int prompt_tokens, int hit_tokens) {}
   virtual void OnImageLookup(bool hit) {}
-  virtual void OnImageEncoded(int images, double seconds) {}  // of the device
-  virtual void OnCompressed(const CompressReport&) {}         // of a step in which anything was
+  virtual void OnImageEncoded(int images, double seconds) {}  // of the device's time
+  virtual void OnCompressed(const CompressReport&) {}         // after steps with such work
   virtual void OnPreempted(const Request&) {}
   // Exactly once a request, however it ends.
   virtual void OnFinished(const Request&, const Event& last) {}

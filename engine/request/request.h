@@ -1,4 +1,4 @@
-// Plain structs of one request and of what comes back: the vocabulary between server and engine.
+// Plain structs of a request and its events: the vocabulary between server and engine.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct StopParams {
   int max_tokens = 0;  // > 0 after validation
   int min_tokens = 0;
   std::vector<std::string> strings;
-  std::vector<int32_t> token_ids;  // beside the model's own end-of-sequence ids
+  std::vector<int32_t> token_ids;  // in addition to the model's end-of-sequence ids
   bool ignore_eos = false;
   bool include_stop = false;  // keep the matched string in the text
 };
@@ -43,9 +43,8 @@ constexpr int kMaxStopIds = 64;
 constexpr int kMaxTopLogprobs = 20;
 constexpr size_t kMaxLogitBiases = 1024;
 
-// INVALID_ARGUMENT whose message starts with the field's proto path ("sampling.temperature: ...").
-// `top_logprobs` is the wire's value where it was set. What depends on the model (ids within the
-// vocabulary, max_tokens within the context) is not checked here.
+// Checks every value that does not depend on the model. Returns the first error, with its field
+// (field_error.h). `top_logprobs` is the client's value if it gave one.
 absl::Status Validate(const SamplingParams& sampling, const StopParams& stop,
                       std::optional<int> top_logprobs = std::nullopt);
 
@@ -66,16 +65,16 @@ struct Request {
   SamplingParams sampling;
   StopParams stop;
   std::shared_ptr<const Policy> policy;
-  // The policy compresses once this many of the prompt's tokens are computed; the others read what
-  // it left. No image may stand after it. 0: the whole prompt.
+  // The policy compresses once this many of the prompt's tokens are computed. Later tokens read the
+  // compressed cache. No image may follow this point. 0: the whole prompt.
   int commit_tokens = 0;
   bool explain = false;  // give Event::explanation
   bool bypass_prefix = false;
   std::string salt;
   int priority = 0;
   int top_logprobs = -1;                       // -1: none; 0: the token's own; else candidates too
-  absl::Time received = absl::InfinitePast();  // of SteadyNow,
-  absl::Time deadline = absl::InfiniteFuture();  // as this
+  absl::Time received = absl::InfinitePast();  // SteadyNow's
+  absl::Time deadline = absl::InfiniteFuture();  // SteadyNow's
   double image_decode_seconds = 0;
 };
 
@@ -102,7 +101,7 @@ struct Usage {
          decode_seconds = 0, first_token_seconds = 0, total_seconds = 0;
 };
 
-// What a request's reader sees, in order: deltas, then exactly one event with `done`.
+// One event of a request. A reader gets deltas, then exactly one event with `done`.
 struct Event {
   std::string text;  // valid UTF-8
   std::vector<int32_t> ids;

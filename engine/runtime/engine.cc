@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/base.h"
+#include "engine/request/field_error.h"
 #include "engine/runtime/engine_core.h"
 
 namespace tessera {
@@ -37,15 +38,18 @@ absl::Status Engine::CheckPolicy(Request* request) const {
   const KvGeometry geometry = model_config().text.kv_geometry();
   request->policy = request->policy->ForModel(model_config().text.family);
   if (const absl::Status fits = request->policy->CheckGeometry(geometry); !fits.ok()) {
-    return absl::FailedPreconditionError(absl::StrCat("kv_policy: ", fits.message()));
+    return RequestFieldError({.field = RequestField::kPolicy}, fits.message(),
+                             absl::StatusCode::kFailedPrecondition);
   }
   const Ops& ops = core_->model().ops();
   for (int f = 0; f < kNumFormats; ++f) {
     const auto format = static_cast<Format>(f);
     if ((request->policy->FormatMask(geometry) >> f & 1) == 0 || ops.Supports(format)) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("kv_policy: ", request->policy->Text(), " stores pages of format ",
-                     FormatName(format), ", which device ", ops.name(), " lacks"));
+    return RequestFieldError(
+        {.field = RequestField::kPolicy},
+        absl::StrCat(request->policy->Text(), " stores pages of format ", FormatName(format),
+                     ", which device ", ops.name(), " lacks"),
+        absl::StatusCode::kFailedPrecondition);
   }
   return absl::OkStatus();
 }
@@ -54,9 +58,10 @@ absl::Status Engine::CheckSize(const Request& request) const {
   const auto prompt = static_cast<int64_t>(request.prompt.ids.size());
   const int64_t total = prompt + request.stop.max_tokens;
   if (total > context_tokens()) {
-    return absl::InvalidArgumentError(absl::StrCat("stopping.max_tokens: prompt of ", prompt,
-                                                   " tokens + max_tokens ", request.stop.max_tokens,
-                                                   " exceed the context of ", context_tokens()));
+    return RequestFieldError(
+        {.field = RequestField::kMaxTokens, .over_limit = true},
+        absl::StrCat("prompt of ", prompt, " tokens + max_tokens ", request.stop.max_tokens,
+                     " exceed the context of ", context_tokens()));
   }
   // Tokens of the prompt behind the commit point are stored as an answer's are.
   const std::vector<uint8_t> vision = VisionFlags(request.prompt);
@@ -68,9 +73,10 @@ absl::Status Engine::CheckSize(const Request& request) const {
                                 total - commit, model_config().text.kv_geometry());
   const int64_t capacity = core_->kv_bytes();
   if (bytes > capacity) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "stopping.max_tokens: ", total, " tokens need ", bytes, " bytes of KV cache under policy ",
-        request.policy->Text(), ", the server has ", capacity));
+    return RequestFieldError(
+        {.field = RequestField::kMaxTokens, .over_limit = true},
+        absl::StrCat(total, " tokens need ", bytes, " bytes of KV cache under policy ",
+                     request.policy->Text(), ", the server has ", capacity));
   }
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "engine/request/field_error.h"
 
 namespace tessera {
 namespace {
@@ -27,8 +28,9 @@ absl::Status RequestQueue::Push(Request request, std::shared_ptr<OutputQueue> ou
         absl::StrCat("the queue is full (", max_queue_, " requests wait)"));
   }
   if (!live_.emplace(request.id, output_queue).second) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("request_id: '", request.id, "' is the id of a live request"));
+    return RequestFieldError({.field = RequestField::kId},
+                             absl::StrCat("'", request.id, "' is the id of a live request"),
+                             absl::StatusCode::kAlreadyExists);
   }
   if (position != nullptr) *position = waiting;
   incoming_.push_back({std::move(request), std::move(output_queue), SteadyNow()});

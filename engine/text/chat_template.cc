@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/base.h"
+#include "engine/request/field_error.h"
 
 namespace tessera {
 namespace {
@@ -158,34 +159,40 @@ std::vector<ChatMessage> WithoutEmptyParts(const std::vector<ChatMessage>& messa
 }
 
 absl::Status Check(const Template& format, const std::vector<ChatMessage>& messages) {
-  const auto fail = [](size_t i, absl::string_view field, absl::string_view why) {
-    return absl::InvalidArgumentError(absl::StrCat("messages[", i, "].", field, ": ", why));
+  const auto bad_role = [](size_t i, absl::string_view why) {
+    return RequestFieldError({.field = RequestField::kMessageRole, .index = static_cast<int>(i)},
+                             why);
   };
-  if (messages.empty()) return absl::InvalidArgumentError("messages: empty");
+  if (messages.empty()) return RequestFieldError({.field = RequestField::kPrompt}, "empty");
   for (size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& message = messages[i];
     if (message.role == Role::kSystem && i > 0) {
-      return fail(i, "role", "a system message must be the first");
+      return bad_role(i, "a system message must be the first");
     }
     bool empty = true;
     for (size_t j = 0; j < message.parts.size(); ++j) {
       const Part& part = message.parts[j];
       if (part.is_image && message.role != Role::kUser) {
-        return fail(i, absl::StrCat("content[", j, "].image"), "images belong in user turns");
+        return RequestFieldError({.field = RequestField::kMessageImage,
+                                  .index = static_cast<int>(i),
+                                  .part = static_cast<int>(j)},
+                                 "images belong in user turns");
       }
       empty &= !part.is_image && part.text.empty();
     }
-    if (empty) return fail(i, "content", "empty");
+    if (empty) {
+      return RequestFieldError({.field = RequestField::kMessage, .index = static_cast<int>(i)},
+                               "empty");
+    }
     const size_t turn = messages[0].role == Role::kSystem ? i - 1 : i;
     const Role expected = turn % 2 == 0 ? Role::kUser : Role::kAssistant;
     if (format.alternates && message.role != Role::kSystem && message.role != expected) {
-      return fail(
-          i, "role",
-          absl::StrCat("user and assistant turns must alternate in template ", format.name));
+      return bad_role(
+          i, absl::StrCat("user and assistant turns must alternate in template ", format.name));
     }
   }
   if (messages.back().role != Role::kUser) {
-    return fail(messages.size() - 1, "role", "the last turn must be the user's");
+    return bad_role(messages.size() - 1, "the last turn must be the user's");
   }
   return absl::OkStatus();
 }
@@ -196,9 +203,10 @@ absl::StatusOr<std::vector<PromptPiece>> ApplyChatTemplate(
     absl::string_view name, const std::vector<ChatMessage>& messages) {
   const Template* format = FindTemplate(name);
   if (format == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "messages: no chat template \"", name,
-        "\" (known: ", absl::StrJoin(ChatTemplateNames(), ", "), "); send a raw prompt instead"));
+    return RequestFieldError({.field = RequestField::kPrompt},
+                             absl::StrCat("no chat template \"", name,
+                                          "\" (known: ", absl::StrJoin(ChatTemplateNames(), ", "),
+                                          "); send a raw prompt instead"));
   }
   RETURN_IF_ERROR(Check(*format, messages));
   Writer out;

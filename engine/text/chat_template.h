@@ -41,9 +41,9 @@ struct PromptPiece {
 };
 
 // Pieces of the whole prompt, ready for generation (the assistant's turn is opened). BOS is not
-// included: the tokenizer's setting adds it. INVALID_ARGUMENT ("messages[1].role: ...") for an
+// included: the tokenizer's setting adds it. INVALID_ARGUMENT with its field (field_error.h) for an
 // order the template cannot express (empty list, system not first, last turn not the user's, turns
-// that do not alternate in llama-2 and mistral), an empty turn, an image outside user turns,
+// that do not alternate in llama-2 and mistral), an empty turn, an image outside user turns, or an
 // unknown `name`.
 absl::StatusOr<std::vector<PromptPiece>> ApplyChatTemplate(
     absl::string_view name, const std::vector<ChatMessage>& messages);

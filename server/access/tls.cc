@@ -26,7 +26,7 @@ struct Free {
 template <class T>
 using Owned = std::unique_ptr<T, Free>;
 
-// The default would ask at the terminal for an encrypted key's password.
+// OpenSSL's default asks at the terminal for an encrypted key's password.
 int NoPassword(char*, int, int, void*) { return 0; }
 
 Owned<BIO> Reader(const std::string& pem) {
@@ -49,7 +49,7 @@ absl::StatusOr<std::vector<Owned<X509>>> ReadCertificates(const std::string& pat
   while (X509* one = PEM_read_bio_X509(reader.get(), nullptr, NoPassword, nullptr)) {
     all.emplace_back(one);
   }
-  // The end of the file is an error too, of this one kind.
+  // OpenSSL reports the end of the file as this error.
   const bool ended = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
   if (all.empty() || !ended) return Wrong(path, "no certificate, or a broken one");
   ERR_clear_error();
@@ -62,7 +62,7 @@ absl::Time NotAfter(const X509* certificate) {
   return absl::FromTM(time, absl::UTCTimeZone());
 }
 
-// RFC 7301: a client that offers protocols, none of which is ours, is told so and refused.
+// Rejects a client that offers protocols but not ours (RFC 7301).
 int ChooseProtocol(SSL*, const unsigned char** out, unsigned char* out_length,
                    const unsigned char* offered, unsigned int offered_length, void*) {
   static constexpr unsigned char kHttp[] = "\x08http/1.1";
@@ -122,8 +122,8 @@ absl::StatusOr<std::shared_ptr<const TlsMaterial>> ReadTls(const TlsPaths& paths
   SSL_CTX_set_options(
       context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_alpn_select_cb(context, ChooseProtocol, nullptr);
-  // Tickets are of this context's own key: a client that resumes a session of replaced files does a
-  // full handshake. Without a name for them, clients with certificates could not resume at all.
+  // This context has its own ticket key: after files were replaced, a client does a full handshake.
+  // Without a session id context, clients with certificates could not resume at all.
   static constexpr unsigned char kSessions[] = "tessera";
   SSL_CTX_set_session_id_context(context, kSessions, sizeof(kSessions) - 1);
   RETURN_IF_ERROR(UseCertificate(paths, material.get()));

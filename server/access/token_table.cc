@@ -41,8 +41,8 @@ absl::Status ParsePolicies(absl::string_view text, std::vector<std::string>* out
     std::vector<std::string> known;
     for (const PolicyInfo& info : PolicyTable()) known.push_back(info.name);
     if (std::find(known.begin(), known.end(), name) == known.end()) {
-      return Wrong(absl::StrCat("policies: \"", name, "\" is not a policy's name; there are: ",
-                                absl::StrJoin(known, ", ")));
+      return Wrong(absl::StrCat("policies: \"", name,
+                                "\" is an unknown policy; known: ", absl::StrJoin(known, ", ")));
     }
     out->emplace_back(name);
   }
@@ -65,7 +65,7 @@ absl::Status ParseLimit(absl::string_view word, TenantLimits* out) {
                                              : nullptr;
   if (number == nullptr) {
     return Wrong(absl::StrCat("\"", word,
-                              "\" is not a limit; there are: requests_per_minute=N, concurrent=N, "
+                              "\" is an unknown limit; known: requests_per_minute=N, concurrent=N, "
                               "max_tokens=N, policies=NAME,NAME and admin"));
   }
   if (!absl::SimpleAtoi(value, number) || *number < 1 || *number > kMaxLimit) {
@@ -80,7 +80,7 @@ absl::Status TokenTable::AddLine(absl::string_view line) {
   const std::vector<absl::string_view> words =
       absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
   Entry entry;
-  // What stands here might be a token, put in by mistake: it is not repeated.
+  // The error does not repeat the word: it may be a token that was put here by mistake.
   if (words[0].size() != 2 * entry.digest.size() ||
       !std::all_of(words[0].begin(), words[0].end(), absl::ascii_isxdigit)) {
     return Wrong("want the SHA-256 of a token, 64 hexadecimal digits, first");
@@ -95,12 +95,12 @@ absl::Status TokenTable::AddLine(absl::string_view line) {
   for (size_t i = 2; i < words.size(); ++i) {
     keys.push_back(words[i].substr(0, words[i].find('=')));
     if (std::count(keys.begin(), keys.end(), keys.back()) > 1) {
-      return Wrong(absl::StrCat(keys.back(), " stands twice"));
+      return Wrong(absl::StrCat(keys.back(), " is given twice"));
     }
     RETURN_IF_ERROR(ParseLimit(words[i], &tenant.limits));
   }
   for (const Entry& other : entries_) {
-    if (other.digest == entry.digest) return Wrong("this hash stands in an earlier line");
+    if (other.digest == entry.digest) return Wrong("an earlier line has this hash");
   }
   const auto same = std::find_if(tenants_.begin(), tenants_.end(),
                                  [&](const Tenant& t) { return t.name == tenant.name; });
@@ -127,7 +127,7 @@ absl::StatusOr<std::shared_ptr<const TokenTable>> TokenTable::Parse(absl::string
       return absl::InvalidArgumentError(absl::StrCat("line ", number, ": ", status.message()));
     }
   }
-  // An empty file is a truncated one sooner than a wish to lock everybody out.
+  // An empty file is more likely truncated than meant to lock out every caller.
   if (table->entries_.empty()) return absl::InvalidArgumentError("no token in it");
   return table;
 }

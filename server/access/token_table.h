@@ -1,12 +1,12 @@
-// The file of --token_file: who may call, and how much.
+// The content of --token_file: who may call, and how much.
 //
 //   # SHA-256 of the token, the tenant's name, its limits
 //   2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824 alice requests_per_minute=60
 //   486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5afa5a79d3aa1c4d ops   admin
 //
-// Tokens are never written down, only their hashes; a hash without salt is enough for what nobody
-// can guess, so tokens are made by machines (32 random bytes). Several lines may name one tenant,
-// with the same limits: that is how a token is replaced without a gap.
+// The file has hashes, never tokens. A hash without salt is enough for a token that cannot be
+// guessed, so machines make the tokens (32 random bytes). Several lines may name one tenant with
+// the same limits: so a token is replaced without a gap.
 // Threads: immutable. Errors: "line 3: ...".
 #pragma once
 
@@ -20,7 +20,7 @@
 
 namespace tessera {
 
-// What one tenant may do; 0 and empty are no limit.
+// The limits of one tenant; 0 and empty: no limit.
 struct TenantLimits {
   int requests_per_minute = 0;        // also how many may come at once after a quiet minute
   int concurrent = 0;                 // answers at once
@@ -39,11 +39,11 @@ struct Tenant {
 class TokenTable {
  public:
   static absl::StatusOr<std::shared_ptr<const TokenTable>> Parse(absl::string_view text);
-  // Parse, of a file. Errors name it.
+  // Parses a file. Errors name it.
   static absl::StatusOr<std::shared_ptr<const TokenTable>> Read(const std::string& path);
 
-  // Null if nobody has this token. Takes the same time wherever the token stands, and whether or
-  // not it does.
+  // Returns the token's tenant, or null. Takes the same time whether or not the table has it, and
+  // at any position.
   const Tenant* Find(absl::string_view token) const;
   // Each tenant once, in the file's order.
   const std::vector<Tenant>& tenants() const { return tenants_; }

@@ -3,13 +3,12 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/text/utf8.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "server/api/field_paths.h"
 
 namespace tessera {
 namespace {
@@ -38,8 +37,46 @@ google::rpc::ErrorInfo MakeInfo(absl::string_view reason) {
   return info;
 }
 
-// What a status without an explicit ErrorInfo means.
-const char* DefaultReason(absl::StatusCode code) {
+// Cuts between characters: a part of one would make the protobuf string invalid.
+std::string CutMessage(absl::string_view message) {
+  std::string out;
+  while (!message.empty() && out.size() < kMaxMessageBytes) {
+    const int length = Utf8Length(message);
+    if (length <= 0) {
+      out += kReplacementCharacter;
+    } else {
+      out.append(message.data(), length);
+    }
+    message.remove_prefix(length <= 0 ? 1 : length);
+  }
+  if (!message.empty()) out += " ...";
+  return out;
+}
+
+absl::Status QuotaError(absl::Status status, absl::string_view subject,
+                        absl::string_view description) {
+  google::rpc::QuotaFailure details;
+  auto* violation = details.add_violations();
+  violation->set_subject(std::string(subject));
+  violation->set_description(CutMessage(description));
+  Attach(details, &status);
+  return status;
+}
+
+// Adds the details that follow from the code alone.
+void AttachDerived(absl::Status* status) {
+  if (status->code() == absl::StatusCode::kResourceExhausted &&
+      !Has<google::rpc::QuotaFailure>(*status)) {
+    *status = QuotaError(*status, "server", status->message());
+  }
+  if (!Has<google::rpc::ErrorInfo>(*status)) {
+    Attach(MakeInfo(ReasonOfCode(status->code())), status);
+  }
+}
+
+}  // namespace
+
+const char* ReasonOfCode(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kOutOfRange:
@@ -68,62 +105,28 @@ const char* DefaultReason(absl::StatusCode code) {
   }
 }
 
-// Whole characters only: a cut one would make the protobuf string invalid.
-std::string CutMessage(absl::string_view message) {
-  std::string out;
-  while (!message.empty() && out.size() < kMaxMessageBytes) {
-    const int length = Utf8Length(message);
-    if (length <= 0) {
-      out += kReplacementCharacter;
-    } else {
-      out.append(message.data(), length);
-    }
-    message.remove_prefix(length <= 0 ? 1 : length);
-  }
-  if (!message.empty()) out += " ...";
-  return out;
-}
-
-// Details that follow from the code and from a leading field path.
-void AttachDerived(absl::Status* status) {
-  const std::string path = LeadingFieldPath(status->message());
-  const std::string what(path.empty() ? status->message()
-                                      : status->message().substr(path.size() + 2));
-  const bool names_field = status->code() == absl::StatusCode::kInvalidArgument ||
-                           status->code() == absl::StatusCode::kResourceExhausted ||
-                           status->code() == absl::StatusCode::kFailedPrecondition ||
-                           status->code() == absl::StatusCode::kNotFound ||
-                           status->code() == absl::StatusCode::kAlreadyExists;
-  if (names_field && !path.empty() && !Has<google::rpc::BadRequest>(*status)) {
-    google::rpc::BadRequest details;
-    auto* violation = details.add_field_violations();
-    violation->set_field(path);
-    violation->set_description(CutMessage(what));
-    Attach(details, status);
-  }
-  if (status->code() == absl::StatusCode::kResourceExhausted &&
-      !Has<google::rpc::QuotaFailure>(*status)) {
-    google::rpc::QuotaFailure details;
-    auto* violation = details.add_violations();
-    violation->set_subject(path.empty() ? "server" : path);
-    violation->set_description(CutMessage(what));
-    Attach(details, status);
-  }
-  if (!Has<google::rpc::ErrorInfo>(*status))
-    Attach(MakeInfo(DefaultReason(status->code())), status);
-}
-
-}  // namespace
-
-absl::Status FieldError(absl::string_view path, absl::string_view what, absl::string_view reason) {
-  absl::Status status = absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
+absl::Status FieldError(absl::string_view path, absl::string_view what, absl::string_view reason,
+                        absl::StatusCode code) {
+  absl::Status status(code, absl::StrCat(path, ": ", what));
   google::rpc::BadRequest details;
   auto* violation = details.add_field_violations();
   violation->set_field(std::string(path));
   violation->set_description(CutMessage(what));
   Attach(details, &status);
   Attach(MakeInfo(reason), &status);
-  return status;
+  return code == absl::StatusCode::kResourceExhausted ? QuotaError(std::move(status), path, what)
+                                                      : status;
+}
+
+std::optional<FieldDetails> FieldOfError(const absl::Status& status) {
+  google::rpc::BadRequest details;
+  const auto payload = status.GetPayload(TypeUrl<google::rpc::BadRequest>());
+  if (!payload.has_value() || !details.ParseFromString(std::string(*payload)) ||
+      details.field_violations().empty()) {
+    return std::nullopt;
+  }
+  const auto& violation = details.field_violations(0);
+  return FieldDetails{violation.field(), violation.description()};
 }
 
 absl::Status RetryLater(absl::StatusCode code, absl::string_view message, absl::string_view reason,
@@ -140,13 +143,8 @@ absl::Status RetryLater(absl::StatusCode code, absl::string_view message, absl::
 
 absl::Status TenantQuota(absl::string_view tenant, absl::string_view message,
                          absl::string_view reason, absl::Duration delay) {
-  absl::Status status = RetryLater(absl::StatusCode::kResourceExhausted, message, reason, delay);
-  google::rpc::QuotaFailure details;
-  auto* violation = details.add_violations();
-  violation->set_subject(std::string(tenant));
-  violation->set_description(CutMessage(message));
-  Attach(details, &status);
-  return status;
+  return QuotaError(RetryLater(absl::StatusCode::kResourceExhausted, message, reason, delay),
+                    tenant, message);
 }
 
 absl::Status NotAllowed(absl::string_view message) {
@@ -161,13 +159,12 @@ absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
 }
 
 absl::Status FromEngine(const absl::Status& status) {
+  if (GetFieldViolation(status).has_value()) return WithProtoPath(status, PromptPaths{});
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
       return RetryLater(status.code(), status.message(), reason::kQueueFull, absl::Seconds(1));
     case absl::StatusCode::kUnavailable:
       return RetryLater(status.code(), status.message(), reason::kDraining, absl::Seconds(1));
-    case absl::StatusCode::kAlreadyExists:
-      return ErrorWithReason(status.code(), status.message(), reason::kRequestIdInUse);
     default:
       return status;
   }
@@ -183,7 +180,7 @@ std::string ReasonOfError(const absl::Status& status) {
   google::rpc::ErrorInfo info;
   const auto payload = status.GetPayload(TypeUrl<google::rpc::ErrorInfo>());
   if (payload.has_value() && info.ParseFromString(std::string(*payload))) return info.reason();
-  return DefaultReason(status.code());
+  return ReasonOfCode(status.code());
 }
 
 absl::Duration RetryDelay(const absl::Status& status) {
@@ -194,24 +191,6 @@ absl::Duration RetryDelay(const absl::Status& status) {
   }
   return absl::Seconds(info.retry_delay().seconds()) +
          absl::Nanoseconds(info.retry_delay().nanos());
-}
-
-std::string LeadingFieldPath(absl::string_view message) {
-  const size_t end = message.find(": ");
-  if (end == absl::string_view::npos || end == 0) return "";
-  const absl::string_view path = message.substr(0, end);
-  bool in_index = false;
-  for (size_t i = 0; i < path.size(); ++i) {
-    const char c = path[i];
-    const bool fits = in_index  // and so not the first
-                          ? absl::ascii_isdigit(c) || (c == ']' && path[i - 1] != '[')
-                          : absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' ||
-                                (i > 0 && (c == '.' || c == '[' || c == '-'));
-    if (!fits) return "";
-    if (c == '[') in_index = true;
-    if (c == ']') in_index = false;
-  }
-  return in_index ? "" : std::string(path);
 }
 
 grpc::Status ToGrpcStatus(const absl::Status& status, absl::string_view request_id) {

@@ -1,7 +1,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/unknown_field_set.h"
-#include "server/api/convert.h"
 #include "server/api/error_details.h"
+#include "server/api/parsed_request.h"
 
 namespace tessera {
 namespace {

@@ -6,7 +6,13 @@
 #include "base/version.h"
 #include "cache/policies/registry.h"
 #include "kernels/layout/page_layout.h"
+#include "server/api/error_details.h"
+#include "server/grpc/unary_call.h"
+#include "server/observability/log.h"
+#include "server/observability/metrics.h"
+#include "server/process/config.h"
 #include "server/process/flags.h"
+#include "server/process/lifecycle.h"
 
 namespace tessera {
 namespace {
@@ -52,7 +58,7 @@ void FillModelInfo(const ServiceContext& services, v1::GetModelInfoResponse* out
       out->add_kv_policies(info.name);
     }
   }
-  out->set_default_kv_policy(services.convert.default_policy->Text());
+  out->set_default_kv_policy(services.rules.default_policy->Text());
   out->set_supports_images(services.config->max_images > 0);
   out->set_supports_logprobs(true);
   out->set_supports_prefix_cache(services.config->prefix_cache);
@@ -89,32 +95,34 @@ void FillCacheStats(const ServiceContext& services, v1::GetCacheStatsResponse* o
 grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* context,
                                                         const v1::GetServerInfoRequest*,
                                                         v1::GetServerInfoResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetServerInfo", Right::kAdmin, [this, response] {
-    response->set_version(Version());
-    response->set_state(ToProto(services_->lifecycle->state()));
-    response->set_uptime_seconds(absl::ToDoubleSeconds(SteadyNow() - started_));
-    response->set_device(*services_->device);
-    response->mutable_flags()->insert(services_->config->effective.begin(),
-                                      services_->config->effective.end());
-    response->set_schema_revision(kSchemaRevision);
-    return absl::OkStatus();
-  });
+  return RunUnary(*services_, nullptr, context, "GetServerInfo", Permission::kAdmin,
+                  [this, response] {
+                    response->set_version(Version());
+                    response->set_state(ToProto(services_->lifecycle->state()));
+                    response->set_uptime_seconds(absl::ToDoubleSeconds(SteadyNow() - started_));
+                    response->set_device(device_);
+                    response->mutable_flags()->insert(services_->config->effective.begin(),
+                                                      services_->config->effective.end());
+                    response->set_schema_revision(kSchemaRevision);
+                    return absl::OkStatus();
+                  });
 }
 
 grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* context,
                                                        const v1::GetModelInfoRequest*,
                                                        v1::GetModelInfoResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetModelInfo", Right::kAdmin, [this, response] {
-    RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
-    FillModelInfo(*services_, response);
-    return absl::OkStatus();
-  });
+  return RunUnary(*services_, nullptr, context, "GetModelInfo", Permission::kAdmin,
+                  [this, response] {
+                    RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
+                    FillModelInfo(*services_, response);
+                    return absl::OkStatus();
+                  });
 }
 
 grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* context,
                                                   const v1::GetLoadRequest*,
                                                   v1::GetLoadResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetLoad", Right::kAdmin, [this, response] {
+  return RunUnary(*services_, nullptr, context, "GetLoad", Permission::kAdmin, [this, response] {
     RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
     const EngineApi& engine = *services_->runtime->engine;
     const EngineLoad load = engine.Load();
@@ -134,32 +142,32 @@ grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ControlService::GetCacheStats(grpc::CallbackServerContext* context,
                                                         const v1::GetCacheStatsRequest*,
                                                         v1::GetCacheStatsResponse* response) {
-  return RunUnary(*services_, nullptr, context, "GetCacheStats", Right::kAdmin, [this, response] {
-    RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
-    FillCacheStats(*services_, response);
-    return absl::OkStatus();
-  });
+  return RunUnary(*services_, nullptr, context, "GetCacheStats", Permission::kAdmin,
+                  [this, response] {
+                    RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
+                    FillCacheStats(*services_, response);
+                    return absl::OkStatus();
+                  });
 }
 
 grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* context,
                                                 const v1::AbortRequest* request,
                                                 v1::AbortResponse*) {
-  return RunUnary(*services_, nullptr, context, "Abort", Right::kAdmin, [this, request] {
+  return RunUnary(*services_, nullptr, context, "Abort", Permission::kAdmin, [this, request] {
     RETURN_IF_ERROR(CheckRequestId("request_id", request->request_id()));
-    // The stream also knows requests whose pictures are still being decoded; ending it cancels the
+    // The registry also has requests whose images are still being decoded; ending one cancels the
     // engine's side.
     const absl::Status reason = absl::CancelledError("the request was aborted by the operator");
-    if (streams_->End(request->request_id(), reason)) return absl::OkStatus();
-    return ErrorWithReason(absl::StatusCode::kNotFound,
-                           absl::StrCat("request_id: no live request ", request->request_id()),
-                           reason::kRequestNotFound);
+    if (registry_->End(request->request_id(), reason)) return absl::OkStatus();
+    return FieldError("request_id", absl::StrCat("no live request ", request->request_id()),
+                      reason::kRequestNotFound, absl::StatusCode::kNotFound);
   });
 }
 
 grpc::ServerUnaryReactor* ControlService::FlushCache(grpc::CallbackServerContext* context,
                                                      const v1::FlushCacheRequest*,
                                                      v1::FlushCacheResponse*) {
-  return RunUnary(*services_, nullptr, context, "FlushCache", Right::kAdmin, [this] {
+  return RunUnary(*services_, nullptr, context, "FlushCache", Permission::kAdmin, [this] {
     RETURN_IF_ERROR(services_->lifecycle->CheckLoaded());
     services_->runtime->engine->FlushCaches();
     return absl::OkStatus();
@@ -168,7 +176,7 @@ grpc::ServerUnaryReactor* ControlService::FlushCache(grpc::CallbackServerContext
 
 grpc::ServerUnaryReactor* ControlService::Drain(grpc::CallbackServerContext* context,
                                                 const v1::DrainRequest*, v1::DrainResponse*) {
-  return RunUnary(*services_, nullptr, context, "Drain", Right::kAdmin, [this] {
+  return RunUnary(*services_, nullptr, context, "Drain", Permission::kAdmin, [this] {
     services_->log->Write(LogLevel::kInfo, "drain asked by Control");
     services_->lifecycle->BeginDrain(SteadyNow());
     return absl::OkStatus();

@@ -1,20 +1,27 @@
-// tessera.v1.Control: what the operator asks and orders. Served on the admin listener only.
+// Serves tessera.v1.Control, the operator's service, on the admin listener only.
 //
 // Every method answers at once, on gRPC's callback threads.
 #pragma once
 
+#include <string>
+#include <utility>
+
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "server/request/request_registry.h"
 #include "server/request/service_context.h"
-#include "server/request/stream_registry.h"
 #include "tessera/v1/control.grpc.pb.h"
 
 namespace tessera {
 
 class ControlService final : public v1::Control::CallbackService {
  public:
-  ControlService(const ServiceContext* services, StreamRegistry* streams)
-      : services_(services), streams_(streams), started_(SteadyNow()) {}
+  // `device`: its description for people, "cpu (avx2, 2 threads)".
+  ControlService(const ServiceContext* services, RequestRegistry* registry, std::string device)
+      : services_(services),
+        registry_(registry),
+        device_(std::move(device)),
+        started_(SteadyNow()) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
                                           const v1::GetServerInfoRequest* request,
@@ -40,7 +47,8 @@ class ControlService final : public v1::Control::CallbackService {
 
  private:
   const ServiceContext* const services_;
-  StreamRegistry* const streams_;
+  RequestRegistry* const registry_;
+  const std::string device_;
   const absl::Time started_;
 };
 

@@ -1,4 +1,4 @@
-// gRPC's own log lines, in the daemon's log. gRPC calls back a plain function, so this is the one
+// Writes gRPC's own log lines to the daemon's log. gRPC calls a plain function, so this is the only
 // global. Threads: safe.
 #pragma once
 
@@ -6,10 +6,10 @@
 
 namespace tessera {
 
-// From now on lines go to `log`: errors as warnings, the rest as debug.
+// Sends lines to `log` from now on: errors as warnings, the rest as debug.
 void SetGrpcLog(Logger* log);
-// Before `log` goes: gRPC's threads may have something to say after the last server has gone. Does
-// nothing if another one was set meanwhile.
+// Stops that before `log` is destroyed: gRPC's threads may log after the last server has gone. Does
+// nothing if another log was set in between.
 void ForgetGrpcLog(const Logger* log);
 
 }  // namespace tessera

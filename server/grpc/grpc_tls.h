@@ -1,8 +1,9 @@
-// gRPC server credentials over a TlsSource.
+// gRPC server credentials from a TlsSource.
 //
 // gRPC's C++ file watcher drops its working pair before it tries a new one, so a broken renewal
-// would close the port. Its core can ask for the certificates at each handshake and keeps the old
-// ones when there are none: these credentials do that, so that gRPC and HTTP serve the same.
+// would close the port. gRPC's core can ask for the certificates at each handshake and keeps the
+// old ones if there are none. These credentials do that, so gRPC and HTTP serve the same
+// certificate.
 #pragma once
 
 #include <memory>
@@ -12,8 +13,8 @@
 
 namespace tessera {
 
-// For one port of one server. `source`, and the credentials, must outlive it: the builder lets go
-// of them. Clients need a certificate if the source says so.
+// Makes credentials for one port of one server. `source` and the credentials must outlive the
+// server, because the builder releases them. Clients need a certificate if the source says so.
 std::shared_ptr<grpc::ServerCredentials> MakeTlsCredentials(const TlsSource* source);
 
 }  // namespace tessera

@@ -19,7 +19,7 @@ namespace {
 
 // gRPC's default of five minutes punishes clients with common keepalive settings.
 constexpr int kMinPingIntervalMs = 10'000;
-// As much as an HTTP request's headers may take.
+// The HTTP server has the same limit.
 constexpr int kMaxMetadataBytes = 16 << 10;
 
 void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
@@ -44,7 +44,7 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
     set_time(GRPC_ARG_MAX_CONNECTION_IDLE_MS, config.idle_timeout);
   }
   if (config.max_connection_age != absl::InfiniteDuration()) {
-    // Calls that run may finish: a shorter grace would cut long answers.
+    // Running calls may finish: a shorter grace would cut long answers.
     set_time(GRPC_ARG_MAX_CONNECTION_AGE_MS, config.max_connection_age);
     set_time(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, config.max_request_time);
   }

@@ -1,6 +1,6 @@
 // One gRPC server on one address, with Tessera's transport settings, plain or encrypted.
 //
-// Threads: one thread builds and shuts down. Errors: a taken or impossible address, by its text.
+// Threads: one thread starts it and shuts it down. Errors name an address that is taken or invalid.
 #pragma once
 
 #include <memory>
@@ -17,15 +17,15 @@ namespace tessera {
 
 class Listener {
  public:
-  // Starts serving `services` (not owned, must outlive the listener) beside the standard health
-  // service. `address` as --listen. With `tls` (not owned either) the connection is encrypted, but
-  // on a Unix socket, which its folder's permissions guard.
+  // Starts to serve `services` and the standard health service. `address`: as --listen. With `tls`,
+  // connections are encrypted, except on a Unix socket, which its folder's permissions protect.
+  // `services` and `tls` must outlive the listener.
   static absl::StatusOr<std::unique_ptr<Listener>> Start(
       const std::string& address, const ServerConfig& config,
       const std::vector<grpc::Service*>& services, const TlsSource* tls);
   ~Listener();  // Shutdown now
 
-  // The address with the port that was chosen for port 0.
+  // Returns the address, with the port that the system chose for port 0.
   const std::string& address() const { return address_; }
   int port() const { return port_; }
   grpc::HealthCheckServiceInterface* health() { return server_->GetHealthCheckService(); }
@@ -44,8 +44,8 @@ class Listener {
   int port_;
 };
 
-// Process-wide gRPC set-up, before the first Listener: the health service, reflection if wanted,
-// and gRPC's own log lines into `log` (which must outlive gRPC's use).
+// Sets up gRPC in this process, before the first Listener: the health service, optional reflection,
+// and gRPC's own log lines, which go to `log`. `log` must outlive gRPC's use.
 void SetUpGrpc(bool reflection, class Logger* log);
 
 }  // namespace tessera

@@ -7,11 +7,15 @@
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "engine/text/chat_template.h"
+#include "server/api/error_details.h"
+#include "server/grpc/unary_call.h"
+#include "server/process/config.h"
+#include "server/process/lifecycle.h"
 
 namespace tessera {
 namespace {
 
-constexpr absl::string_view kImageToken = "<image>";  // as prompts for people show it
+constexpr absl::string_view kImageToken = "<image>";  // in prompts for people
 
 absl::Status Tokenize(const ServiceContext& services, const v1::TokenizeRequest& request,
                       v1::TokenizeResponse* response) {
@@ -49,23 +53,25 @@ absl::Status Detokenize(const ServiceContext& services, const v1::DetokenizeRequ
 
 absl::Status CountTokens(const ServiceContext& services, const v1::CountTokensRequest& request,
                          v1::CountTokensResponse* response) {
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(request, services.convert));
-  ASSIGN_OR_RETURN(const auto counts, services.runtime->prompts->Count(input));
-  response->set_tokens(counts.first);
-  response->set_image_tokens(counts.second);
+  ASSIGN_OR_RETURN(const ParsedPrompt prompt, ParsePrompt(request, services.rules));
+  const auto counts = services.runtime->prompts->Count(prompt.input);
+  if (!counts.ok()) return WithProtoPath(counts.status(), prompt.paths);
+  response->set_tokens(counts->first);
+  response->set_image_tokens(counts->second);
   return absl::OkStatus();
 }
 
 absl::Status ApplyTemplate(const ServiceContext& services, const v1::ApplyTemplateRequest& request,
                            v1::ApplyTemplateResponse* response) {
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(request, services.convert));
-  ASSIGN_OR_RETURN(const auto pieces,
-                   ApplyChatTemplate(services.runtime->model.chat_template, input.messages));
-  response->set_prompt(RenderPieces(pieces, kImageToken));
+  ASSIGN_OR_RETURN(const ParsedPrompt prompt, ParsePrompt(request, services.rules));
+  const auto pieces =
+      ApplyChatTemplate(services.runtime->model.chat_template, prompt.input.messages);
+  if (!pieces.ok()) return WithProtoPath(pieces.status(), prompt.paths);
+  response->set_prompt(RenderPieces(*pieces, kImageToken));
   return absl::OkStatus();
 }
 
-// Runs `method` on a worker once the server takes work. Request and response live until the RPC is
+// Runs `method` on a worker if the server takes work. Request and response live until the RPC is
 // finished.
 template <class Request, class Response>
 grpc::ServerUnaryReactor* OnWorker(const ServiceContext& services,
@@ -75,11 +81,11 @@ grpc::ServerUnaryReactor* OnWorker(const ServiceContext& services,
                                    const Request* request, Response* response) {
   const absl::Status accepting = services.lifecycle->CheckAccepting(SteadyNow());
   if (!accepting.ok()) {
-    return RunUnary(services, nullptr, context, name, Right::kWork,
+    return RunUnary(services, nullptr, context, name, Permission::kInference,
                     [accepting] { return accepting; });
   }
   return RunUnary(
-      services, services.workers, context, name, Right::kWork,
+      services, services.workers, context, name, Permission::kInference,
       [&services, method, request, response] { return method(services, *request, response); });
 }
 

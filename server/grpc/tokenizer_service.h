@@ -1,4 +1,4 @@
-// tessera.v1.Tokenizer: text and ids of the served model, by the same code that Generate uses.
+// Serves tessera.v1.Tokenizer, with the same code that Generate uses.
 //
 // Work runs on the worker pool. Threads: gRPC's callback threads.
 #pragma once

@@ -7,13 +7,18 @@
 #include "absl/strings/strip.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "base/worker_pool.h"
 #include "cache/policies/registry.h"
 #include "server/api/error_details.h"
 #include "server/http/http_error.h"
 #include "server/http/json_members.h"
-#include "server/http/openai_call.h"
+#include "server/http/openai_writer.h"
 #include "server/net/address.h"
+#include "server/observability/log.h"
+#include "server/observability/metrics.h"
+#include "server/process/config.h"
 #include "server/process/flags.h"
+#include "server/process/lifecycle.h"
 #include "server/request/admission.h"
 
 namespace tessera {
@@ -22,12 +27,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Exchange = std::shared_ptr<HttpExchange>;
 
-// What a route works with.
+// The parts of one request to a route.
 struct Context {
   const ServiceContext* services;
-  StreamRegistry* registry;
+  RequestRegistry* registry;
   std::string request_id;
-  std::shared_ptr<Grant> grant;  // null: nobody asked for it (/health), or it was refused
+  std::shared_ptr<Lease> lease;  // null: not needed (/health), or refused
 };
 
 void End(const Context& context, const char* route, const Exchange& exchange,
@@ -41,11 +46,11 @@ void End(const Context& context, const char* route, const Exchange& exchange,
         {{"request_id", context.request_id},
          {"route", route},
          {"status", status},
-         {"tenant", context.grant == nullptr ? "" : context.grant->tenant()},
+         {"tenant", context.lease == nullptr ? "" : context.lease->tenant()},
          {"peer", exchange->request().peer}});
   }
   response.headers.emplace_back("X-Request-Id", context.request_id);
-  if (context.grant != nullptr) context.grant->Release();
+  if (context.lease != nullptr) context.lease->Release();
   exchange->Respond(std::move(response));
 }
 
@@ -55,7 +60,7 @@ HttpResponse JsonResponse(const Json& json) {
   return response;
 }
 
-// For routes that answer at once.
+// A route that answers at once.
 using Answer = absl::StatusOr<HttpResponse> (*)(const Context&, HttpRequest&);
 template <Answer answer>
 void Now(const Context& context, const char* route, Exchange exchange) {
@@ -63,7 +68,7 @@ void Now(const Context& context, const char* route, Exchange exchange) {
   End(context, route, exchange,
       response.ok() ? *std::move(response) : ErrorResponse(response.status(), context.request_id));
 }
-// For routes that may take milliseconds.
+// A route that may take milliseconds.
 template <Answer answer>
 void OnWorker(const Context& context, const char* route, Exchange exchange) {
   if (!context.services->workers->TrySubmit(
@@ -74,9 +79,8 @@ void OnWorker(const Context& context, const char* route, Exchange exchange) {
 
 template <OpenAiKind kind>
 void Generate(const Context& context, const char*, Exchange exchange) {
-  std::make_shared<OpenAiCall>(context.services, context.registry, context.grant, kind,
-                               context.request_id, std::move(exchange))
-      ->Start();
+  OpenAiWriter::Start(context.services, context.registry, context.lease, kind, context.request_id,
+                      std::move(exchange));
 }
 
 absl::StatusOr<HttpResponse> Health(const Context& context, HttpRequest&) {
@@ -113,19 +117,17 @@ absl::StatusOr<HttpResponse> Models(const Context& context, HttpRequest& request
   }
   const Json model = {{"id", runtime.model.name},
                       {"object", "model"},
-                      {"created", services.started_unix_seconds},
+                      {"created", runtime.loaded_unix_seconds},
                       {"owned_by", "tessera"},
                       {"max_model_len", runtime.context_tokens},
                       {"kv_policies", std::move(policies)},
-                      {"default_kv_policy", services.convert.default_policy->Text()}};
+                      {"default_kv_policy", services.rules.default_policy->Text()}};
   absl::string_view id = request.path;
   if (!absl::ConsumePrefix(&id, "/v1/models/")) {
     return JsonResponse({{"object", "list"}, {"data", Json::array({model})}});
   }
   if (id == runtime.model.name) return JsonResponse(model);
-  return ErrorWithReason(absl::StatusCode::kNotFound,
-                         absl::StrCat("model: this server serves ", runtime.model.name, " only"),
-                         reason::kModelNotFound);
+  return ModelNotFound(runtime.model.name);
 }
 
 absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& request) {
@@ -134,12 +136,18 @@ absl::StatusOr<HttpResponse> Tokenize(const Context& context, HttpRequest& reque
   const Runtime& runtime = *services.runtime;
   ASSIGN_OR_RETURN(const nlohmann::json json, ParseOpenAiJson(request.body));
   std::vector<int32_t> ids;
-  if (FindMember(json, "messages") != nullptr) {  // as a chat completion would see them
-    ASSIGN_OR_RETURN(const OpenAiRequest chat,
+  if (FindMember(json, "messages") != nullptr) {  // as a chat completion tokenizes them
+    ASSIGN_OR_RETURN(OpenAiRequest chat,
                      ParseOpenAiRequest(OpenAiKind::kChat, request.body, runtime.model));
-    ASSIGN_OR_RETURN(Request built, CheckRequest(services, *context.grant, chat.prompts.front(),
-                                                 SteadyNow(), absl::InfiniteFuture()));
-    RETURN_IF_ERROR(BuildPrompt(services, *context.grant, chat.prompts.front(), &built));
+    ASSIGN_OR_RETURN(
+        ParsedRequest parsed,
+        AdmitRequest(services, *context.lease, std::move(chat.prompts.front()), SteadyNow()));
+    if (!parsed.prompt.urls.empty()) {
+      const size_t image = parsed.prompt.urls.front().image;
+      return FieldError(absl::StrCat(parsed.prompt.paths.images[image], ".url"),
+                        "only answers fetch images: send the image itself");
+    }
+    ASSIGN_OR_RETURN(Request built, BuildRequest(services, std::move(parsed)));
     ids = std::move(built.prompt.ids);
   } else {
     JsonMembers members(json, "");
@@ -187,20 +195,20 @@ absl::StatusOr<HttpResponse> Detokenize(const Context& context, HttpRequest& req
 
 struct Route {
   const char* method;
-  const char* path;            // also the metric's label
-  bool prefix;                 // paths below it too
-  std::optional<Right> right;  // that a token must bear; none: no token is needed
+  const char* path;                      // also the metric's label
+  bool prefix;                           // paths below it too
+  std::optional<Permission> permission;  // that a token must bear; none: no token is needed
   void (*handle)(const Context&, const char* route, Exchange);
 };
 constexpr Route kRoutes[] = {
-    {"POST", "/v1/chat/completions", false, Right::kWork, Generate<OpenAiKind::kChat>},
-    {"POST", "/v1/completions", false, Right::kWork, Generate<OpenAiKind::kCompletion>},
-    {"GET", "/v1/models", true, Right::kKnown, Now<Models>},
-    {"POST", "/tokenize", false, Right::kWork, OnWorker<Tokenize>},
-    {"POST", "/detokenize", false, Right::kWork, OnWorker<Detokenize>},
+    {"POST", "/v1/chat/completions", false, Permission::kInference, Generate<OpenAiKind::kChat>},
+    {"POST", "/v1/completions", false, Permission::kInference, Generate<OpenAiKind::kCompletion>},
+    {"GET", "/v1/models", true, Permission::kAny, Now<Models>},
+    {"POST", "/tokenize", false, Permission::kInference, OnWorker<Tokenize>},
+    {"POST", "/detokenize", false, Permission::kInference, OnWorker<Detokenize>},
     {"GET", "/health", false, std::nullopt, Now<Health>},
-    {"GET", "/version", false, Right::kKnown, Now<ServerVersion>},
-    {"GET", "/metrics", false, Right::kAdmin, OnWorker<MetricsText>},
+    {"GET", "/version", false, Permission::kAny, Now<ServerVersion>},
+    {"GET", "/metrics", false, Permission::kAdmin, OnWorker<MetricsText>},
 };
 
 const Route* FindRoute(absl::string_view path) {
@@ -214,18 +222,19 @@ const Route* FindRoute(absl::string_view path) {
 
 }  // namespace
 
-// Before the body is read: whether there is a token that bears the route at all. What it bears just
-// now, its rate and places, is asked when the work begins.
+// Runs before the body is read: checks that the token has the route's permission. The permits and
+// the rate are checked when the work begins.
 std::optional<HttpResponse> Gateway::Refuse(const HttpRequest& head) {
   const Route* route = FindRoute(head.path);
-  const std::optional<Right> right = route == nullptr ? Right::kKnown : route->right;
-  if (!right.has_value()) return std::nullopt;
-  const auto grant = services_->access->Admit(
-      head.Headers("authorization"), *right == Right::kAdmin ? Right::kAdmin : Right::kKnown,
-      SteadyNow());
-  if (grant.ok()) return std::nullopt;
+  const std::optional<Permission> permission =
+      route == nullptr ? Permission::kAny : route->permission;
+  if (!permission.has_value()) return std::nullopt;
+  const auto lease = services_->access->Admit(
+      head.Headers("authorization"),
+      *permission == Permission::kAdmin ? Permission::kAdmin : Permission::kAny, SteadyNow());
+  if (lease.ok()) return std::nullopt;
   const char* name = route == nullptr ? "other" : route->path;
-  HttpResponse response = ErrorResponse(grant.status(), "");
+  HttpResponse response = ErrorResponse(lease.status(), "");
   services_->metrics->CountHttp(name, response.status);
   if (services_->log->Enabled(LogLevel::kDebug)) {
     services_->log->Write(LogLevel::kDebug, "http",
@@ -253,20 +262,20 @@ void Gateway::Handle(std::shared_ptr<HttpExchange> exchange) {
     response.headers.emplace_back("Allow", route->method);
     return End(context, name, exchange, std::move(response));
   }
-  if (route->right.has_value()) {
-    auto grant = services_->access->Admit(exchange->request().Headers("authorization"),
-                                          *route->right, SteadyNow());
-    if (!grant.ok()) {
-      return End(context, name, exchange, ErrorResponse(grant.status(), context.request_id));
+  if (route->permission.has_value()) {
+    auto lease = services_->access->Admit(exchange->request().Headers("authorization"),
+                                          *route->permission, SteadyNow());
+    if (!lease.ok()) {
+      return End(context, name, exchange, ErrorResponse(lease.status(), context.request_id));
     }
-    context.grant = *std::move(grant);
+    context.lease = *std::move(lease);
   }
   route->handle(context, name, std::move(exchange));
 }
 
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const std::string& address,
                                                         const ServiceContext* services,
-                                                        StreamRegistry* registry,
+                                                        RequestRegistry* registry,
                                                         const TlsSource* tls) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   RETURN_IF_ERROR(CheckAddressFree(parsed));

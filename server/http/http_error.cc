@@ -1,40 +1,50 @@
 #include "server/http/http_error.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/api/error_details.h"
 
 namespace tessera {
 namespace {
 
-// Where a field of our protocol stands in the JSON of an OpenAI request.
-struct Renamed {
-  const char* proto;
-  const char* json;
+// The JSON name of every proto field that an OpenAI request can set, longest path first. A path
+// that is in neither table has the same name on both sides: "messages[0].role".
+struct Name {
+  absl::string_view proto, json;
 };
-constexpr Renamed kRenamed[] = {
+constexpr Name kNames[] = {
     {"sampling.", ""},
     {"stopping.", ""},
+    {"response.include_stop", "include_stop_str_in_output"},
+    {"response.", ""},
+    {"kv_policy.commit_at", "kv_commit_at"},
     {"kv_policy.text", "kv_policy"},
     {"cache.salt", "cache_salt"},
     {"tokenized.ids", "prompt"},
-    {"response.", ""},
+    {"content", "prompt"},
+};
+// The names of a part of messages[i].content[j].
+constexpr Name kPartNames[] = {
+    {".image.url", ".image_url.url"},
+    {".image", ".image_url"},
 };
 
-std::string JsonPath(const std::string& path) {
-  for (const Renamed& renamed : kRenamed) {
-    if (absl::StartsWith(path, renamed.proto)) {
-      return absl::StrCat(renamed.json, path.substr(absl::string_view(renamed.proto).size()));
-    }
+std::string JsonPath(absl::string_view path) {
+  for (const Name& name : kNames) {
+    if (!absl::StartsWith(path, name.proto)) continue;
+    // A completion's prompt has no parts.
+    if (name.json == "prompt") return "prompt";
+    return absl::StrCat(name.json, path.substr(name.proto.size()));
   }
-  constexpr absl::string_view kUrl = ".image.url";
-  if (absl::EndsWith(path, kUrl)) {
-    return absl::StrCat(path.substr(0, path.size() - kUrl.size()), ".image_url.url");
+  for (const Name& name : kPartNames) {
+    if (absl::ConsumeSuffix(&path, name.proto)) return absl::StrCat(path, name.json);
   }
-  return path;
+  return std::string(path);
 }
 
 const char* TypeOf(int http_status) {
@@ -84,7 +94,7 @@ int HttpStatusOf(const absl::Status& status) {
     case absl::StatusCode::kAlreadyExists:
       return 409;
     case absl::StatusCode::kResourceExhausted:
-      // A full queue passes; what exceeds a limit never will.
+      // A full queue empties; a value over a limit never fits.
       return RetryDelay(status) > absl::ZeroDuration() ? 429 : 413;
     case absl::StatusCode::kCancelled:
       return 499;
@@ -108,10 +118,12 @@ nlohmann::ordered_json OpenAiError(const absl::Status& status, absl::string_view
         absl::StrCat("internal error in request ", request_id, "; the server's log says more"),
         nullptr, code);
   }
-  const std::string path = LeadingFieldPath(status.message());
-  if (path.empty()) return Body(http_status, status.message(), nullptr, code);
-  const std::string param = JsonPath(path);
-  return Body(http_status, absl::StrCat(param, status.message().substr(path.size())), param, code);
+  const std::optional<FieldDetails> field = FieldOfError(status);
+  if (!field.has_value()) return Body(http_status, status.message(), nullptr, code);
+  // An unknown parameter is the client's own word, whatever proto field it resembles.
+  const bool unknown = ReasonOfError(status) == reason::kUnknownField;
+  const std::string param = unknown ? field->path : JsonPath(field->path);
+  return Body(http_status, absl::StrCat(param, ": ", field->description), param, code);
 }
 
 HttpResponse ErrorResponse(const absl::Status& status, absl::string_view request_id) {
@@ -123,7 +135,7 @@ HttpResponse ErrorResponse(const absl::Status& status, absl::string_view request
     const int64_t seconds = (absl::ToInt64Milliseconds(delay) + 999) / 1000;
     response.headers.emplace_back("Retry-After", absl::StrCat(seconds));
   }
-  if (response.status == 401) {  // RFC 6750: no error is named to who brought no token
+  if (response.status == 401) {  // RFC 6750: a caller without a token gets no error code
     response.headers.emplace_back("WWW-Authenticate",
                                   ReasonOfError(status) == reason::kTokenUnknown
                                       ? "Bearer realm=\"tessera\", error=\"invalid_token\""

@@ -1,4 +1,4 @@
-// Errors as OpenAI clients know them: an HTTP status, and {"error": {message, type, param, code}}.
+// Errors for OpenAI clients: an HTTP status, and {"error": {message, type, param, code}}.
 //
 // `code` is the stable reason of error_details.h in lower case ("queue_full"), `param` the field's
 // path in the JSON request. Threads: safe.
@@ -14,13 +14,13 @@
 namespace tessera {
 
 int HttpStatusOf(const absl::Status& status);
-// {"error": {...}}; `request_id` is named where the server's log has more to say.
+// Returns {"error": {...}}. A server fault names `request_id`, under which the log says more.
 nlohmann::ordered_json OpenAiError(const absl::Status& status, absl::string_view request_id);
-// With Retry-After where a later try may succeed.
+// Adds Retry-After if a later try may succeed.
 HttpResponse ErrorResponse(const absl::Status& status, absl::string_view request_id);
-// For errors found before any status exists: an unknown route, a body that is too large.
+// Makes an error without a status: an unknown route, a body that is too large.
 HttpResponse PlainError(int http_status, absl::string_view message, absl::string_view code);
-// Text for a reader: whatever bytes stand in it, the result is valid JSON.
+// Returns valid JSON whatever bytes the strings have.
 std::string DumpJson(const nlohmann::ordered_json& json);
 
 }  // namespace tessera

@@ -91,7 +91,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
     FinishAll(/*now=*/false);
     WaitForSessions(deadline);
     FinishAll(/*now=*/true);
-    // What a cut connection still runs is quick; an exchange that somebody holds ends with him.
+    // Callbacks of closed connections are quick. A held exchange ends with its holder.
     WaitForSessions(SteadyNow() + absl::Seconds(1));
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
@@ -115,31 +115,29 @@ class HttpServer::Impl final : public HttpSessionOwner {
                              if (stopping_.load() || error == boost::asio::error::operation_aborted)
                                return;
                              if (!error) Begin(std::move(socket));
-                             // Out of descriptors: the next connection must not be waited for in a
-                             // tight loop.
+                             // Without descriptors, an immediate retry would be a busy loop.
                              if (error) std::this_thread::sleep_for(std::chrono::milliseconds(10));
                              Accept();
                            });
   }
 
-  // A peer that vanished without a word is found by TCP's own questions where nothing is sent, and
-  // by what it does not acknowledge where something is. (The latter also counts for a reader who
-  // takes nothing, whom the engine gives up sooner.)
+  // TCP finds a vanished peer: by its probes if nothing is sent, else by missing acknowledgements.
+  // (The latter also happens with a client that reads nothing, which is cancelled sooner.)
   void SetKeepalive(tcp::socket& socket) const {
     const auto whole_seconds = [](absl::Duration d) {
       return static_cast<int>(absl::ToInt64Seconds(absl::Ceil(d, absl::Seconds(1))));
     };
-    constexpr int kQuestions = 2;
+    constexpr int kProbes = 2;
     const std::tuple<int, int, int> values[] = {
         {SOL_SOCKET, SO_KEEPALIVE, 1},
         {IPPROTO_TCP, TCP_KEEPIDLE, whole_seconds(options_.keepalive_time)},
-        {IPPROTO_TCP, TCP_KEEPINTVL, whole_seconds(options_.keepalive_timeout / kQuestions)},
-        {IPPROTO_TCP, TCP_KEEPCNT, kQuestions},
+        {IPPROTO_TCP, TCP_KEEPINTVL, whole_seconds(options_.keepalive_timeout / kProbes)},
+        {IPPROTO_TCP, TCP_KEEPCNT, kProbes},
         {IPPROTO_TCP, TCP_USER_TIMEOUT,
          static_cast<int>(
              absl::ToInt64Milliseconds(options_.keepalive_time + options_.keepalive_timeout))}};
     for (const auto& [level, name, value] : values) {
-      // It can fail only where the peer has gone already.
+      // It fails only if the peer has gone already.
       setsockopt(socket.native_handle(), level, name, &value, sizeof(value));
     }
   }
@@ -156,7 +154,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
     std::unique_lock<std::mutex> lock(mutex_);
     if (count_ >= options_.max_connections) {
       lock.unlock();
-      if (tls != nullptr) return;  // a refusal in words would cost a handshake
+      if (tls != nullptr) return;  // an HTTP answer would cost a handshake
       static constexpr char kFull[] =
           "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
           "Content-Length: 0\r\n\r\n";
@@ -197,7 +195,7 @@ class HttpServer::Impl final : public HttpSessionOwner {
   std::condition_variable none_;
   int count_ = 0;                                     // guarded by mutex_
   std::vector<std::weak_ptr<HttpSession>> sessions_;  // guarded by mutex_
-  // Its destructor ends sessions that still wait, which use what stands above.
+  // Its destructor ends waiting sessions, which use the members above.
   boost::asio::io_context context_;
   tcp::acceptor acceptor_;
   int port_ = 0;

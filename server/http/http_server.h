@@ -1,13 +1,12 @@
-// HTTP/1.1 for the gateway: reads requests within limits, hands each to a handler, writes what it
-// answers, at once or as a stream.
+// HTTP/1.1 for the gateway: reads requests within limits, passes each to a handler, and writes the
+// answer whole or as a stream.
 //
 // Asynchronous (Boost.Asio; Boost.Beast parses): a connection costs memory, never a thread. A
-// request is read whole before it is handled, at most `max_body_bytes`; headers take at most 16 KiB
-// and must arrive within `read_timeout`, and so must the body; in between the gate sees the head.
-// One request of a connection at a time; `Expect: 100-continue` is answered. With `tls`,
-// connections are encrypted. Errors of the transport (400, 408, 413, 431, 503) are answered here,
-// as OpenAI-shaped JSON. Threads: HttpExchange may be used from any; the handler and all callbacks
-// run on the server's threads and must not block.
+// request is read whole before it is handled, at most `max_body_bytes`. Headers take at most 16 KiB
+// and arrive within `read_timeout`, and so does the body; in between the gate checks the head. A
+// connection has one request at a time; `Expect: 100-continue` is answered. Transport errors (400,
+// 408, 413, 431, 503) are answered here, as OpenAI-shaped JSON. Threads: HttpExchange may be used
+// from any; the handler and all callbacks run on the server's threads and must not block.
 #pragma once
 
 #include <cstdint>
@@ -32,14 +31,15 @@ struct HttpRequest {
   std::string body;
   std::string peer;  // "ipv4:127.0.0.1:5000", as gRPC writes it
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
-  // The first header of that (lower-case) name; "" if there is none.
+  // Returns the first header of that lower-case name, or "".
   absl::string_view Header(absl::string_view name) const;
-  std::vector<absl::string_view> Headers(absl::string_view name) const;  // all of that name
+  // Returns all headers of that name.
+  std::vector<absl::string_view> Headers(absl::string_view name) const;
 };
 
 struct HttpResponse {
   int status = 200;
-  std::vector<std::pair<std::string, std::string>> headers;  // beside length and connection
+  std::vector<std::pair<std::string, std::string>> headers;  // without length and connection
   std::string content_type = "application/json";
   std::string body;
 };
@@ -50,28 +50,28 @@ class HttpExchange {
   virtual ~HttpExchange() = default;
   virtual HttpRequest& request() = 0;
   virtual void Respond(HttpResponse response) = 0;
-  // Status and headers of an answer that follows in pieces; `response.body` is the first of them.
+  // Sends status and headers of an answer in pieces; `response.body` is the first piece.
   virtual void BeginStream(HttpResponse response) = 0;
-  // At most one write is under way: the next waits for OnWritten.
+  // Sends a piece. At most one write is in flight: the next one waits for on_written.
   virtual void Write(std::string piece) = 0;
   virtual void EndStream() = 0;
-  // Cuts the connection: the answer cannot be finished.
+  // Closes the connection, because the answer cannot be finished.
   virtual void Abort() = 0;
-  // Set once, before anything is answered. `on_written(ok)` follows BeginStream and each Write.
-  // `on_gone` is called once when the client closes the connection, or it breaks, before the answer
-  // is complete. Both may own the caller: they are released with the answer's end.
+  // Sets the callbacks, once, before any answer. `on_written(ok)` follows BeginStream and each
+  // Write. `on_gone` is called once if the connection ends before the answer is complete. Both may
+  // own the caller: they are released at the answer's end.
   virtual void Watch(std::function<void(bool ok)> on_written, std::function<void()> on_gone) = 0;
 };
 
 struct HttpServerOptions {
   int64_t max_body_bytes = int64_t{64} << 20;
   int max_connections = 1024;
-  absl::Duration read_timeout = absl::Seconds(60);   // for a request's head, and for its body
+  absl::Duration read_timeout = absl::Seconds(60);   // for the head, and for the body
   absl::Duration idle_timeout = absl::Minutes(5);    // between requests
   absl::Duration write_timeout = absl::Seconds(30);  // for a piece of an answer
   absl::Duration handshake_timeout = absl::Seconds(10);
-  absl::Duration keepalive_time = absl::Seconds(60);     // of silence, until TCP asks the peer
-  absl::Duration keepalive_timeout = absl::Seconds(20);  // for his answer
+  absl::Duration keepalive_time = absl::Seconds(60);     // idle time before TCP probes the peer
+  absl::Duration keepalive_timeout = absl::Seconds(20);  // for the peer's answer
   const TlsSource* tls = nullptr;  // null: plain text; else outlives the server
   int threads = 2;
 };
@@ -79,16 +79,16 @@ struct HttpServerOptions {
 class HttpServer {
  public:
   using Handler = std::function<void(std::shared_ptr<HttpExchange>)>;
-  // Judges a request by its head. An answer refuses it: the body is not read, the connection ends.
+  // Checks a request's head. A response rejects it: the body is not read, the connection ends.
   using Gate = std::function<std::optional<HttpResponse>(const HttpRequest&)>;
-  // ALREADY_EXISTS or another code, naming the address.
+  // Starts to listen. ALREADY_EXISTS or another error names the address.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const Address& address,
                                                            const HttpServerOptions& options,
                                                            Gate gate, Handler handler);
   ~HttpServer();  // Stop
   int port() const;
-  // Takes no more connections, ends those without a request at work now and the others after their
-  // answer, and returns once all have ended or at `deadline`. Idempotent.
+  // Stops accepting, closes idle connections now and the others after their answer. Returns once
+  // all have ended, or at `deadline`. Idempotent.
   void Stop(absl::Time deadline);
 
  private:

@@ -1,12 +1,12 @@
 // One connection of the HTTP server, over a plain or an encrypted stream.
 //
-// Everything happens on the connection's strand; what other threads ask for is posted there.
+// Everything happens on the connection's strand; calls from other threads are posted there.
 //
 //   [handshake] -> reading --request--> answering --answer written--> reading ... --> closed
 //
-// While a request is at work the connection is read on: a client that closes it is noticed at once,
-// and bytes of a next request are kept. Lifetime: pending operations hold the session; it dies when
-// there is none and nobody holds its exchange. Internal to the HTTP server.
+// The connection is read while a request is answered: a client that closes it is noticed at once,
+// and bytes of a next request are kept. Lifetime: pending operations hold the session; it ends when
+// there is none and the exchange is released. Internal to the HTTP server.
 #pragma once
 
 #include <functional>
@@ -23,7 +23,7 @@
 
 namespace tessera {
 
-// What sessions and their server share.
+// The server as its sessions see it.
 class HttpSessionOwner {
  public:
   virtual ~HttpSessionOwner() = default;
@@ -42,7 +42,7 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
   ~HttpSession() override { owner_->OnSessionEnd(); }
 
   void Start();
-  // `now`: whatever it does; else once its present answer, if any, is complete.
+  // Closes the connection: `now`, or once its current answer, if any, is complete.
   void Finish(bool now);
 
   // --- HttpExchange
@@ -60,7 +60,7 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
 
   template <class F>
   void Post(F f);
-  // Cuts the connection if nothing has cancelled it by then.
+  // Closes the connection unless the timer is cancelled by then.
   void SetDeadline(absl::Duration after);
   void Read();
   void TakeHead();  // from the parser into request_
@@ -75,8 +75,8 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
   void TellWritten();
   void TellGone();
   void Answered();
-  // Says that nothing follows, and gives the client a moment to read the answer before the rest of
-  // its request, if any, makes the system reset the connection.
+  // Sends the end, and gives the client a moment to read the answer. Without it, unread bytes of
+  // the request would make the system reset the connection.
   void Linger();
   void Discard();
   void Gone();
@@ -93,7 +93,7 @@ class HttpSession final : public HttpExchange, public std::enable_shared_from_th
   std::function<void()> on_gone_;
   bool keep_alive_ = true;
   bool chunked_ = true;
-  bool answering_ = false;  // a request was handed on, or refused, and its answer is not complete
+  bool answering_ = false;  // a request's answer is not complete
   bool watching_ = false;   // WatchForEnd's read is pending
   bool closing_ = false;    // Linger
   bool gone_ = false;

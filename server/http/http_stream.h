@@ -1,7 +1,7 @@
-// A connection's bytes, plain or encrypted, as Boost.Asio and Beast read and write them.
+// A connection's bytes, plain or encrypted, for Boost.Asio and Beast.
 //
-// A choice at run time, so that the session is ordinary code. Everything happens on the socket's
-// strand. Internal to the HTTP server.
+// The choice is made at run time, so the session is ordinary code. Everything happens on the
+// socket's strand. Internal to the HTTP server.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -20,10 +20,10 @@ class HttpStream {
   using Socket = boost::asio::ip::tcp::socket;
   using executor_type = Socket::executor_type;
 
-  // Plain without a context.
+  // Encrypted if there is a context.
   HttpStream(Socket socket, const std::shared_ptr<SSL_CTX>& context) : socket_(std::move(socket)) {
     if (context == nullptr) return;
-    // The wrapper gives back what it was given; the connection holds a count of its own.
+    // The wrapper releases its reference; the connection holds its own.
     SSL_CTX_up_ref(context.get());
     boost::asio::ssl::context wrapper(context.get());
     tls_.emplace(socket_, wrapper);
@@ -38,13 +38,13 @@ class HttpStream {
   void AsyncHandshake(Handler&& handler) {
     tls_->async_handshake(boost::asio::ssl::stream_base::server, std::forward<Handler>(handler));
   }
-  // Says that nothing follows, and waits for the peer to say the same.
+  // Sends the end of the stream, and waits for the peer's.
   template <class Handler>
   void AsyncShutdown(Handler&& handler) {
     tls_->async_shutdown(std::forward<Handler>(handler));
   }
 
-  // As the libraries call them: their own handlers, results unused.
+  // The libraries call these with their own handlers; results are unused.
   template <class Buffers, class Handler>
   void async_read_some(const Buffers& buffers, Handler&& handler) {
     if (tls_) return tls_->async_read_some(buffers, std::forward<Handler>(handler));

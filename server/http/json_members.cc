@@ -1,8 +1,20 @@
 #include "server/http/json_members.h"
 
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 
 namespace tessera {
+namespace {
+
+bool IsPlain(absl::string_view key) {
+  return !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
+    return absl::ascii_isalnum(c) || c == '_' || c == '-';
+  });
+}
+
+}  // namespace
 
 absl::Status JsonMembers::Only(const char* key, std::initializer_list<nlohmann::json> allowed,
                                absl::string_view why) {
@@ -18,8 +30,8 @@ absl::Status JsonMembers::Finish() const {
   for (const auto& [key, value] : object_.items()) {
     if (known_.contains(key) || value.is_null()) continue;
     const std::string path = PathOf(key.c_str());
-    // The key is the client's: only a plain one can be a path.
-    if (LeadingFieldPath(path + ": ").empty()) {
+    // The client chose the key: only a plain one may stand in the error's details.
+    if (!IsPlain(key)) {
       return absl::InvalidArgumentError("unknown parameter " + absl::CEscape(path));
     }
     return FieldError(path, "unknown parameter", reason::kUnknownField);

@@ -1,4 +1,4 @@
-// Typed access to a JSON request's members, where a member that nobody knows is an error.
+// Typed access to the members of a JSON request. An unknown member is an error.
 //
 // An absent member and null are the same. Errors: INVALID_ARGUMENT with the member's path. The
 // object must outlive this. Threads: one.
@@ -32,7 +32,7 @@ class JsonMembers {
     return FindMember(object_, key);
   }
 
-  // `set` is called with the value if there is one.
+  // Calls `set` with the value if there is one.
   template <class Set>
   absl::Status Number(const char* key, Set set) {
     const nlohmann::json* value = Find(key);
@@ -70,13 +70,13 @@ class JsonMembers {
     set(value->get<std::string>());
     return absl::OkStatus();
   }
-  // For what clients send although it changes nothing here: bookkeeping of theirs.
+  // Ignores a member that has no effect here: clients use it for their own bookkeeping.
   void Accept(const char* key) { known_.insert(key); }
-  // An option that this server has in one setting only.
+  // Checks an option of which this server supports the `allowed` values only.
   absl::Status Only(const char* key, std::initializer_list<nlohmann::json> allowed,
                     absl::string_view why);
 
-  // INVALID_ARGUMENT for the first member that is set and that nobody asked for.
+  // Returns INVALID_ARGUMENT for the first member that is set but unknown.
   absl::Status Finish() const;
 
  private:

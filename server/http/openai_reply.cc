@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/convert.h"
+#include "server/api/reply.h"
 
 namespace tessera {
 namespace {

@@ -1,8 +1,8 @@
 // The engine's events as OpenAI's response objects.
 //
-// One OpenAiReply makes all objects of one call. Beside OpenAI's fields: usage has image tokens in
-// prompt_tokens_details, and `kv_cache` says what the granted policy held: an object in the answer,
-// or in the last piece of a stream. Threads: one at a time.
+// One OpenAiReply makes all objects of one call. It adds to OpenAI's fields: image tokens in
+// usage.prompt_tokens_details, and `kv_cache` with what the granted policy stored, in the answer or
+// in the last piece of a stream. Threads: one at a time.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,12 @@
 
 namespace tessera {
 
-// One answer as it grows.
+// One answer so far.
 struct OpenAiChoice {
   std::string text;
   std::vector<TokenLogprob> logprobs;
-  bool counts_prompt = true;  // false: an earlier choice is of the same prompt
-  int64_t text_offset = 0;    // bytes of text that earlier pieces of a stream have shown
+  bool counts_prompt = true;  // false: an earlier choice has the same prompt
+  int64_t text_offset = 0;    // bytes of text in earlier pieces of a stream
   FinishReason reason = FinishReason::kNone;
   bool done = false;
   Usage usage;  // until done: prompt_tokens and, so far, output_tokens
@@ -35,12 +35,12 @@ class OpenAiReply {
   OpenAiReply(OpenAiKind kind, std::string request_id, std::string model, bool logprobs,
               int64_t created_unix_seconds, const Tokenizer* tokenizer);
 
-  // The whole answer.
+  // Returns the whole answer.
   Json Answer(const std::vector<OpenAiChoice>& choices) const;
-  // A piece of a stream: what choice `index` holds now. `first`: nothing of it was sent before;
-  // `counts`: with the choice's usage so far, as vLLM's continuous_usage_stats has it.
+  // Returns a piece of a stream with choice `index`. `first`: the first piece of this choice.
+  // `counts`: adds the choice's usage so far, as vLLM's continuous_usage_stats does.
   Json Piece(const OpenAiChoice& choice, int index, bool first, bool counts) const;
-  // The piece that ends a stream: no choices, all usage.
+  // Returns the piece that ends a stream: all usage, and no choices.
   Json UsagePiece(const std::vector<OpenAiChoice>& choices) const;
 
  private:

@@ -1,3 +1,4 @@
+// Longer than 300 lines because it lists all parameters of OpenAI's API.
 #include "server/http/openai_request.h"
 
 #include <limits>
@@ -45,7 +46,7 @@ absl::Status AddPart(const Json& part, const std::string& path, v1::Message* mes
   } else if (image->is_object()) {
     JsonMembers inner(*image, path + ".image_url");
     RETURN_IF_ERROR(inner.String("url", [&](std::string v) { url = std::move(v); }));
-    // One resolution: that of the model.
+    // The model has one resolution.
     RETURN_IF_ERROR(inner.Only("detail", {"auto", "low", "high"}, "want auto, low or high"));
     RETURN_IF_ERROR(inner.Finish());
   } else {
@@ -121,7 +122,7 @@ absl::Status AddPrompt(const Json& prompt, const std::string& path,
   return Wrong(path, "want a string or token ids");
 }
 
-// A string, token ids, or an array of either.
+// Parses a string, token ids, or an array of either.
 absl::Status ParsePrompts(JsonMembers& members, std::vector<v1::GenerateRequest>* prompts) {
   const Json* prompt = members.Find("prompt");
   if (prompt == nullptr) return Wrong("prompt", "is missing");
@@ -212,7 +213,7 @@ absl::Status ParseLogprobs(OpenAiKind kind, JsonMembers& members, v1::ResponseOp
   return absl::OkStatus();
 }
 
-// What OpenAI's API has and this server has not: said, not ignored.
+// Rejects parameters of OpenAI's API that this server does not support.
 absl::Status CheckUnsupported(OpenAiKind kind, JsonMembers& members) {
   for (const char* key :
        {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}) {

@@ -42,12 +42,12 @@ HttpsReply Failed(FetchOutcome outcome, std::string detail) {
   return reply;
 }
 
-// What the caller hears: nothing of addresses, nor of names that a redirect led to.
+// Returns the error for the caller, without addresses and the names of redirects.
 std::string TextForCaller(const HttpsReply& reply, absl::Duration timeout) {
-  constexpr absl::string_view kNotFetched = "the picture could not be fetched: ";
+  constexpr absl::string_view kNotFetched = "the image could not be fetched: ";
   switch (reply.outcome) {
     case FetchOutcome::kRefused:
-      return absl::StrCat(kNotFetched, "its host, or where that leads to, is not allowed");
+      return absl::StrCat(kNotFetched, "its host, or the target of a redirect, is not allowed");
     case FetchOutcome::kUnresolved:
       return absl::StrCat(kNotFetched, "its host is not known");
     case FetchOutcome::kUnreachable:
@@ -59,23 +59,23 @@ std::string TextForCaller(const HttpsReply& reply, absl::Duration timeout) {
     case FetchOutcome::kTimeout:
       return absl::StrCat(kNotFetched, "it took longer than ", absl::FormatDuration(timeout));
     default:
-      return absl::StrCat(kNotFetched, "its host's answer was not whole");
+      return absl::StrCat(kNotFetched, "its host sent an incomplete answer");
   }
 }
 
 }  // namespace
 
-// The pictures of one call.
+// The images of one call.
 struct ImageFetcher::Batch {
-  Batch(Caller c, std::function<void(absl::Status)> d, size_t pictures, int64_t bytes)
-      : caller(std::move(c)), done(std::move(d)), bytes_left(bytes), left(pictures) {}
+  Batch(Caller c, std::function<void(absl::Status)> d, size_t images, int64_t bytes)
+      : caller(std::move(c)), done(std::move(d)), bytes_left(bytes), left(images) {}
 
   void Fail(const absl::Status& status) {
     MutexLock lock(mutex);
     if (error.ok()) error = status;
     failed = true;
   }
-  // Of one picture. The last one's tells the caller.
+  // Ends one image. The last one calls `done`.
   void Finish() {
     absl::Status status;
     {
@@ -88,8 +88,8 @@ struct ImageFetcher::Batch {
 
   const Caller caller;
   std::function<void(absl::Status)> done;
-  std::atomic<int64_t> bytes_left;  // of all pictures together
-  std::atomic<bool> failed{false};  // the rest need not be fetched
+  std::atomic<int64_t> bytes_left;  // for all images together
+  std::atomic<bool> failed{false};  // the others need not be fetched
   Mutex mutex;
   size_t left TESSERA_GUARDED_BY(mutex);
   absl::Status error TESSERA_GUARDED_BY(mutex);
@@ -125,8 +125,8 @@ absl::StatusOr<std::vector<IpAddress>> ImageFetcher::ResolveBySystem(const std::
 }
 
 absl::StatusOr<std::unique_ptr<ImageFetcher>> ImageFetcher::Make(const ServerConfig& config,
-                                                                 Metrics* metrics, Logger* log,
-                                                                 Resolver resolver) {
+                                                                 FetchCounters* counters,
+                                                                 Logger* log, Resolver resolver) {
   auto rules = UrlRules::Make(config.image_url_hosts, config.image_url_allow_private);
   if (!rules.ok()) {
     return absl::InvalidArgumentError(
@@ -138,51 +138,49 @@ absl::StatusOr<std::unique_ptr<ImageFetcher>> ImageFetcher::Make(const ServerCon
         absl::StrCat("--image_url_ca_file: ", client.status().message()));
   }
   return std::unique_ptr<ImageFetcher>(new ImageFetcher(
-      config, *std::move(rules), *std::move(client), metrics, log, std::move(resolver)));
+      config, *std::move(rules), *std::move(client), counters, log, std::move(resolver)));
 }
 
 ImageFetcher::ImageFetcher(const ServerConfig& config, UrlRules rules, HttpsClient client,
-                           Metrics* metrics, Logger* log, Resolver resolver)
+                           FetchCounters* counters, Logger* log, Resolver resolver)
     : rules_(std::move(rules)),
       client_(std::move(client)),
       resolver_(std::move(resolver)),
       timeout_(config.image_url_timeout),
       max_image_bytes_(config.max_image_bytes),
       max_request_bytes_(config.max_message_bytes),
-      metrics_(metrics),
+      counters_(counters),
       log_(log),
       pool_("tessera-fetch", config.image_url_threads, static_cast<size_t>(config.max_queue)) {}
 
-void ImageFetcher::Fetch(const std::vector<v1::GenerateRequest*>& requests, Caller caller,
+void ImageFetcher::Fetch(std::vector<ImageDownload> images, Caller caller,
                          std::function<void(absl::Status)> done) {
-  const std::vector<Picture> pictures = PicturesOf(requests);
-  TESSERA_CHECK(!pictures.empty());
-  auto batch = std::make_shared<Batch>(std::move(caller), std::move(done), pictures.size(),
+  TESSERA_CHECK(!images.empty());
+  auto batch = std::make_shared<Batch>(std::move(caller), std::move(done), images.size(),
                                        max_request_bytes_);
-  for (const Picture& picture : pictures) {
-    const bool accepted = pool_.TrySubmit([this, picture, batch] {
-      FetchOne(picture, batch.get());
+  for (ImageDownload& image : images) {
+    const bool accepted = pool_.TrySubmit([this, image = std::move(image), batch] {
+      FetchOne(image, batch.get());
       batch->Finish();
     });
     if (accepted) continue;
     batch->Fail(RetryLater(absl::StatusCode::kResourceExhausted,
-                           "too many pictures wait to be fetched", reason::kQueueFull,
+                           "too many images wait to be fetched", reason::kQueueFull,
                            absl::Seconds(1)));
     batch->Finish();
   }
 }
 
-void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
+void ImageFetcher::FetchOne(const ImageDownload& image, Batch* batch) {
   const absl::Time start = SteadyNow();
-  const std::string path = absl::StrCat(picture.path, ".url");
   HttpsLimits limits;
   limits.deadline = std::min(start + timeout_, batch->caller.deadline);
   limits.connect_timeout = kConnectTimeout;
   limits.max_body_bytes = std::clamp<int64_t>(batch->bytes_left, 0, max_image_bytes_);
   limits.cancelled = [this, batch] { return batch->failed || stopping_ || batch->caller.gone(); };
 
-  // The request was checked before it came here, so this reading can fail for none but our fault.
-  auto url = ParseHttpsUrl(picture.image->url());
+  // The request was validated before, so a parse error here is a fault of ours.
+  auto url = ParseHttpsUrl(image.url);
   HttpsReply reply;
   if (!url.ok()) {
     reply = Failed(FetchOutcome::kRefused, std::string(url.status().message()));
@@ -193,13 +191,13 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
   }
   const int64_t bytes = static_cast<int64_t>(reply.body.size());
   if (reply.outcome == FetchOutcome::kOk && batch->bytes_left.fetch_sub(bytes) < bytes) {
-    reply.outcome = FetchOutcome::kTooLarge;  // others took the rest meanwhile
+    reply.outcome = FetchOutcome::kTooLarge;  // other images took the rest
     limits.max_body_bytes = 0;
   }
 
   const double seconds = absl::ToDoubleSeconds(SteadyNow() - start);
   const bool ok = reply.outcome == FetchOutcome::kOk;
-  metrics_->CountImageFetch(reply.outcome, seconds);
+  counters_->CountImageFetch(reply.outcome, seconds);
   log_->Write(ok ? LogLevel::kDebug : LogLevel::kInfo, "image fetch",
               {{"request_id", batch->caller.request_id},
                {"host", url.ok() ? url->host : ""},
@@ -209,14 +207,15 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
                {"seconds", seconds}});
   const bool late = SteadyNow() >= batch->caller.deadline;
   if (ok) {
-    picture.image->set_data(std::move(reply.body));
-    picture.image->clear_url();
+    *image.data = std::move(reply.body);
   } else if (reply.outcome == FetchOutcome::kTooLarge) {
     const bool one = limits.max_body_bytes == max_image_bytes_;
-    batch->Fail(absl::ResourceExhaustedError(
-        one ? absl::StrCat(path, ": the picture has more than ", FormatByteSize(max_image_bytes_))
-            : absl::StrCat(path, ": the request's pictures have more than ",
-                           FormatByteSize(max_request_bytes_), " together")));
+    batch->Fail(
+        FieldError(image.path,
+                   one ? absl::StrCat("the image has more than ", FormatByteSize(max_image_bytes_))
+                       : absl::StrCat("the images of the request have more than ",
+                                      FormatByteSize(max_request_bytes_), " together"),
+                   reason::kLimitExceeded, absl::StatusCode::kResourceExhausted));
   } else if (stopping_) {
     batch->Fail(RetryLater(absl::StatusCode::kUnavailable, "the server is stopping",
                            reason::kDraining, absl::Seconds(1)));
@@ -225,7 +224,7 @@ void ImageFetcher::FetchOne(const Picture& picture, Batch* batch) {
   } else if (reply.outcome == FetchOutcome::kCancelled) {
     batch->Fail(absl::CancelledError("the client went away"));
   } else {
-    batch->Fail(FieldError(path, TextForCaller(reply, timeout_), reason::kImageNotFetched));
+    batch->Fail(FieldError(image.path, TextForCaller(reply, timeout_), reason::kImageNotFetched));
   }
 }
 
@@ -245,12 +244,12 @@ HttpsReply ImageFetcher::Follow(HttpsUrl url, const HttpsLimits& limits) const {
       }
       addresses = *std::move(resolved);
     }
-    // One address that is not allowed is enough: such a name is not what the operator meant.
+    // One address that is not allowed is enough: the operator did not mean such a name.
     for (const IpAddress& address : addresses) {
       if (rules_.Allows(address)) continue;
       return Failed(FetchOutcome::kRefused, absl::StrCat(url.host, " is ", ToString(address)));
     }
-    // Resolving may have taken long, and cannot be cut short.
+    // Resolving cannot be cancelled, and may have taken long.
     if (limits.cancelled()) return Failed(FetchOutcome::kCancelled, "after its name was resolved");
     if (SteadyNow() >= limits.deadline) return Failed(FetchOutcome::kTimeout, "resolving its name");
     HttpsReply reply = client_.Get(url, addresses, limits);

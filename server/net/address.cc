@@ -41,7 +41,7 @@ absl::Status CheckUnixFree(const Address& address) {
 }  // namespace
 
 bool Address::loopback() const {
-  // "127.example.com" is a name, of any machine.
+  // "127.example.com" is a name, and may be any machine's.
   return !unix_path.empty() || host == "localhost" || host == "::1" ||
          (absl::StartsWith(host, "127.") &&
           host.find_first_not_of("0123456789.") == std::string::npos);
@@ -94,7 +94,7 @@ absl::Status CheckAddressFree(const Address& address) {
   for (const addrinfo* a = found; a != nullptr && status.ok(); a = a->ai_next) {
     const int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
     if (fd < 0) continue;  // such as IPv6 on a host without it
-    // As gRPC binds: connections of a daemon that has just ended do not count.
+    // gRPC sets this too: connections of a daemon that has just ended do not count.
     const int one = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0) {

@@ -1,4 +1,4 @@
-// Where a listener listens: host:port (IPv6 in brackets) or unix:path.
+// The address of a listener: host:port (IPv6 in brackets) or unix:path.
 #pragma once
 
 #include <string>
@@ -15,15 +15,15 @@ struct Address {
   std::string host;
   int port = 0;  // 0: the system picks a free one
 
-  // Reachable from this machine only: a Unix socket, localhost, 127.0.0.0/8 or ::1.
+  // Returns true if only this machine can reach it: a Unix socket, localhost, 127.0.0.0/8 or ::1.
   bool loopback() const;
 };
 
-// INVALID_ARGUMENT for anything but the two forms above.
+// Returns INVALID_ARGUMENT for anything but the two forms above.
 absl::StatusOr<Address> ParseAddress(absl::string_view text);
 
-// ALREADY_EXISTS if another process listens there now; other codes if it cannot be bound at all.
-// gRPC itself would take over another process's Unix socket, and reports no reason for a TCP port.
+// Returns ALREADY_EXISTS if another process listens there, or another error if it cannot be bound.
+// gRPC would take over another process's Unix socket, and gives no reason for a TCP port.
 absl::Status CheckAddressFree(const Address& address);
 
 }  // namespace tessera

@@ -28,12 +28,12 @@ namespace http = boost::beast::http;
 using Error = boost::system::error_code;
 using Tcp = asio::ip::tcp;
 
-// How soon the end of a deadline, or of the caller's interest, is noticed.
+// How soon a passed deadline or a cancelled caller is noticed.
 constexpr absl::Duration kTurn = absl::Milliseconds(20);
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
 
-// OpenSSL, linked as an archive, knows where they are on the machine that built it; this binary
-// runs on others. Debian's and Ubuntu's place, Fedora's and its kin's, Alpine's.
+// Returns the system's certificate file. OpenSSL, linked as an archive, knows the path on the
+// build machine only. The paths are those of Debian and Ubuntu, of Fedora, and of Alpine.
 std::string SystemCertificates() {
   const char* named = std::getenv(X509_get_default_cert_file_env());
   if (named != nullptr) return named;
@@ -58,16 +58,16 @@ class Exchange {
   Exchange(const HttpsUrl& url, const HttpsLimits& limits, asio::ssl::context& tls)
       : url_(url), limits_(limits), stream_(io_, tls) {}
 
-  // kOk, or why there is no encrypted connection to the host that was meant.
+  // Returns kOk, or why there is no encrypted connection to the URL's host.
   HttpsReply Connect(const IpAddress& address);
   HttpsReply Get();
 
  private:
-  // Starts an operation and runs it to its end, which comes at `until` at the latest.
+  // Starts an operation and runs it until it ends, at `until` at the latest.
   template <class Start>
   Error Run(absl::Time until, Start start);
   HttpsReply Failed(FetchOutcome outcome, absl::string_view during, const Error& error) const;
-  bool Expect();  // the host's name or address in the certificate
+  bool ExpectHost();  // requires the host's name or address in the certificate
 
   const HttpsUrl& url_;
   const HttpsLimits& limits_;
@@ -89,7 +89,7 @@ Error Exchange::Run(absl::Time until, Start start) {
       stopped_ = until < limits_.deadline ? FetchOutcome::kUnreachable : FetchOutcome::kTimeout;
     }
     Error ignored;
-    if (stopped_.has_value()) stream_.next_layer().close(ignored);  // which ends the operation
+    if (stopped_.has_value()) stream_.next_layer().close(ignored);  // ends the operation
   }
   return *result;
 }
@@ -102,7 +102,7 @@ HttpsReply Exchange::Failed(FetchOutcome outcome, absl::string_view during,
   return reply;
 }
 
-bool Exchange::Expect() {
+bool Exchange::ExpectHost() {
   SSL* ssl = stream_.native_handle();
   if (url_.literal.has_value()) {
     return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), url_.host.c_str()) == 1;
@@ -119,7 +119,7 @@ HttpsReply Exchange::Connect(const IpAddress& address) {
     stream_.next_layer().async_connect(Endpoint(address, url_.port), std::move(handler));
   });
   if (error) return Failed(FetchOutcome::kUnreachable, absl::StrCat("connect to ", where), error);
-  TESSERA_CHECK(Expect());
+  TESSERA_CHECK(ExpectHost());
   error = Run(until, [&](auto handler) {
     stream_.async_handshake(asio::ssl::stream_base::client, std::move(handler));
   });
@@ -211,8 +211,8 @@ HttpsReply HttpsClient::Get(const HttpsUrl& url, const std::vector<IpAddress>& a
                             const HttpsLimits& limits) const {
   TESSERA_CHECK(!addresses.empty());
   HttpsReply reply;
-  try {                          // Asio throws where the process has no file descriptor left
-    SSL_CTX_up_ref(tls_.get());  // the wrapper gives back what it was given
+  try {                          // Asio throws if the process has no file descriptor left
+    SSL_CTX_up_ref(tls_.get());  // the wrapper releases its reference
     asio::ssl::context context(tls_.get());
     for (const IpAddress& address : addresses) {
       Exchange exchange(url, limits, context);

@@ -1,10 +1,9 @@
-// One GET over TLS, to an address that the caller has already judged.
+// Sends one GET over TLS to an address that the caller has validated.
 //
-// The address connected to is the one passed in: this file resolves no names, follows no redirects,
-// and knows no proxies, cookies or passwords, so that nothing has to be switched off. (libcurl,
-// which does all that, would also bring thirty shared libraries, a second OpenSSL among them, into
-// a process that has Boost.Beast and OpenSSL already.) TLS 1.2 and newer, with a certificate for
-// the URL's host. Blocking. Threads: safe; a call keeps to its own.
+// It connects to the given address only: it resolves no names, follows no redirects, and knows no
+// proxies, cookies or passwords, so there is nothing to switch off. (libcurl does all that, and
+// would bring thirty shared libraries into a process that has Boost.Beast and OpenSSL already.)
+// TLS 1.2 and newer, with a certificate for the URL's host. Blocking. Threads: safe.
 #pragma once
 
 #include <cstdint>
@@ -25,27 +24,27 @@ namespace tessera {
 
 struct HttpsLimits {
   absl::Time deadline;
-  absl::Duration connect_timeout;  // of each address, handshake included
+  absl::Duration connect_timeout;  // for each address, handshake included
   int64_t max_body_bytes = 0;
-  std::function<bool()> cancelled;  // asked every few tens of milliseconds
+  std::function<bool()> cancelled;  // called every few tens of milliseconds
 };
 
 struct HttpsReply {
   FetchOutcome outcome = FetchOutcome::kBroken;
-  std::string detail;    // what went wrong, for the log: may name addresses
-  int status = 0;        // of HTTP; set with kOk and kStatus
+  std::string detail;    // the error for the log; may contain addresses
+  int status = 0;        // HTTP's; set with kOk and kStatus
   std::string location;  // of a redirect
-  std::string body;      // of status 200 alone
+  std::string body;      // of status 200 only
 };
 
 class HttpsClient {
  public:
-  // Trusts the PEM certificates in `ca_file`, or the system's if that is empty: SSL_CERT_FILE's, or
-  // those in the distribution's place. FAILED_PRECONDITION naming a file that does not work.
+  // Trusts the PEM certificates in `ca_file`; empty: those of SSL_CERT_FILE, or the distribution's.
+  // FAILED_PRECONDITION with a file that does not work.
   static absl::StatusOr<HttpsClient> Open(const std::string& ca_file);
 
-  // Tries the addresses in turn until one has a connection and a certificate. kOk with status 200,
-  // or kStatus with any other (redirects too, their bodies unread). REQUIRES: addresses.
+  // Tries the addresses in turn until one has a connection and a certificate. Returns kOk for
+  // status 200 and kStatus for any other; the body of a redirect is not read. REQUIRES: addresses.
   HttpsReply Get(const HttpsUrl& url, const std::vector<IpAddress>& addresses,
                  const HttpsLimits& limits) const;
 

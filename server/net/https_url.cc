@@ -32,7 +32,7 @@ absl::Status CheckCharacters(absl::string_view text) {
   return absl::OkStatus();
 }
 
-// What programs of other times read as an IPv4 address: the last label is a number.
+// Returns true if the last label is a number: inet_aton would read such a name as an IPv4 address.
 bool LooksNumeric(absl::string_view last_label) {
   return std::all_of(last_label.begin(), last_label.end(), absl::ascii_isdigit) ||
          absl::StartsWith(last_label, "0x");
@@ -55,7 +55,7 @@ absl::Status CheckName(absl::string_view name) {
   return absl::OkStatus();
 }
 
-// "host[:port]" as URLs and the operator's list have it.
+// Parses "host[:port]", as URLs and the operator's list have it.
 absl::Status ParseAuthority(absl::string_view text, HttpsUrl* out) {
   absl::string_view host = text, port;
   if (absl::ConsumePrefix(&host, "[")) {
@@ -78,7 +78,7 @@ absl::Status ParseAuthority(absl::string_view text, HttpsUrl* out) {
     out->literal = ParseIpAddress(out->host);
     if (!out->literal.has_value()) RETURN_IF_ERROR(CheckName(out->host));
   }
-  // One spelling of an address.
+  // An address has one spelling.
   if (out->literal.has_value()) out->host = ToString(*out->literal);
   if (port.empty()) return absl::OkStatus();
   absl::ConsumePrefix(&port, ":");
@@ -119,7 +119,7 @@ absl::StatusOr<HttpsUrl> ParseHttpsUrl(absl::string_view text) {
 absl::StatusOr<HttpsUrl> ResolveReference(const HttpsUrl& base, absl::string_view reference) {
   RETURN_IF_ERROR(CheckCharacters(reference));
   if (absl::StartsWith(reference, "//")) return ParseHttpsUrl(absl::StrCat("https:", reference));
-  // A colon before the path begins is the end of a scheme.
+  // A colon before the path ends a scheme.
   const absl::string_view head = reference.substr(0, reference.find_first_of("/?#"));
   if (absl::StrContains(head, ':')) return ParseHttpsUrl(reference);
   HttpsUrl url = base;
@@ -127,7 +127,7 @@ absl::StatusOr<HttpsUrl> ResolveReference(const HttpsUrl& base, absl::string_vie
   if (absl::StartsWith(reference, "/")) {
     SetTarget(reference, &url);
   } else if (reference.empty() || reference[0] == '#') {
-    return url;  // itself: a loop, which the count of redirects ends
+    return url;  // the page itself: the limit on redirects ends the loop
   } else if (reference[0] == '?') {
     SetTarget(absl::StrCat(path, reference), &url);
   } else {

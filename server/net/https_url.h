@@ -1,8 +1,8 @@
-// URLs of pictures: one strict reading, and the operator's rules about them.
+// URLs of images: one strict parser, and the operator's rules.
 //
-// Servers were attacked through URLs that their checker and their HTTP library read differently.
-// Here is one reader, what it does not understand plainly is refused, and connections are made from
-// what it returns alone. Threads: safe. Errors: INVALID_ARGUMENT, for the caller to see.
+// Servers were attacked through URLs that their checker and their HTTP library parsed differently.
+// Here one parser rejects everything unclear, and connections use only what it returns.
+// Threads: safe. Errors: INVALID_ARGUMENT, for the caller to see.
 #pragma once
 
 #include <optional>
@@ -18,32 +18,32 @@ namespace tessera {
 
 struct HttpsUrl {
   std::string host;                  // lower case, no trailing dot, no brackets
-  std::optional<IpAddress> literal;  // where the host is an address
+  std::optional<IpAddress> literal;  // set if the host is an address
   int port = 443;
   std::string target = "/";  // path and query; begins with '/'
 
   std::string HostHeader() const;
 };
 
-// "https://host[:port][/path][?query][#fragment]" in visible ASCII without backslashes. Refused:
-// other schemes, user names, '%' in the host, names that are not letters, digits, '-' and '_'
-// between dots, and numbers that are an address in any but its usual form (0x7f.1, 2130706433).
+// Parses "https://host[:port][/path][?query][#fragment]" in visible ASCII without backslashes.
+// Rejects other schemes, user names, '%' in the host, names with other characters than letters,
+// digits, '-' and '_' between dots, and unusual forms of an address (0x7f.1, 2130706433).
 absl::StatusOr<HttpsUrl> ParseHttpsUrl(absl::string_view text);
 
-// A redirect's Location as seen from `base`: a URL of its own, "//host/path", "/path", "path" or
+// Resolves a redirect's Location against `base`: a whole URL, "//host/path", "/path", "path" or
 // "?query".
 absl::StatusOr<HttpsUrl> ResolveReference(const HttpsUrl& base, absl::string_view reference);
 
 class UrlRules {
  public:
-  // `hosts`: "pictures.example.com", "*.cdn.example.com" (every name below it, not itself),
-  // "192.0.2.1", "[2001:db8::1]"; each may name the one port that is meant (":8443"), else 443.
-  // `allow_private`: their addresses may be those of AddressScope::kPrivate.
+  // `hosts`: "images.example.com", "*.cdn.example.com" (every name below it, not itself),
+  // "192.0.2.1", "[2001:db8::1]", each with an optional port (":8443"), else 443.
+  // `allow_private`: their addresses may be AddressScope::kPrivate.
   static absl::StatusOr<UrlRules> Make(const std::vector<std::string>& hosts, bool allow_private);
 
-  // Whether the list has the host with this port.
+  // Returns OK if the list has the host with this port.
   absl::Status Check(const HttpsUrl& url) const;
-  // Whether connections to this address are allowed, whatever name led to it.
+  // Returns true if connections to this address are allowed, by whatever name.
   bool Allows(const IpAddress& address) const;
 
  private:

@@ -87,12 +87,12 @@ std::string ToString(const IpAddress& address) {
 }
 
 AddressScope ScopeOf(const IpAddress& address) {
-  IpAddress judged = address;
+  IpAddress candidate = address;
   if (std::equal(kNat64.begin(), kNat64.end(), address.bytes.begin())) {
-    std::copy(kMapped.begin(), kMapped.end(), judged.bytes.begin());
+    std::copy(kMapped.begin(), kMapped.end(), candidate.bytes.begin());
   }
   for (const Network& network : kNetworks) {
-    if (Holds(network, judged)) return network.scope;
+    if (Holds(network, candidate)) return network.scope;
   }
   return AddressScope::kNever;
 }

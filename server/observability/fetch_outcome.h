@@ -1,4 +1,4 @@
-// What became of fetching one picture: a metric's label, and the caller's error.
+// The outcome of fetching one image: a metric's label, and the reason of the caller's error.
 #pragma once
 
 #include <string>
@@ -8,18 +8,18 @@ namespace tessera {
 
 enum class FetchOutcome {
   kOk,
-  kRefused,      // by the rules: a host, an address or a redirect
-  kUnresolved,   // its name has no address
+  kRefused,      // the rules forbid a host, an address or a redirect
+  kUnresolved,   // the host's name has no address
   kUnreachable,  // no connection
-  kUntrusted,    // TLS: no certificate that proves the host, or no handshake at all
+  kUntrusted,    // TLS: no certificate that proves the host, or no handshake
   kStatus,       // an HTTP status other than 200
   kTooLarge,
-  kBroken,    // no HTTP, or cut short
-  kTimeout,   // of the fetch
-  kCancelled  // by the caller, his deadline or the server's end
+  kBroken,    // not HTTP, or truncated
+  kTimeout,   // the fetch took too long
+  kCancelled  // by the caller, its deadline or the server's shutdown
 };
 
-// The label's value: "ok", "refused", ...
+// Returns the label's value: "ok", "refused", ...
 const std::string& FetchOutcomeName(FetchOutcome outcome);
 const std::vector<std::string>& FetchOutcomeNames();  // all, in the order above
 

@@ -1,4 +1,4 @@
-// The words by which HTTP requests are counted and logged.
+// The label values of HTTP metrics.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@ namespace tessera {
 
 // Every route of the gateway, and "other".
 const std::vector<std::string>& HttpRoutes();
-// Every status that the gateway gives, and "other".
+// Every status that the gateway answers with, and "other".
 const std::vector<std::string>& HttpStatuses();
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-// The only file that includes spdlog: header-only, it takes ten seconds to compile.
+// Only this file includes spdlog, which is header-only and takes ten seconds to compile.
 #include "server/observability/log.h"
 
 #include <cerrno>

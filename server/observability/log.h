@@ -1,9 +1,9 @@
-// The daemon's log: one line an event, as JSON or as text, to standard error or to a file.
+// The daemon's log: one line for each event, as JSON or text, to standard error or a file.
 //
-// A line has a time (UTC), a level, a message and fields. Everything is escaped, so that no
-// request can forge a line. Callers never pass prompt text, pictures or answers.
-// Threads: safe. Errors: Open says why a file cannot be written; later write errors are reported
-// on standard error and never stop the daemon.
+// A line has a time (UTC), a level, a message and fields. Everything is escaped, so no request can
+// forge a line. Callers never pass prompts, images or answers.
+// Threads: safe. Errors: Open says why a file cannot be written. Later write errors go to standard
+// error and never stop the daemon.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct LogOptions {
   std::string file;  // empty: standard error
 };
 
-// One named value of a line. Holds views: make it inside the call to Write.
+// One named value of a line. It holds views: construct it inside the call to Write.
 class LogField {
  public:
   LogField(absl::string_view key, absl::string_view value) : key_(key), text_(value) {}
@@ -50,7 +50,7 @@ class LogField {
 
 class Logger {
  public:
-  // PERMISSION_DENIED or FAILED_PRECONDITION naming the file and the system's reason.
+  // Opens the log. FAILED_PRECONDITION with the file and the system's reason.
   static absl::StatusOr<std::unique_ptr<Logger>> Open(const LogOptions& options);
   virtual ~Logger() = default;
 
@@ -59,11 +59,11 @@ class Logger {
                      std::initializer_list<LogField> fields = {}) = 0;
 };
 
-// `text` as the inside of a JSON string: quotes, backslashes and control characters escaped, bytes
-// that are not UTF-8 replaced by U+FFFD.
+// Returns `text` for the inside of a JSON string: quotes, backslashes and control characters are
+// escaped, and bytes that are not UTF-8 become U+FFFD.
 std::string EscapeJson(absl::string_view text);
 
-// What a line holds after its time and level, without a line end; exposed for tests.
+// Returns a line without its time, level and line end. Exposed for tests.
 std::string FormatLogBody(LogFormat format, absl::string_view message,
                           std::initializer_list<LogField> fields);
 

@@ -1,3 +1,4 @@
+// Longer than 300 lines because it counts every report of the engine's observer.
 #include "server/observability/metrics.h"
 
 #include <algorithm>
@@ -30,7 +31,7 @@ struct Series {
   prometheus::Histogram* histogram = nullptr;
 };
 
-// Selections compose with '+'; those share one label value, or clients could make any number.
+// Clients choose parameters, so a label value has none of them.
 // "window(sinks=4)+rtn" -> "window+rtn": a value of the table.
 std::string PolicyLabel(const Policy& policy) { return absl::StrJoin(policy.names(), "+"); }
 

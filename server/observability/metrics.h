@@ -1,8 +1,8 @@
-// The numbers behind /metrics: an engine observer that counts into prometheus-cpp.
+// The values of all metrics: an engine observer that counts into prometheus-cpp.
 //
-// Series are created once from metrics_table.h. Gauges of the engine are read when they are
-// scraped, not pushed. Lifetime: must outlive the engine (as its Observer) and the exporter.
-// Threads: safe. Errors: MetricsExporter::Start says why the address cannot be had.
+// The constructor creates every series of metrics_table.h. A scrape reads the engine's gauges; no
+// one pushes them. Lifetime: outlives the engine, whose observer it is, and the exporter.
+// Threads: safe. Errors: MetricsExporter::Start says why it cannot listen.
 #pragma once
 
 #include <functional>
@@ -13,12 +13,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/request/observer.h"
-#include "server/observability/fetch_outcome.h"
+#include "server/observability/counters.h"
 #include "server/observability/metrics_table.h"
 
 namespace tessera {
 
-// What a scrape reads from the rest of the daemon.
+// The values that a scrape reads from the rest of the daemon.
 struct MetricsSnapshot {
   EngineLoad load;
   int rpcs_in_flight = 0;
@@ -27,32 +27,32 @@ struct MetricsSnapshot {
   absl::Time certificate_expires = absl::InfinitePast();  // no certificate
 };
 
-class Metrics final : public Observer {
+class Metrics final : public Observer, public AccessCounters, public FetchCounters {
  public:
-  // `tenants`: those that have a series of their own.
+  // `tenants`: the names that get a series of their own.
   Metrics(const std::string& version, const std::string& model, const std::string& device,
           const std::vector<std::string>& tenants = {});
   ~Metrics() override;
 
-  // Called on every scrape, until replaced; null: gauges keep their values.
+  // Sets the function that every scrape calls; null: gauges keep their values.
   void SetSource(std::function<MetricsSnapshot()> source);
 
-  // An RPC ended. `code` is a gRPC status code's number.
+  // Counts an RPC that ended. `code`: the number of its gRPC status code.
   void CountRpc(const std::string& method, int code);
-  // An HTTP request was answered. `route` is one of HttpRoutes.
+  // Counts an answered HTTP request. `route` is one of HttpRoutes.
   void CountHttp(const std::string& route, int http_status);
-  // A call that does work was let in, or any call was not. `reason` is one of RefusalReasons.
-  void CountTenant(const std::string& tenant);
-  void CountRefusal(const std::string& reason);
-  // A file that changed while the daemon runs was read again. `what` is one of ReloadedFiles.
+  // Counts a changed file that was read again. `what` is one of ReloadedFiles.
   void CountReload(const std::string& what, bool ok);
   void ObserveImageDecode(double seconds);
-  // A picture was fetched, or was not.
-  void CountImageFetch(FetchOutcome outcome, double seconds);
 
-  // Of a counter or gauge, for GetCacheStats and tests; `labels` in the table's order.
+  // --- AccessCounters, FetchCounters
+  void CountTenant(const std::string& tenant) override;
+  void CountRefusal(const std::string& reason) override;
+  void CountImageFetch(FetchOutcome outcome, double seconds) override;
+
+  // Returns the value of a counter or gauge. `labels`: in the table's order.
   double Value(Metric metric, const std::vector<std::string>& labels = {}) const;
-  // The text a scrape returns.
+  // Returns the text of a scrape.
   std::string Scrape();
 
   // --- Observer, on the engine's thread
@@ -75,7 +75,7 @@ class Metrics final : public Observer {
 // Serves GET /metrics until destroyed (which takes about a second: stop it last).
 class MetricsExporter {
  public:
-  // `address`: host:port. FAILED_PRECONDITION / ALREADY_EXISTS naming it.
+  // Listens on `address`, host:port. FAILED_PRECONDITION with the address.
   static absl::StatusOr<std::unique_ptr<MetricsExporter>> Start(const std::string& address,
                                                                 Metrics* metrics);
   ~MetricsExporter();

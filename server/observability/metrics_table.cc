@@ -1,3 +1,4 @@
+// Longer than other sources because it is one table.
 #include "server/observability/metrics_table.h"
 
 #include <algorithm>
@@ -33,7 +34,7 @@ std::vector<std::string> FormatNames() {
   return names;
 }
 
-// Names of the token file as it was at start, and one for all that come into it later.
+// Returns the names of the token file at start, and one for all that are added later.
 std::vector<std::string> TenantLabels(std::vector<std::string> tenants) {
   if (std::find(tenants.begin(), tenants.end(), kOtherTenants) == tenants.end()) {
     tenants.push_back(kOtherTenants);
@@ -62,7 +63,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kRequestsFinished,
        "tessera_requests_finished_total",
        K::kCounter,
-       "Admitted generation requests that ended, by why.",
+       "Admitted generation requests that ended, by reason.",
        {{"reason", {"stop", "length", "cancelled", "deadline", "unavailable", "error"}}}},
       {Metric::kRequestsByPolicy,
        "tessera_requests_by_policy_total",
@@ -72,21 +73,20 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kCancellations,
        "tessera_cancellations_total",
        K::kCounter,
-       "Admitted requests that ended before they were finished because nobody wanted the rest: "
-       "dropped streams, Abort, stalled readers.",
+       "Admitted requests that were cancelled before they finished: dropped streams, Abort, "
+       "stalled readers.",
        {}},
       {Metric::kTenantRequests,
        "tessera_requests_by_tenant_total",
        K::kCounter,
-       "Calls that do work (generate, tokenise) and were let in, by the name that --token_file "
-       "gives "
-       "the token; other: names that came into the file while the server ran.",
+       "Admitted calls that do work (generate, tokenize), by the name that --token_file gives the "
+       "token; other: names that came into the file while the server ran.",
        {{"tenant", TenantLabels(tenants)}}},
       {Metric::kRefusals,
        "tessera_requests_refused_total",
        K::kCounter,
-       "Calls refused because of their token, by why: there is none, it is not known, or it does "
-       "not bear what is asked.",
+       "Calls refused because of their token, by reason: there is none, it is unknown, or it does "
+       "not permit the call.",
        {{"reason", RefusalReasons()}}},
       {Metric::kPreemptions,
        "tessera_preemptions_total",
@@ -153,8 +153,8 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kImageFetches,
        "tessera_image_fetches_total",
        K::kCounter,
-       "Images that requests named by URL, by what became of fetching them; refused: a redirect or "
-       "an address that the rules do not allow.",
+       "Images that requests named by URL, by the outcome of fetching them; refused: the rules do "
+       "not allow a redirect or an address.",
        {{"outcome", FetchOutcomeNames()}}},
       {Metric::kImageDecodeSeconds,
        "tessera_image_decode_seconds",
@@ -214,7 +214,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kDeviceGapSeconds,
        "tessera_device_gap_seconds_total",
        K::kCounter,
-       "Between the ends and beginnings of the device's work on steps that followed one another.",
+       "Idle time of the device between consecutive steps.",
        {}},
       {Metric::kKvBytes,
        "tessera_kv_cache_bytes",
@@ -270,7 +270,7 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kKvHeldSlopes,
        "tessera_kv_held_slopes_total",
        K::kCounter,
-       "Logit maps (calibquant; one a row, head and layer) whose slope was held at zero.",
+       "Logit maps (calibquant; one for each row, head and layer) whose slope was clamped to zero.",
        {}},
       {Metric::kEvictedTokens,
        "tessera_evicted_tokens_total",
@@ -315,18 +315,18 @@ std::vector<MetricSpec> MetricsTable(const std::string& version, const std::stri
       {Metric::kHeartbeatAge,
        "tessera_engine_heartbeat_age_seconds",
        K::kGauge,
-       "Time since the engine's loop last turned.",
+       "Time since the engine's last loop iteration.",
        {}},
       {Metric::kReady,
        "tessera_ready",
        K::kGauge,
-       "1 while new requests are welcome; 0 while starting and draining.",
+       "1 while new requests are accepted; 0 while starting and draining.",
        {}},
       {Metric::kReloads,
        "tessera_reloads_total",
        K::kCounter,
-       "Times that files of the configuration changed while the server ran, by which and whether "
-       "the new ones work; where they do not, the old ones stay in use.",
+       "Reloads of changed configuration files, by file and result; after a failed one the old "
+       "content stays in use.",
        {{"file", ReloadedFiles()}, {"result", {"ok", "failed"}}}},
       {Metric::kCertificateExpires,
        "tessera_tls_certificate_expiry_timestamp_seconds",

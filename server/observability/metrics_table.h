@@ -1,8 +1,8 @@
-// Every metric tesserad exports: name, kind, help, labels and buckets in one table.
+// Every metric that tesserad exports: name, kind, help, labels and buckets, in one table.
 //
-// metrics.cc creates all series from it at start (with zero values, so that rates and alerts work
-// from the first scrape); documentation, alert rules and dashboards are tested against it. Names
-// have base units; label values are bounded, never a user's, prompt's or request's.
+// metrics.cc creates all series from it at start, with zero values, so that rates and alerts work
+// from the first scrape. Tests hold documentation, alert rules and dashboards against it. Names
+// have base units. Label values are bounded: none comes from a user, prompt or request.
 #pragma once
 
 #include <string>
@@ -89,13 +89,13 @@ struct MetricSpec {
   Buckets buckets = Buckets::kNone;
 };
 
-// Why a call of --token_file's tenants, or of nobody's, is refused.
+// Why AccessControl or a tenant's limits reject a call.
 const std::vector<std::string>& RefusalReasons();
-// What CountReload counts: "tls", "tokens".
+// The files that CountReload counts: "tls", "tokens".
 const std::vector<std::string>& ReloadedFiles();
 
-// Row i describes Metric(i). Label values that depend on the build, the model (build_info's) or the
-// token file come as arguments.
+// Returns the table; row i describes Metric(i). The arguments are label values that depend on the
+// build, the model or the token file.
 std::vector<MetricSpec> MetricsTable(const std::string& version, const std::string& model,
                                      const std::string& device,
                                      const std::vector<std::string>& tenants = {});

@@ -1,4 +1,4 @@
-// What the system knows of this process. 0 where /proc does not tell. Threads: safe.
+// Statistics of this process from /proc; 0 if it lacks them. Threads: safe.
 #pragma once
 
 namespace tessera {

@@ -1,4 +1,4 @@
-// The words by which RPCs are counted and logged.
+// The label values of gRPC metrics.
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 
 namespace tessera {
 
-// Every method of our services ("Generate", ...): names do not repeat among services.
+// Every method of our services ("Generate", ...). No two services share a name.
 const std::vector<std::string>& RpcMethods();
 // Names of gRPC's status codes by number: "OK", "CANCELLED", ...
 const std::vector<std::string>& RpcCodes();

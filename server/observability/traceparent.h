@@ -1,5 +1,5 @@
-// W3C Trace Context: the header, or gRPC metadata, that says which trace a request belongs to
-// (https://www.w3.org/TR/trace-context/). Logs have it; spans are the proxies' and clients'.
+// The W3C Trace Context of a request (https://www.w3.org/TR/trace-context/), from an HTTP header or
+// gRPC metadata. It goes into the log; proxies and clients record the spans.
 #pragma once
 
 #include <string>
@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-// `value` as far as version 00 has it, if it is well-formed, else "": what anybody may send does
-// not go into the log unseen. Threads: safe.
+// Returns the fields of `value` that version 00 has, or "" if it is malformed: any caller may send
+// it, so it must not reach the log unchecked. Threads: safe.
 std::string Traceparent(absl::string_view value);
 
 }  // namespace tessera

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int kAutoPercent = 85;
-constexpr int64_t kAutoBytes = int64_t{1} << 30;  // in a host's memory, which others use too
+constexpr int64_t kAutoBytes = int64_t{1} << 30;  // other programs use a host's memory too
 
 }  // namespace
 
@@ -29,7 +29,7 @@ absl::StatusOr<ArenaSize> ParseArenaSize(absl::string_view text) {
         absl::StrCat("\"", text, "\" is not a share: want 1% to 99%"));
   }
   ASSIGN_OR_RETURN(const int64_t bytes, ParseByteSize(text));
-  if (bytes == 0) return absl::InvalidArgumentError("an arena of nothing holds no request");
+  if (bytes == 0) return absl::InvalidArgumentError("an arena of 0 bytes holds no request");
   return ArenaSize{.bytes = bytes};
 }
 
@@ -51,10 +51,10 @@ absl::StatusOr<int64_t> ArenaBytes(ArenaSize size, int64_t free_bytes, int64_t i
   const int percent = size.percent > 0 ? size.percent : kAutoPercent;
   const int64_t bytes = size.bytes > 0 ? size.bytes : left / 100 * percent / kMiB * kMiB;
   if (bytes < kLeastArenaBytes || bytes > left) {
-    return wrong(
-        absl::StrCat("beside the model the device has ", FormatByteSize(free_bytes / kMiB * kMiB),
-                     " free, of which --image_cache_bytes=", FormatByteSize(image_cache_bytes),
-                     " are set aside"));
+    return wrong(absl::StrCat(
+        "with the model loaded, the device has ", FormatByteSize(free_bytes / kMiB * kMiB),
+        " free, of which --image_cache_bytes=", FormatByteSize(image_cache_bytes),
+        " are set aside"));
   }
   return std::min(bytes, kMostArenaBytes);
 }

@@ -1,4 +1,4 @@
-// The size of the KV cache's arena as people give it: bytes ("48GiB"), a share of a GPU's memory
+// The size of the KV-cache arena as operators give it: bytes ("48GiB"), a share of a GPU's memory
 // ("85%"), or "auto". Usable as a flag's type.
 #pragma once
 
@@ -12,22 +12,22 @@ namespace tessera {
 
 struct ArenaSize {
   int64_t bytes = 0;
-  int percent = 0;  // 1 to 99; not both: neither is "auto"
+  int percent = 0;  // 1 to 99. Only one of the two is set; neither: "auto"
 
   bool operator==(const ArenaSize&) const = default;
 };
 
-// "auto", a percentage, or as ParseByteSize, but not 0; else INVALID_ARGUMENT.
+// Parses "auto", a percentage, or what ParseByteSize takes except 0; else INVALID_ARGUMENT.
 absl::StatusOr<ArenaSize> ParseArenaSize(absl::string_view text);
 std::string FormatArenaSize(ArenaSize size);
 
-// In bytes, for a device with `free_bytes` beside the model (Ops::FreeBytes). A share is of what
-// `image_cache_bytes` leave of them; the rest is for the steps. "auto": 85 %, or 1 GiB of a host's
-// memory. INVALID_ARGUMENT: a share of a host's memory; too little of a device's, or more than it
-// has.
+// Returns the size in bytes. `free_bytes`: the device's memory without the model's
+// (Ops::FreeBytes); 0 for a host. A share is a share of `free_bytes` - `image_cache_bytes`; the
+// rest is for the steps. "auto" is 85 %, or 1 GiB on a host.
+// INVALID_ARGUMENT: a share of a host's memory, or too little or too much of a device's.
 absl::StatusOr<int64_t> ArenaBytes(ArenaSize size, int64_t free_bytes, int64_t image_cache_bytes);
 
-// Of an arena.
+// Bounds of an arena's size.
 constexpr int64_t kLeastArenaBytes = int64_t{2} << 20, kMostArenaBytes = int64_t{1} << 40;
 
 // Abseil finds these two by argument-dependent lookup.

@@ -46,7 +46,7 @@ absl::Status CheckCounts(const ServerConfig& c) {
   }
   if (c.max_batch_tokens < c.max_sequences) {
     return Wrong("max_batch_tokens", absl::StrCat(c.max_batch_tokens),
-                 absl::StrCat("a step must hold one token of each of --max_sequences=",
+                 absl::StrCat("a step must hold one token for each of --max_sequences=",
                               c.max_sequences, " sequences"));
   }
   return absl::OkStatus();
@@ -125,14 +125,14 @@ absl::Status CheckListener(const ServerConfig& c, const char* flag, const std::s
   if (traffic == Traffic::kAdmin) {
     if (!c.tls.cert.empty() && !c.token_file.empty()) return absl::OkStatus();
     return Wrong(flag, value,
-                 "operators' calls are taken on loopback (127.0.0.1:PORT) or a Unix socket "
-                 "(unix:PATH), elsewhere only with --tls_cert and --token_file");
+                 "the admin service listens on loopback (127.0.0.1:PORT) or a Unix socket "
+                 "(unix:PATH); elsewhere it needs --tls_cert and --token_file");
   }
   const bool encrypted = traffic == Traffic::kRequests && !c.tls.cert.empty();
   if (!encrypted && !c.allow_plaintext) {
     return Wrong(flag, value,
-                 absl::StrCat("this address can be reached from other machines, and connections "
-                              "are not encrypted; say --allow_plaintext if that is meant",
+                 absl::StrCat("other machines can reach this address, and connections are not "
+                              "encrypted; if that is intended, give --allow_plaintext",
                               traffic == Traffic::kRequests ? ", or give --tls_cert" : ""));
   }
   return absl::OkStatus();
@@ -199,7 +199,7 @@ absl::Status CheckNames(const ServerConfig& c) {
   for (const std::string& name : c.kv_policy_allow) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       return Wrong("kv_policy_allow", name,
-                   absl::StrCat("not a policy's name; there are: ", absl::StrJoin(known, ", ")));
+                   absl::StrCat("unknown policy; known: ", absl::StrJoin(known, ", ")));
     }
   }
   return absl::OkStatus();

@@ -1,7 +1,7 @@
-// Everything an operator can set, as one plain struct, and the one place that judges it.
+// Everything that an operator can set, as one plain struct, and its only validation.
 //
-// flags.cc fills it from the command line; tests fill it by hand. What each field means to the
-// operator stands in flags.cc, beside the flag of the same name.
+// flags.cc fills it from the command line, and tests fill it by hand. flags.cc explains each field
+// at the flag of the same name.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ struct ServerConfig {
   std::string metrics_listen = "127.0.0.1:9090";
   bool allow_plaintext = false;
   TlsPaths tls;            // cert empty: plain text
-  std::string token_file;  // empty: everybody may do everything
+  std::string token_file;  // empty: every caller may do everything
   bool reflection = true;
   int64_t max_message_bytes = int64_t{64} << 20;
   int64_t rpc_memory_bytes = int64_t{1} << 30;
@@ -62,7 +62,7 @@ struct ServerConfig {
   int64_t max_image_bytes = int64_t{20} << 20;
   int64_t max_image_pixels = 64'000'000;
   int64_t max_text_bytes = int64_t{4} << 20;
-  // Pictures named by URL.
+  // Images named by URL.
   std::vector<std::string> image_url_hosts;  // empty: none are fetched
   bool image_url_allow_private = false;
   std::string image_url_ca_file;  // empty: the system's
@@ -70,7 +70,7 @@ struct ServerConfig {
   absl::Duration max_request_time = absl::Hours(1);
   absl::Duration stall_timeout = absl::Seconds(30);
 
-  // Threads beside the engine's.
+  // Threads in addition to the engine's.
   int decode_threads = 2;
   int image_url_threads = 8;
 
@@ -85,10 +85,10 @@ struct ServerConfig {
   std::map<std::string, std::string> effective;
 };
 
-// OK, or INVALID_ARGUMENT naming the flag, its value and what is allowed. Reads no files.
+// Returns INVALID_ARGUMENT with the flag, its value and the allowed values. Reads no files.
 absl::Status Validate(const ServerConfig& config);
 
-// "off" and "0" both switch a listener off.
+// Returns true for "off" and "0", which switch a listener off.
 bool IsOff(const std::string& listen);
 
 }  // namespace tessera

@@ -21,7 +21,7 @@ using tessera::ArenaSize;
 using tessera::ByteSize;
 using tessera::ServerConfig;
 
-// Defaults are those of ServerConfig, said once.
+// ServerConfig has the defaults.
 static const ServerConfig& Defaults() {
   static const ServerConfig* const defaults = new ServerConfig();
   return *defaults;
@@ -40,9 +40,10 @@ ABSL_FLAG(std::string, load_format, D(load_format),
           "safetensors, or dummy: random weights from config.json alone, for speed work.");
 ABSL_FLAG(int32_t, cpu_threads, D(cpu_threads),
           "Threads of the CPU backend, 0 to 1024; 0: one for each available core.");
-ABSL_FLAG(int32_t, context_tokens, D(context_tokens),
-          "Tokens of prompt and answer together; 0: what the model was trained for, which is also "
-          "the most.");
+ABSL_FLAG(
+    int32_t, context_tokens, D(context_tokens),
+    "Most tokens of prompt and answer together; 0: the number that the model was trained for, "
+    "which is also the upper limit.");
 // Listeners.
 ABSL_FLAG(std::string, listen, D(listen),
           "Address of the public gRPC services: host:port (port 0: any free one) or unix:path.");
@@ -60,15 +61,17 @@ ABSL_FLAG(bool, allow_plaintext, D(allow_plaintext),
           "encrypted: --listen and --http_listen without --tls_cert, and --metrics_listen.");
 // Certificates: PEM files, read again when they change.
 ABSL_FLAG(std::string, tls_cert, D(tls.cert),
-          "File of the server's certificate and those between it and its root. With it, --listen, "
-          "--http_listen and --admin_listen are encrypted, but for Unix sockets.");
+          "File of the server's certificate, followed by the intermediate ones. With it, --listen, "
+          "--http_listen and --admin_listen are encrypted, except Unix sockets.");
 ABSL_FLAG(std::string, tls_key, D(tls.key), "File of its private key, not encrypted.");
-ABSL_FLAG(std::string, tls_client_ca, D(tls.client_ca),
-          "File of the certificates that sign clients' ones; with it, a client must show one.");
+ABSL_FLAG(
+    std::string, tls_client_ca, D(tls.client_ca),
+    "File of the certificates that sign the clients' certificates; with it, a client must show "
+    "one.");
 ABSL_FLAG(std::string, token_file, D(token_file),
-          "File of who may call: a line has the SHA-256 of a token in hexadecimal, a name, and "
+          "File of the callers: a line has the SHA-256 of a token in hexadecimal, a name, and "
           "limits (requests_per_minute=N concurrent=N max_tokens=N policies=A,B admin). With it, "
-          "every call but health and reflection needs \"authorization: Bearer TOKEN\", and "
+          "every call except health and reflection needs \"authorization: Bearer TOKEN\", and "
           "tessera.v1.Control one with admin. Read again when it changes.");
 ABSL_FLAG(bool, reflection, D(reflection), "Serve gRPC reflection, for grpcurl and the like.");
 ABSL_FLAG(ByteSize, max_message_bytes, D_BYTES(max_message_bytes),
@@ -112,35 +115,37 @@ ABSL_FLAG(int32_t, max_sequences, D(max_sequences), "Requests running at once, 1
 ABSL_FLAG(int32_t, max_queue, D(max_queue),
           "Requests waiting at once, 1 to 1048576; more are refused with RESOURCE_EXHAUSTED.");
 // Limits on one request.
-ABSL_FLAG(int32_t, default_max_tokens, D(default_max_tokens),
-          "Most tokens of an answer when the request does not say; the context's rest if less.");
+ABSL_FLAG(
+    int32_t, default_max_tokens, D(default_max_tokens),
+    "Most tokens of an answer if the request gives no number; less if the context leaves less.");
 ABSL_FLAG(int32_t, max_images, D(max_images), "Images of one request, 0 to 4096.");
 ABSL_FLAG(ByteSize, max_image_bytes, D_BYTES(max_image_bytes),
           "Largest compressed image, 64B to 2GiB - 1.");
 ABSL_FLAG(int64_t, max_image_pixels, D(max_image_pixels),
           "Largest image in pixels (width times height), 1 to 2^32.");
-// Pictures named by URL.
-ABSL_FLAG(std::vector<std::string>, image_url_hosts, D(image_url_hosts),
-          "Hosts from which pictures are fetched that requests name by https URL, separated by "
-          "commas: pictures.example.com, *.cdn.example.com (every name below it), an address, each "
-          "with :port where it is not 443; empty: none are fetched.");
+// Images named by URL.
+ABSL_FLAG(
+    std::vector<std::string>, image_url_hosts, D(image_url_hosts),
+    "Hosts from which the server fetches images that requests name by https URL, separated by "
+    "commas: images.example.com, *.cdn.example.com (every name below it), an address, each "
+    "with :port if it is not 443; empty: none are fetched.");
 ABSL_FLAG(bool, image_url_allow_private, D(image_url_allow_private),
           "Let those hosts have private addresses (loopback, 10.0.0.0/8 and the like). Dangerous: "
-          "who controls the name of a listed host can then point it at your own machines.");
+          "whoever controls the name of a listed host can then point it at your own machines.");
 ABSL_FLAG(std::string, image_url_ca_file, D(image_url_ca_file),
-          "File of the certificates that those hosts' ones are signed by; default: the system's.");
+          "File of the certificates that sign those hosts' certificates; default: the system's.");
 ABSL_FLAG(absl::Duration, image_url_timeout, D(image_url_timeout),
-          "How long fetching one picture may take, redirects included, 10ms to 10m.");
+          "How long fetching one image may take, redirects included, 10ms to 10m.");
 ABSL_FLAG(ByteSize, max_text_bytes, D_BYTES(max_text_bytes),
           "Text of one request, all parts together, 1B to 2GiB - 1.");
 ABSL_FLAG(absl::Duration, max_request_time, D(max_request_time),
           "A request's deadline when the client's is later or absent; at least 1ms, inf: none.");
 ABSL_FLAG(absl::Duration, stall_timeout, D(stall_timeout),
-          "A request whose client reads nothing for this long is given up, 100ms to 24h.");
+          "A request whose client reads nothing for this long is cancelled, 100ms to 24h.");
 ABSL_FLAG(int32_t, decode_threads, D(decode_threads),
-          "Threads that decode images and tokenise prompts, 1 to 256.");
+          "Threads that decode images and tokenize prompts, 1 to 256.");
 ABSL_FLAG(int32_t, image_url_threads, D(image_url_threads),
-          "Threads that fetch pictures, and so pictures fetched at once, 1 to 256.");
+          "Threads that fetch images, and so images fetched at once, 1 to 256.");
 // Lifecycle.
 ABSL_FLAG(absl::Duration, drain_delay, D(drain_delay),
           "How long new requests are still taken after SIGTERM, while load balancers notice that "
@@ -191,6 +196,28 @@ absl::StatusOr<LogOptions> LogOptionsFromFlags() {
   return log;
 }
 
+void SetListenersFromFlags(ServerConfig* c) {
+  c->listen = absl::GetFlag(FLAGS_listen);
+  c->admin_listen = absl::GetFlag(FLAGS_admin_listen);
+  c->http_listen = absl::GetFlag(FLAGS_http_listen);
+  c->http_max_connections = absl::GetFlag(FLAGS_http_max_connections);
+  c->metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  c->allow_plaintext = absl::GetFlag(FLAGS_allow_plaintext);
+  c->tls.cert = absl::GetFlag(FLAGS_tls_cert);
+  c->tls.key = absl::GetFlag(FLAGS_tls_key);
+  c->tls.client_ca = absl::GetFlag(FLAGS_tls_client_ca);
+  c->token_file = absl::GetFlag(FLAGS_token_file);
+  c->reflection = absl::GetFlag(FLAGS_reflection);
+  c->max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes).bytes;
+  c->rpc_memory_bytes = absl::GetFlag(FLAGS_rpc_memory_bytes).bytes;
+  c->max_concurrent_streams = absl::GetFlag(FLAGS_max_concurrent_streams);
+  c->max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  c->handshake_timeout = absl::GetFlag(FLAGS_handshake_timeout);
+  c->idle_timeout = absl::GetFlag(FLAGS_idle_timeout);
+  c->keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
+  c->keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
+}
+
 absl::StatusOr<ServerConfig> ConfigFromFlags() {
   ServerConfig c;
   c.model = absl::GetFlag(FLAGS_model);
@@ -201,25 +228,7 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   c.load_format = absl::GetFlag(FLAGS_load_format);
   c.cpu_threads = absl::GetFlag(FLAGS_cpu_threads);
   c.context_tokens = absl::GetFlag(FLAGS_context_tokens);
-  c.listen = absl::GetFlag(FLAGS_listen);
-  c.admin_listen = absl::GetFlag(FLAGS_admin_listen);
-  c.http_listen = absl::GetFlag(FLAGS_http_listen);
-  c.http_max_connections = absl::GetFlag(FLAGS_http_max_connections);
-  c.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
-  c.allow_plaintext = absl::GetFlag(FLAGS_allow_plaintext);
-  c.tls.cert = absl::GetFlag(FLAGS_tls_cert);
-  c.tls.key = absl::GetFlag(FLAGS_tls_key);
-  c.tls.client_ca = absl::GetFlag(FLAGS_tls_client_ca);
-  c.token_file = absl::GetFlag(FLAGS_token_file);
-  c.reflection = absl::GetFlag(FLAGS_reflection);
-  c.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes).bytes;
-  c.rpc_memory_bytes = absl::GetFlag(FLAGS_rpc_memory_bytes).bytes;
-  c.max_concurrent_streams = absl::GetFlag(FLAGS_max_concurrent_streams);
-  c.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
-  c.handshake_timeout = absl::GetFlag(FLAGS_handshake_timeout);
-  c.idle_timeout = absl::GetFlag(FLAGS_idle_timeout);
-  c.keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
-  c.keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
+  SetListenersFromFlags(&c);
   c.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
   c.kv_policy = absl::GetFlag(FLAGS_kv_policy);
   c.kv_policy_allow = absl::GetFlag(FLAGS_kv_policy_allow);

@@ -1,5 +1,7 @@
-// tesserad's command line. The flags themselves are in flags.cc; a flag file (--flagfile=PATH) is
-// the configuration file, and --tryfromenv=a,b takes FLAGS_a, FLAGS_b from the environment.
+// The command line of tesserad. flags.cc defines the flags.
+//
+// A flag file (--flagfile=PATH) is the configuration file, and --tryfromenv=a,b takes FLAGS_a and
+// FLAGS_b from the environment.
 #pragma once
 
 #include <string>
@@ -9,13 +11,13 @@
 
 namespace tessera {
 
-// Parses and validates. A malformed flag, --help and --version end the process (Abseil's
-// behaviour: a message, exit code 1, 1 and 0); a bad value, or a word that is no flag, is
-// INVALID_ARGUMENT.
+// Parses and validates the command line. A malformed flag, --help and --version end the process,
+// as Abseil does: with a message and exit code 1, 1 and 0. A bad value, or a word that is no flag,
+// gives INVALID_ARGUMENT.
 absl::StatusOr<ServerConfig> ParseFlags(int argc, char** argv);
 
-// The embedded demo model near the program: beside it, in ../share/tessera, or in the source tree
-// it was built from. "" if there is none.
+// Returns the path of the demo model: in the program's folder, in ../share/tessera, or in the
+// source tree that it was built from. Returns "" if there is none.
 std::string FindDemoModel(const std::string& program_path);
 
 }  // namespace tessera

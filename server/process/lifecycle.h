@@ -1,11 +1,10 @@
-// Where the daemon is in its life, who may know it (the health service), and whether new work is
-// taken.
+// The state of the daemon, who may know it (the health service), and whether new work is taken.
 //
 //   STARTING --Serve--> SERVING --BeginDrain--> DRAINING --Stop--> STOPPED
 //
-// Health names: "" and "tessera.v1.Inference" say ready (SERVING state), "live" says that the
-// engine's loop turns. Draining stops readiness at once but goes on accepting for the drain delay,
-// because load balancers take a while to see it. Threads: safe.
+// The health services "" and "tessera.v1.Inference" report readiness (SERVING). The service "live"
+// reports that the engine's loop turns. A drain ends readiness at once, but work is taken until the
+// drain delay is over, because load balancers take a while to notice. Threads: safe.
 #pragma once
 
 #include <vector>
@@ -25,13 +24,13 @@ class Lifecycle {
 
   explicit Lifecycle(absl::Duration drain_delay) : drain_delay_(drain_delay) {}
 
-  // Publishes the current state to `health` now and on every change, until Detach.
+  // Publishes the state to `health` now and on every change, until DetachAll.
   void Attach(grpc::HealthCheckServiceInterface* health);
   void DetachAll();
 
-  // The model is loaded: ready, unless a drain has begun meanwhile.
+  // Makes the daemon ready, because its model is loaded, unless a drain has begun.
   void Serve();
-  // Idempotent: the first call sets the moment from which work is refused.
+  // Starts the drain. Idempotent: the first call sets the moment from which work is refused.
   void BeginDrain(absl::Time now);
   void RefuseNow();  // ends the drain delay
   void Stop();
@@ -39,11 +38,11 @@ class Lifecycle {
 
   State state() const;
   bool live() const;
-  // OK, or UNAVAILABLE with RetryInfo: STARTING, DRAINING.
+  // Returns OK, or UNAVAILABLE with RetryInfo: STARTING, DRAINING.
   absl::Status CheckAccepting(absl::Time now) const;
-  // OK once Serve was called (also when draining), else UNAVAILABLE: STARTING.
+  // Returns OK once Serve was called, also in a drain; else UNAVAILABLE: STARTING.
   absl::Status CheckLoaded() const;
-  // The moment from which work is refused; InfiniteFuture before BeginDrain.
+  // Returns the moment from which work is refused; InfiniteFuture before BeginDrain.
   absl::Time refuse_time() const;
 
  private:

@@ -1,6 +1,6 @@
-// SIGTERM and SIGINT as something to wait for, instead of handlers in which little is allowed.
+// Waits for SIGTERM and SIGINT, instead of handling them where little is allowed.
 //
-// Block before any thread starts (threads inherit the mask). Threads: one waiter.
+// Block before any thread starts, because threads inherit the mask. Threads: one waiter.
 #pragma once
 
 #include "absl/time/time.h"
@@ -14,7 +14,7 @@ class Signals {
   // end of the daemon.
   static void Block();
 
-  // True when SIGTERM or SIGINT arrived; false after `timeout`.
+  // Returns true when SIGTERM or SIGINT arrived, false after `timeout`.
   static bool Wait(absl::Duration timeout);
 };
 

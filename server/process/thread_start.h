@@ -1,8 +1,9 @@
-// gRPC takes no notice of a thread that could not be started: what it hands to that thread is never
-// done, and calls and the drain wait for ever. So such a failure ends the process.
+// Ends the process when a thread of gRPC cannot be started.
 //
-// The linker sends static libraries' pthread_create here (--wrap, server/CMakeLists.txt). Threads
-// of the C++ library are not among them: they throw, and only their request ends.
+// gRPC ignores that failure: work for the missing thread is never done, and calls and the drain
+// wait for ever. The linker sends static libraries' pthread_create here (--wrap,
+// server/CMakeLists.txt). Threads of the C++ library take another way: they throw, and only their
+// request ends.
 #pragma once
 
 #include <pthread.h>

@@ -10,6 +10,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/clock.h"
+#include "base/worker_pool.h"
+#include "server/api/error_details.h"
+#include "server/observability/metrics.h"
+#include "server/process/config.h"
+#include "server/process/lifecycle.h"
 
 namespace tessera {
 
@@ -36,68 +41,65 @@ absl::Status TooManyToPrepare() {
 
 namespace {
 
-// The limits of the caller's token, and a cache of its own.
-absl::Status ApplyGrant(const ServiceContext& services, const Grant& grant,
-                        const v1::GenerateRequest& in, Request* request) {
-  const TenantLimits& limits = grant.limits();
-  if (limits.max_tokens > 0 && in.stopping().max_tokens() > limits.max_tokens) {
-    services.metrics->CountRefusal("max_tokens");
-    return NotAllowed(
-        absl::StrCat("stopping.max_tokens: this token may ask for at most ", limits.max_tokens));
+// Checks the limits of the caller's token, and gives it a part of the caches of its own.
+absl::Status ApplyLimits(const ServiceContext& services, const Lease& lease,
+                         ParsedRequest* parsed) {
+  const TenantLimits& limits = lease.limits();
+  parsed->default_max_tokens = services.config->default_max_tokens;
+  if (limits.max_tokens > 0) {
+    parsed->default_max_tokens = std::min(limits.max_tokens, parsed->default_max_tokens);
+    if (parsed->max_tokens.value_or(0) > limits.max_tokens) {
+      services.metrics->CountRefusal("max_tokens");
+      return FieldError("stopping.max_tokens",
+                        absl::StrCat("this token may ask for at most ", limits.max_tokens),
+                        reason::kNotAllowed, absl::StatusCode::kPermissionDenied);
+    }
   }
-  for (const std::string& name : request->policy->names()) {
-    const auto& may = limits.policies;
-    if (may.empty() || std::binary_search(may.begin(), may.end(), name)) continue;
+  for (const std::string& name : parsed->request.policy->names()) {
+    const auto& allowed = limits.policies;
+    if (allowed.empty() || std::binary_search(allowed.begin(), allowed.end(), name)) continue;
     services.metrics->CountRefusal("policy");
-    return NotAllowed(absl::StrCat("kv_policy.text: this token may not use ", name,
-                                   "; it may use: ", absl::StrJoin(may, ", ")));
+    return FieldError("kv_policy.text",
+                      absl::StrCat("this token may not use ", name,
+                                   "; it may use: ", absl::StrJoin(allowed, ", ")),
+                      reason::kNotAllowed, absl::StatusCode::kPermissionDenied);
   }
-  request->salt = grant.Salt(request->salt);
+  parsed->request.salt = lease.CacheSalt(parsed->request.salt);
   return absl::OkStatus();
 }
 
-absl::Status Build(const ServiceContext& services, const Grant& grant,
-                   const v1::GenerateRequest& in, Request* request) {
+absl::StatusOr<Request> Build(const ServiceContext& services, ParsedRequest parsed) {
   const Runtime& runtime = *services.runtime;
   const absl::Time start = SteadyNow();
-  ASSIGN_OR_RETURN(const PromptInput input, ConvertPrompt(in, services.convert));
-  for (const ImageBytes& image : input.images) {
-    if (!image.data.empty()) continue;
-    return FieldError(absl::StrCat(image.path, ".url"),
-                      "only answers fetch pictures: send the picture itself");
+  absl::StatusOr<Prompt> prompt = runtime.prompts->Build(parsed.prompt.input);
+  if (!prompt.ok()) return WithProtoPath(prompt.status(), parsed.prompt.paths);
+  if (!prompt->images.empty()) {
+    parsed.request.image_decode_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
+    services.metrics->ObserveImageDecode(parsed.request.image_decode_seconds);
   }
-  absl::StatusOr<Prompt> prompt = runtime.prompts->Build(input);
-  if (!prompt.ok()) return WithClientPath(in, prompt.status());
-  request->prompt = *std::move(prompt);
-  if (!input.images.empty()) {
-    request->image_decode_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
-    services.metrics->ObserveImageDecode(request->image_decode_seconds);
-  }
-  const int allowed = grant.limits().max_tokens;
-  const int by_default = services.config->default_max_tokens;
-  RETURN_IF_ERROR(SetMaxTokens(in, runtime.context_tokens,
-                               allowed > 0 ? std::min(allowed, by_default) : by_default, request));
-  RETURN_IF_ERROR(SetCommitPoint(in, request));
-  return Validate(request->sampling, request->stop);
+  return CompleteRequest(std::move(parsed), *std::move(prompt), runtime.context_tokens);
 }
 
 }  // namespace
 
-absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
-                                     const v1::GenerateRequest& in, absl::Time received,
-                                     absl::Time deadline) {
+absl::StatusOr<ParsedRequest> AdmitRequest(const ServiceContext& services, const Lease& lease,
+                                           v1::GenerateRequest in, absl::Time received) {
   RETURN_IF_ERROR(services.lifecycle->CheckAccepting(received));
-  ASSIGN_OR_RETURN(Request request, ConvertRequest(in, services.convert));
-  RETURN_IF_ERROR(ApplyGrant(services, grant, in, &request));
-  RETURN_IF_ERROR(ConvertPrompt(in, services.convert).status());
-  request.received = received;
-  request.deadline = deadline;
-  return request;
+  ASSIGN_OR_RETURN(ParsedRequest parsed, ParseRequest(std::move(in), services.rules));
+  RETURN_IF_ERROR(ApplyLimits(services, lease, &parsed));
+  return parsed;
 }
 
-void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateRequest*>& requests,
+void AddDownloads(ParsedPrompt* prompt, std::vector<ImageDownload>* downloads) {
+  for (const ImageUrl& image : prompt->urls) {
+    downloads->push_back({image.url, absl::StrCat(prompt->paths.images[image.image], ".url"),
+                          &prompt->input.images[image.image].data});
+  }
+}
+
+void FetchImages(const ServiceContext& services, std::vector<ImageDownload> downloads,
                  ImageFetcher::Caller caller, std::function<void(absl::Status)> next) {
-  services.images->Fetch(requests, std::move(caller),
+  services.images->Fetch(std::move(downloads), std::move(caller),
                          [workers = services.workers, next](absl::Status fetched) {
                            const auto go_on = [next] { next(absl::OkStatus()); };
                            if (!fetched.ok()) return next(fetched);
@@ -105,9 +107,13 @@ void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateR
                          });
 }
 
-absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
-                         const v1::GenerateRequest& in, Request* request) {
-  return WithinMemory([&] { return Build(services, grant, in, request); });
+absl::StatusOr<Request> BuildRequest(const ServiceContext& services, ParsedRequest parsed) {
+  absl::StatusOr<Request> request = absl::UnknownError("");
+  RETURN_IF_ERROR(WithinMemory([&] {
+    request = Build(services, std::move(parsed));
+    return request.status();
+  }));
+  return request;
 }
 
 }  // namespace tessera

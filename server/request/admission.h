@@ -1,6 +1,6 @@
-// The way of a request into the engine, the same for gRPC and HTTP.
+// The steps of every request on its way into the engine, over gRPC or HTTP.
 //
-// Errors are as clients see them: field paths, RetryInfo. Threads: safe.
+// Errors are as clients see them, with field paths and RetryInfo. Threads: safe.
 #pragma once
 
 #include <functional>
@@ -11,36 +11,38 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/request/request.h"
+#include "server/api/parsed_request.h"
 #include "server/images/image_fetcher.h"
 #include "server/request/service_context.h"
 #include "tessera/v1/inference.pb.h"
 
 namespace tessera {
 
-// Unique in this process by a counter, and among processes by a random start.
+// Returns an id that is unique in this process, and almost surely among processes.
 std::string NewRequestId();
 
-// The error of a request for whose pictures and prompt no worker is free.
+// The error of a request for which no worker is free.
 absl::Status TooManyToPrepare();
 
-// Cheap checks (views only), before the request waits for a worker: whether work is taken now, and
-// every field that needs neither a picture nor the tokenizer, within what the caller's token bears.
-absl::StatusOr<Request> CheckRequest(const ServiceContext& services, const Grant& grant,
-                                     const v1::GenerateRequest& in, absl::Time received,
-                                     absl::Time deadline);
+// Parses the request, unless the server takes no work at `received`, and holds it to the limits of
+// the caller's token. Cheap: no image is decoded and no text tokenized.
+absl::StatusOr<ParsedRequest> AdmitRequest(const ServiceContext& services, const Lease& lease,
+                                           v1::GenerateRequest in, absl::Time received);
 
-// Between the two, for requests with NamesImageUrls that have passed CheckRequest: fetches those
-// pictures, then calls `next` with OK on a worker, or with the error on any thread. `requests` stay
-// as they are until then.
-void FetchImages(const ServiceContext& services, const std::vector<v1::GenerateRequest*>& requests,
+// Adds the images of `prompt` that are named by URL. It must stay where it is until they are
+// fetched.
+void AddDownloads(ParsedPrompt* prompt, std::vector<ImageDownload>* downloads);
+
+// Fetches images, then calls `next` with OK on a worker, or with the error on any thread.
+void FetchImages(const ServiceContext& services, std::vector<ImageDownload> downloads,
                  ImageFetcher::Caller caller, std::function<void(absl::Status)> next);
 
-// On a worker: decodes the pictures, builds the prompt and fills what depends on its length.
-absl::Status BuildPrompt(const ServiceContext& services, const Grant& grant,
-                         const v1::GenerateRequest& in, Request* request);
+// Decodes the images and builds the prompt, which takes milliseconds: call it on a worker.
+// RESOURCE_EXHAUSTED if there is no memory for it.
+absl::StatusOr<Request> BuildRequest(const ServiceContext& services, ParsedRequest parsed);
 
-// work(), or RESOURCE_EXHAUSTED where there is no memory for it: one request's buffers may be
-// large, and what it has taken is free again by then.
+// Returns work(), or RESOURCE_EXHAUSTED if it runs out of memory: one request's buffers may be
+// large, and they are free again by then.
 absl::Status WithinMemory(const std::function<absl::Status()>& work);
 
 }  // namespace tessera

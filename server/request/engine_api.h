@@ -1,6 +1,8 @@
-// The engine as the gRPC services see it. Two implementations: the real engine, and a scripted one
-// in tests, by which every failure (a full queue, a hung step, a stalled reader) can be made to
-// happen in milliseconds. See engine/runtime/engine.h for what each call promises.
+// The engine as the front ends see it.
+//
+// There are two implementations: the real engine, and a scripted one in tests, which produces every
+// failure (a full queue, a hung step, a stalled reader) in milliseconds. engine/runtime/engine.h
+// has the contract of each call.
 #pragma once
 
 #include <memory>

@@ -1,7 +1,8 @@
-// The loaded model and everything made from it: what the services work on.
+// The loaded model and everything made from it.
 //
-// The daemon fills it while it is STARTING; services touch it only after Lifecycle::CheckAccepting
-// (or a state check) has said OK, which orders the accesses. Threads: read-only from then on.
+// The daemon fills it while it is STARTING. Front ends touch it only after
+// Lifecycle::CheckAccepting or CheckLoaded returned OK, which orders the accesses. Threads:
+// read-only from then on.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@ struct Runtime {
   ModelConfig model;
   int context_tokens = 0;
   int64_t parameters = 0;
+  int64_t loaded_unix_seconds = 0;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<PromptBuilder> prompts;
   std::unique_ptr<EngineApi> engine;

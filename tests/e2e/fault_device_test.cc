@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/process/last_words.h"
+#include "server/process/crash_handler.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/http_client.h"
 #include "tests/server/server_testing.h"
@@ -43,7 +43,7 @@ void ExpectTold(const grpc::Status& status) {
 }
 
 void ExpectEnd(ChildServer& server, const std::string& why) {
-  EXPECT_EQ(server.WaitForExit(), LastWords::kExitFault);
+  EXPECT_EQ(server.WaitForExit(), CrashHandler::kExitFault);
   const std::string log = server.log();
   EXPECT_THAT(log, HasSubstr(absl::StrCat("tesserad: ", why)));
   EXPECT_THAT(log, HasSubstr(absl::StrCat("\"cannot go on\",\"error\":\"", why)));
@@ -105,7 +105,7 @@ TEST(FaultyDeviceTest, AFailureWhileTheModelLoadsEndsTheStart) {
   const RunResult result = RunProgram(
       {"faulty_tesserad", "MakeLinear:3:end+load"},
       {"--listen=127.0.0.1:0", "--admin_listen=off", "--http_listen=off", "--metrics_listen=off"});
-  EXPECT_EQ(result.status, LastWords::kExitFault);
+  EXPECT_EQ(result.status, CrashHandler::kExitFault);
   EXPECT_THAT(result.output, HasSubstr("tesserad: device error: MakeLinear: injected"));
 }
 
@@ -135,7 +135,7 @@ TEST(FaultyDeviceTest, AHungDeviceIsNotLiveAndDoesNotHoldTheProcess) {
   }));
   server.Signal(SIGTERM);
   EXPECT_EQ(call.get().status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  ExpectEnd(server, "the engine does not turn and cannot be stopped");
+  ExpectEnd(server, "the engine is not live and cannot be stopped");
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/process/last_words.h"
+#include "server/process/crash_handler.h"
 #include "tests/e2e/child_server.h"
 #include "tests/server/server_testing.h"
 #include "tests/support/paths.h"
@@ -94,7 +94,7 @@ TEST_F(LimitedMemoryTest, AnArenaThatTheProcessMayNotHaveEndsTheStart) {
       RunProgram({"/bin/sh", "-c", "ulimit -d 524288; exec \"$0\" \"$@\"", BinaryPath("tesserad")},
                  {"--kv_cache_bytes=1GiB", "--listen=127.0.0.1:0", "--admin_listen=off",
                   "--http_listen=off", "--metrics_listen=off"});
-  EXPECT_EQ(result.status, LastWords::kExitFault);
+  EXPECT_EQ(result.status, CrashHandler::kExitFault);
   EXPECT_THAT(result.output, HasSubstr("tesserad: out of memory: 1073741824 bytes"));
 }
 
@@ -141,7 +141,7 @@ TEST_F(LimitedMemoryTest, WhereNothingIsLeftNobodyHangs) {
   server.Signal(SIGTERM);  // if it still lives
   const int status = server.WaitForExit();
   // A drain; our end for want of memory; or a library's abort.
-  EXPECT_THAT(status, AnyOf(0, LastWords::kExitFault, 128 + SIGABRT));
+  EXPECT_THAT(status, AnyOf(0, CrashHandler::kExitFault, 128 + SIGABRT));
   if (status != 0) {
     EXPECT_THAT(server.log(), HasSubstr("\ntesserad: "));
   }

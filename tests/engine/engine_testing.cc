@@ -27,7 +27,7 @@ std::string ReadBytes(const std::string& path) {
 Prompt Build(const Checkpoint& c, PromptInput input, const std::vector<std::string>& paths) {
   std::vector<std::string> bytes;
   for (const std::string& path : paths) bytes.push_back(ReadBytes(path));
-  for (size_t i = 0; i < bytes.size(); ++i) input.images.push_back({bytes[i], "", "image"});
+  for (size_t i = 0; i < bytes.size(); ++i) input.images.push_back({bytes[i], ""});
   return ValueOrDie(PromptBuilder(&c.config, c.tokenizer.get(), {}).Build(input));
 }
 

@@ -1,10 +1,11 @@
 #include "tests/fuzz/fuzzed_request.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/base.h"
 #include "cache/policies/registry.h"
-#include "server/api/convert.h"
+#include "server/api/parsed_request.h"
 
 namespace tessera {
 namespace {
@@ -13,7 +14,7 @@ constexpr int kVocab = 576;
 constexpr int kContext = 100;
 constexpr int kMaxImages = 2;
 
-ConvertOptions Options() {
+RequestRules Rules() {
   static const ModelConfig* const model = [] {
     auto* config = new ModelConfig();
     config->name = "demo";
@@ -21,13 +22,12 @@ ConvertOptions Options() {
     config->image_token = 512;
     return config;
   }();
-  ConvertOptions options;
-  options.model = model;
-  options.context_tokens = kContext;
-  options.max_images = kMaxImages;
-  options.max_text_bytes = 1000;
-  options.default_policy = *ParsePolicy("none");
-  return options;
+  RequestRules rules;
+  rules.model = model;
+  rules.max_images = kMaxImages;
+  rules.max_text_bytes = 1000;
+  rules.default_policy = *ParsePolicy("none");
+  return rules;
 }
 
 void CheckClientsFault(const absl::Status& status) {
@@ -53,31 +53,28 @@ void CheckSampling(const SamplingParams& sampling) {
 }  // namespace
 
 void ConvertAndCheck(const v1::GenerateRequest& in) {
-  const ConvertOptions options = Options();
-  auto request = ConvertRequest(in, options);
-  if (!request.ok()) return CheckClientsFault(request.status());
-  CheckSampling(request->sampling);
-  TESSERA_CHECK(request->stop.max_tokens >= 0 && request->stop.min_tokens >= 0);
-  TESSERA_CHECK(request->stop.strings.size() <= kMaxStopStrings);
-  for (const std::string& text : request->stop.strings) {
+  auto parsed = ParseRequest(in, Rules());
+  if (!parsed.ok()) return CheckClientsFault(parsed.status());
+  const Request& request = parsed->request;
+  CheckSampling(request.sampling);
+  TESSERA_CHECK(request.stop.max_tokens >= 1 && request.stop.min_tokens >= 0);
+  TESSERA_CHECK(request.stop.strings.size() <= kMaxStopStrings);
+  for (const std::string& text : request.stop.strings) {
     TESSERA_CHECK(!text.empty() && text.size() <= kMaxStopStringBytes);
   }
-  TESSERA_CHECK(request->top_logprobs >= -1 && request->top_logprobs <= kMaxTopLogprobs);
-  TESSERA_CHECK(request->policy != nullptr && !request->explain);
-  const auto prompt = ConvertPrompt(in, options);
-  if (!prompt.ok()) return CheckClientsFault(prompt.status());
-  TESSERA_CHECK(prompt->images.size() <= kMaxImages && prompt->ids.size() <= kContext);
+  TESSERA_CHECK(request.top_logprobs >= -1 && request.top_logprobs <= kMaxTopLogprobs);
+  TESSERA_CHECK(request.policy != nullptr && !request.explain);
+  TESSERA_CHECK(parsed->prompt.input.images.size() <= kMaxImages && parsed->prompt.urls.empty());
   // As if the prompt were as long as its ids, or of one token.
-  request->prompt.ids.assign(std::max<size_t>(1, prompt->ids.size()), 0);
-  if (const auto status = SetMaxTokens(in, kContext, /*default_max_tokens=*/16, &*request);
-      !status.ok()) {
-    return CheckClientsFault(status);
-  }
-  const int prompt_tokens = static_cast<int>(request->prompt.ids.size());
-  TESSERA_CHECK(request->stop.max_tokens >= 1);
-  TESSERA_CHECK(request->stop.max_tokens <= kContext - prompt_tokens);
-  TESSERA_CHECK(request->stop.min_tokens <= request->stop.max_tokens);
-  if (const auto status = SetCommitPoint(in, &*request); !status.ok()) CheckClientsFault(status);
+  Prompt prompt;
+  prompt.ids.assign(std::clamp<size_t>(parsed->prompt.input.ids.size(), 1, kContext - 1), 0);
+  const int prompt_tokens = static_cast<int>(prompt.ids.size());
+  parsed->default_max_tokens = 16;
+  const auto complete = CompleteRequest(*std::move(parsed), std::move(prompt), kContext);
+  if (!complete.ok()) return CheckClientsFault(complete.status());
+  TESSERA_CHECK(complete->stop.max_tokens >= 1);
+  TESSERA_CHECK(complete->stop.max_tokens <= kContext - prompt_tokens);
+  TESSERA_CHECK(complete->stop.min_tokens <= complete->stop.max_tokens);
 }
 
 }  // namespace tessera

@@ -14,7 +14,7 @@ const std::vector<Folder>& Folders() {
       {"cache", {"base", "kernels"}, {"pages", "policy", "policies", ""}},
       {"vision", {"base", "kernels"}, {"codecs", "processor", "tower"}},
       {"engine", {"base", "kernels", "cache", "vision"},
-       {"text", "weights", "request", "sampling", "transfer", "statistics", "model", "prompt",
+       {"request", "text", "weights", "sampling", "transfer", "statistics", "model", "prompt",
         "runtime"}},
       {"tools", {"base", "kernels", "cache", "vision", "engine"}, {"stress"}},
       {"proto", {}, {}},

@@ -25,7 +25,7 @@ void AddExtension(X509* certificate, int id, const char* value) {
   X509_EXTENSION_free(extension);
 }
 
-// What `write` writes, as PEM.
+// Returns the PEM that `write` writes.
 template <class F>
 std::string Pem(F write) {
   BIO* out = BIO_new(BIO_s_mem());

@@ -26,8 +26,8 @@ class TestCertificates {
   TestCertificates& operator=(const TestCertificates&) = delete;
 
   const std::string& ca() const { return ca_file_; }
-  // Of a new key, good for `hosts` (OpenSSL's subjectAltName) and as a client's; `name` is the
-  // subject's and the files'. An existing pair of that name is replaced.
+  // Makes a certificate with a new key, for `hosts` (OpenSSL's subjectAltName) and for clients.
+  // `name` is that of the subject and the files. Replaces an existing pair of that name.
   Pair Make(const std::string& name, absl::Duration lifetime = absl::Hours(1),
             const std::string& hosts = "DNS:localhost,IP:127.0.0.1");
   std::string Path(const std::string& file) const { return dir_ + "/" + file; }

@@ -32,8 +32,8 @@ class HttpClient {
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
 
-  // Of the TLS handshake. In TLS 1.3 a server that refuses the client's certificate says so only
-  // when the client reads.
+  // Returns true if the TLS handshake succeeded. In TLS 1.3 a server that rejects the client's
+  // certificate says so only when the client reads.
   bool connected() const { return connected_; }
   std::string peer_name() const;  // the common name in the server's certificate
   std::string alpn() const;       // what was agreed on
@@ -43,7 +43,7 @@ class HttpClient {
   // The next server-sent event's data; "" at the stream's end. Read's header must be taken first.
   HttpReply ReadHead();
   std::string ReadEvent();
-  // The server's end was encrypted too, so nobody else made it.
+  // Returns true if the server ended the TLS session itself.
   bool closed_cleanly() const { return (SSL_get_shutdown(ssl_) & SSL_RECEIVED_SHUTDOWN) != 0; }
   bool AtEnd();  // waits for the server to close the connection (at most 10 s)
   // AtEnd, and whether it came within `limit`. REQUIRES: limit below 10 s.

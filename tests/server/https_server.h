@@ -32,7 +32,7 @@ class HttpsServer {
   HttpsServer& operator=(const HttpsServer&) = delete;
 
   int port() const { return port_; }
-  // Of the requests that came, in their order.
+  // Returns the heads of the received requests, in order.
   std::vector<std::string> heads() const;
   // A host without its port as this server's: "https://" + host + ":port" + path.
   std::string Url(absl::string_view host, absl::string_view path) const;

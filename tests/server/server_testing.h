@@ -1,4 +1,4 @@
-// What the server's tests share: a daemon around a scripted engine, a client's view of errors.
+// Shared by the server's tests: a daemon around a scripted engine, and a client's view of errors.
 #pragma once
 
 #include <atomic>

@@ -4,8 +4,8 @@
 #include "absl/strings/str_split.h"
 #include "base/json.h"
 #include "gmock/gmock.h"
+#include "tests/engine/field_matchers.h"
 #include "tests/support/paths.h"
-#include "tests/support/status_matchers.h"
 
 namespace tessera {
 namespace {
@@ -14,8 +14,8 @@ using ::testing::ElementsAre;
 using Kind = PromptPiece::Kind;
 using Role = ChatMessage::Role;
 using Ids = std::vector<int32_t>;
+using Field = RequestField;
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 const std::string kEval = SourcePath("tests/eval");
 
 PromptPiece Text(const std::string& text) { return {Kind::kText, text}; }
@@ -31,9 +31,7 @@ class PromptBuilderTest : public testing::Test {
   PromptBuilder Builder(const PromptLimits& limits = {}) const {
     return PromptBuilder(&config_, tokenizer_.get(), limits);
   }
-  ImageBytes Picture(const std::string& path = "content[1].image") const {
-    return {png_, "image/png", path};
-  }
+  ImageBytes Picture() const { return {png_, "image/png"}; }
 
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -62,7 +60,7 @@ TEST_F(PromptBuilderTest, EvaluationQuestionsGiveTheReferenceIds) {
     for (const auto& name : question["images"]) {
       files.push_back(*ReadFile(absl::StrCat(kEval, "/", name.get<std::string>()), 1 << 20));
     }
-    for (const std::string& file : files) raw.images.push_back({file, "", "content[0].image"});
+    for (const std::string& file : files) raw.images.push_back({file, ""});
     PromptInput chat = raw, tokens = raw;
 
     const std::string prompt = question["prompt"].get<std::string>();
@@ -132,9 +130,9 @@ TEST_F(PromptBuilderTest, TemplatesSpecialTokensBecomeIds) {
   for (int32_t id : tokenizer_->Encode("USER: c ASSISTANT:", false)) expected.push_back(id);
   EXPECT_EQ(built->ids, expected);
   config_.chat_template = "chatml";
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"messages: ", "<|im_start|>", "lacks"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"<|im_start|>", "lacks"}));
   config_.chat_template = "";
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"messages: no chat template"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"no chat template"}));
 }
 
 TEST_F(PromptBuilderTest, OnlyTheFirstTextIsFirst) {
@@ -172,9 +170,9 @@ TEST_F(PromptBuilderTest, TokenIdsAreTakenAsGiven) {
   EXPECT_EQ(built->images[0].begin, 1);
   input.images.clear();
   input.ids = {5, 576};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"tokenized.ids[1]: 576", "576"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPromptToken, 1}, {"576", "576"}));
   input.ids = {-1};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"tokenized.ids[0]: -1"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPromptToken, 0}, {"-1"}));
   input.ids = {575};  // has an embedding, no text: allowed
   EXPECT_TRUE(Builder().Build(input).ok());
 }
@@ -183,53 +181,60 @@ TEST_F(PromptBuilderTest, PlacesAndPicturesMustAgree) {
   PromptInput input;
   input.raw = {Text("a"), kImage, kImage};
   input.images = {Picture()};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"content: 2 image places for 1 images"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"2 image tokens for 1 images"}));
   EXPECT_FALSE(Builder().Count(input).ok());
   input.images = {Picture(), Picture(), Picture()};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"2 image places for 3"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"2 image tokens for 3"}));
   input.images = {Picture(), Picture()};
   EXPECT_TRUE(Builder().Build(input).ok());
-  PromptLimits limits;
-  limits.max_images = 1;
-  EXPECT_TRUE(Fails(Builder(limits).Build(input), kInvalid, {"content: 2 images, more than 1"}));
   input.raw.clear();
   input.ids = {512, 5};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"tokenized.ids: 1 image places for 2"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"1 image tokens for 2"}));
 }
 
 TEST_F(PromptBuilderTest, EmptyAmbiguousAndOversizedPrompts) {
-  EXPECT_TRUE(Fails(Builder().Build({}), kInvalid, {"content: empty"}));
+  EXPECT_TRUE(FailsAt(Builder().Build({}), {Field::kPrompt}, {"empty"}));
   PromptInput input;
   input.raw = {Text(""), Text("")};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"content: empty"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"empty"}));
   input.ids = {5};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"one of"}));
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"more than one of"}));
   input.ids.clear();
   input.raw = {Text(std::string(5000, 'x'))};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"content: ", "4096"}));
-  PromptLimits limits;
-  limits.max_text_bytes = 10;
-  EXPECT_TRUE(Fails(Builder(limits).Build(input), kInvalid, {"content: 5000 bytes", "10"}));
-  // 64 pictures of 64 tokens and BOS are one too many; nothing is decoded to find that out.
-  limits = {};
-  limits.max_images = 64;
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"4096"}));
+  // 64 images of 64 tokens and BOS are one too many; nothing is decoded to find that out.
   input.raw.assign(64, kImage);
-  input.images.assign(64, {"no picture at all", "", "content[0].image"});
-  EXPECT_TRUE(Fails(Builder(limits).Build(input), kInvalid, {"content: 4097 tokens", "4096"}));
+  input.images.assign(64, {"no picture at all", ""});
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kPrompt}, {"4097 tokens", "4096"}));
+}
+
+TEST_F(PromptBuilderTest, AnAnswerNeedsRoomInTheContext) {
+  PromptLimits limits;
+  limits.context_tokens = 100;
+  PromptInput input;
+  input.ids.assign(99, 5);
+  EXPECT_TRUE(Builder(limits).Build(input).ok());
+  input.ids.assign(100, 5);
+  const auto full = Builder(limits).Build(input);
+  EXPECT_TRUE(FailsAt(full, {Field::kPrompt}, {"100 tokens (0 of images), the context 100"}));
+  EXPECT_TRUE(GetFieldViolation(full.status())->over_limit);
+  EXPECT_EQ(Builder(limits).Count(input)->first, 100);  // there is nothing to answer
+  input.ids.assign(101, 5);
+  EXPECT_TRUE(FailsAt(Builder(limits).Count(input), {Field::kPrompt}, {"101 tokens"}));
 }
 
 TEST_F(PromptBuilderTest, BadPicturesNameTheirField) {
   PromptInput input;
   input.raw = {kImage, kImage};
-  input.images = {Picture("content[0].image"), {"not an image", "", "content[1].image"}};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"content[1].image: "}));
-  EXPECT_TRUE(Fails(Builder().Count(input), kInvalid, {"content[1].image: "}));
-  input.images[1] = {png_, "image/jpeg", "content[1].image"};
-  EXPECT_TRUE(Fails(Builder().Build(input), kInvalid, {"content[1].image: "}));
+  input.images = {Picture(), {"not an image", ""}};
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kImage, 1}, {}));
+  EXPECT_TRUE(FailsAt(Builder().Count(input), {Field::kImage, 1}, {}));
+  input.images[1] = {png_, "image/jpeg"};
+  EXPECT_TRUE(FailsAt(Builder().Build(input), {Field::kImage, 1}, {}));
   PromptLimits limits;
   limits.image.max_pixels = 100;
-  EXPECT_TRUE(Fails(Builder(limits).Build(input), absl::StatusCode::kResourceExhausted,
-                    {"content[0].image: "}));
+  EXPECT_TRUE(FailsAt(Builder(limits).Build(input), {Field::kImage, 0}, {},
+                      absl::StatusCode::kResourceExhausted));
 }
 
 }  // namespace

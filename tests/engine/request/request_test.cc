@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
+#include "tests/engine/field_matchers.h"
 
 namespace tessera {
 namespace {
@@ -19,6 +20,7 @@ struct Params {
   Params() { stop.max_tokens = 16; }
 };
 using Change = void (*)(Params&);
+using Field = RequestField;
 
 absl::Status Check(Change change) {
   Params p;
@@ -52,77 +54,108 @@ TEST(Validate, AcceptsDefaultsAndEveryBorder) {
 TEST(Validate, RefusalsNameTheFieldTheRangeAndTheValue) {
   struct Case {
     Change change;
+    FieldViolation at;
     const char* message;
   };
   for (const Case& c : std::initializer_list<Case>{
            {[](Params& p) { p.sampling.temperature = kNan; },
-            "sampling.temperature: must be within [0, 100], got nan"},
+            {Field::kTemperature},
+            "must be within [0, 100], got nan"},
            {[](Params& p) { p.sampling.temperature = kInfinity; },
-            "sampling.temperature: must be within [0, 100], got inf"},
+            {Field::kTemperature},
+            "must be within [0, 100], got inf"},
            {[](Params& p) { p.sampling.temperature = -0.5f; },
-            "sampling.temperature: must be within [0, 100], got -0.5"},
+            {Field::kTemperature},
+            "must be within [0, 100], got -0.5"},
            {[](Params& p) { p.sampling.temperature = 100.5f; },
-            "sampling.temperature: must be within [0, 100], got 100.5"},
+            {Field::kTemperature},
+            "must be within [0, 100], got 100.5"},
            {[](Params& p) { p.sampling.top_k = -1; },
-            "sampling.top_k: must be 0 (off) or larger, got -1"},
+            {Field::kTopK},
+            "must be 0 (off) or larger, got -1"},
            {[](Params& p) { p.sampling.top_p = 0; },
-            "sampling.top_p: must be within (0, 1], got 0"},
+            {Field::kTopP},
+            "must be within (0, 1], got 0"},
            {[](Params& p) { p.sampling.top_p = 1.5f; },
-            "sampling.top_p: must be within (0, 1], got 1.5"},
+            {Field::kTopP},
+            "must be within (0, 1], got 1.5"},
            {[](Params& p) { p.sampling.top_p = kNan; },
-            "sampling.top_p: must be within (0, 1], got nan"},
+            {Field::kTopP},
+            "must be within (0, 1], got nan"},
            {[](Params& p) { p.sampling.min_p = 1; },
-            "sampling.min_p: must be within [0, 1), got 1"},
+            {Field::kMinP},
+            "must be within [0, 1), got 1"},
            {[](Params& p) { p.sampling.min_p = -0.25f; },
-            "sampling.min_p: must be within [0, 1), got -0.25"},
+            {Field::kMinP},
+            "must be within [0, 1), got -0.25"},
            {[](Params& p) { p.sampling.min_p = kNan; },
-            "sampling.min_p: must be within [0, 1), got nan"},
+            {Field::kMinP},
+            "must be within [0, 1), got nan"},
            {[](Params& p) { p.sampling.repetition_penalty = 0; },
-            "sampling.repetition_penalty: must be finite and larger than 0, got 0"},
+            {Field::kRepetitionPenalty},
+            "must be finite and larger than 0, got 0"},
            {[](Params& p) { p.sampling.repetition_penalty = kInfinity; },
-            "sampling.repetition_penalty: must be finite and larger than 0, got inf"},
+            {Field::kRepetitionPenalty},
+            "must be finite and larger than 0, got inf"},
            {[](Params& p) { p.sampling.repetition_penalty = kNan; },
-            "sampling.repetition_penalty: must be finite and larger than 0, got nan"},
+            {Field::kRepetitionPenalty},
+            "must be finite and larger than 0, got nan"},
            {[](Params& p) { p.sampling.presence_penalty = 2.5f; },
-            "sampling.presence_penalty: must be within [-2, 2], got 2.5"},
+            {Field::kPresencePenalty},
+            "must be within [-2, 2], got 2.5"},
            {[](Params& p) { p.sampling.presence_penalty = kNan; },
-            "sampling.presence_penalty: must be within [-2, 2], got nan"},
+            {Field::kPresencePenalty},
+            "must be within [-2, 2], got nan"},
            {[](Params& p) { p.sampling.frequency_penalty = -kInfinity; },
-            "sampling.frequency_penalty: must be within [-2, 2], got -inf"},
+            {Field::kFrequencyPenalty},
+            "must be within [-2, 2], got -inf"},
            {[](Params& p) { p.sampling.frequency_penalty = kNan; },
-            "sampling.frequency_penalty: must be within [-2, 2], got nan"},
+            {Field::kFrequencyPenalty},
+            "must be within [-2, 2], got nan"},
            {[](Params& p) { p.stop.max_tokens = 0; },
-            "stopping.max_tokens: must be larger than 0, got 0"},
+            {Field::kMaxTokens},
+            "must be larger than 0, got 0"},
            {[](Params& p) { p.stop.max_tokens = -3; },
-            "stopping.max_tokens: must be larger than 0, got -3"},
+            {Field::kMaxTokens},
+            "must be larger than 0, got -3"},
            {[](Params& p) { p.stop.min_tokens = 17; },
-            "stopping.min_tokens: must be within [0, max_tokens = 16], got 17"},
+            {Field::kMinTokens},
+            "must be within [0, max_tokens = 16], got 17"},
            {[](Params& p) { p.stop.min_tokens = -1; },
-            "stopping.min_tokens: must be within [0, max_tokens = 16], got -1"},
+            {Field::kMinTokens},
+            "must be within [0, max_tokens = 16], got -1"},
            {[](Params& p) { p.stop.strings.assign(17, "x"); },
-            "stopping.stop: must be at most 16 strings, got 17"},
+            {Field::kStopStrings},
+            "must be at most 16 strings, got 17"},
            {[](Params& p) {
               p.stop.strings = {"a", ""};
             },
-            "stopping.stop[1]: must be 1 to 256 bytes long, got 0"},
+            {Field::kStopStrings, 1},
+            "must be 1 to 256 bytes long, got 0"},
            {[](Params& p) {
               p.stop.strings = {"a", "b", std::string(257, 'x')};
             },
-            "stopping.stop[2]: must be 1 to 256 bytes long, got 257"},
+            {Field::kStopStrings, 2},
+            "must be 1 to 256 bytes long, got 257"},
            {[](Params& p) { p.stop.token_ids.assign(65, 1); },
-            "stopping.stop_token_ids: must be at most 64 ids, got 65"},
+            {Field::kStopTokenIds},
+            "must be at most 64 ids, got 65"},
            {[](Params& p) {
               p.stop.token_ids = {1, 2, -7};
             },
-            "stopping.stop_token_ids[2]: must be 0 or larger, got -7"},
+            {Field::kStopTokenIds, 2},
+            "must be 0 or larger, got -7"},
            {[](Params& p) { p.top_logprobs = -1; },
-            "response.top_logprobs: must be within [0, 20], got -1"},
+            {Field::kTopLogprobs},
+            "must be within [0, 20], got -1"},
            {[](Params& p) { p.top_logprobs = 21; },
-            "response.top_logprobs: must be within [0, 20], got 21"},
+            {Field::kTopLogprobs},
+            "must be within [0, 20], got 21"},
        }) {
     const absl::Status status = Check(c.change);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.message;
     EXPECT_EQ(status.message(), c.message);
+    EXPECT_TRUE(FailsAt(status, c.at, {}));
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "gmock/gmock.h"
-#include "tests/support/status_matchers.h"
+#include "tests/engine/field_matchers.h"
 
 namespace tessera {
 namespace {
@@ -104,29 +104,33 @@ TEST(ChatTemplateTest, EveryTemplateKeepsUserTextPlain) {
 }
 
 TEST(ChatTemplateTest, RefusesWhatItCannotExpress) {
+  using Field = RequestField;
   const auto fails = [](absl::string_view name, const std::vector<ChatMessage>& messages,
-                        const std::string& why) {
-    return Fails(ApplyChatTemplate(name, messages), absl::StatusCode::kInvalidArgument, {why});
+                        const FieldViolation& at, const std::string& why = "") {
+    return FailsAt(ApplyChatTemplate(name, messages), at, {why});
   };
   for (const std::string& name : ChatTemplateNames()) {
-    EXPECT_TRUE(fails(name, {}, "messages: empty"));
-    EXPECT_TRUE(fails(name, {System("a")}, "messages[0].role: the last"));
-    EXPECT_TRUE(fails(name, {User({T("a")}), Assistant("b")}, "messages[1].role: the last"));
-    EXPECT_TRUE(fails(name, {User({T("a")}), System("b"), User({T("c")})}, "messages[1].role"));
-    EXPECT_TRUE(fails(name, {User({})}, "messages[0].content: empty"));
-    EXPECT_TRUE(fails(name, {User({T("")})}, "messages[0].content: empty"));
+    EXPECT_TRUE(fails(name, {}, {Field::kPrompt}, "empty"));
+    EXPECT_TRUE(fails(name, {System("a")}, {Field::kMessageRole, 0}, "the last"));
+    EXPECT_TRUE(
+        fails(name, {User({T("a")}), Assistant("b")}, {Field::kMessageRole, 1}, "the last"));
+    EXPECT_TRUE(
+        fails(name, {User({T("a")}), System("b"), User({T("c")})}, {Field::kMessageRole, 1}));
+    EXPECT_TRUE(fails(name, {User({})}, {Field::kMessage, 0}, "empty"));
+    EXPECT_TRUE(fails(name, {User({T("")})}, {Field::kMessage, 0}, "empty"));
     EXPECT_TRUE(fails(name, {{Role::kSystem, {T("x"), kImage}}, User({T("a")})},
-                      "messages[0].content[1].image"));
+                      {Field::kMessageImage, 0, 1}));
   }
   for (const char* name : {"llama-2", "mistral"}) {
-    EXPECT_TRUE(fails(name, {User({T("a")}), User({T("b")})}, "messages[1].role"));
-    EXPECT_TRUE(fails(name, {System("s"), Assistant("a"), User({T("b")})}, "messages[1].role"));
+    EXPECT_TRUE(fails(name, {User({T("a")}), User({T("b")})}, {Field::kMessageRole, 1}));
+    EXPECT_TRUE(
+        fails(name, {System("s"), Assistant("a"), User({T("b")})}, {Field::kMessageRole, 1}));
   }
   EXPECT_EQ(
       Render("chatml", {User({T("a")}), User({T("b")})}),
       "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n");
-  EXPECT_TRUE(fails("alpaca", {User({T("a")})}, "no chat template \"alpaca\""));
-  EXPECT_TRUE(fails("", {User({T("a")})}, "vicuna"));
+  EXPECT_TRUE(fails("alpaca", {User({T("a")})}, {Field::kPrompt}, "no chat template \"alpaca\""));
+  EXPECT_TRUE(fails("", {User({T("a")})}, {Field::kPrompt}, "vicuna"));
   EXPECT_FALSE(HasChatTemplate(""));
 }
 

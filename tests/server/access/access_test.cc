@@ -19,20 +19,21 @@ struct AccessTest : testing::Test {
     folder.Write("tokens", text);
     auto table = TokenTable::Read(folder.Path("tokens"));
     ASSERT_TRUE(table.ok()) << table.status();
-    access = std::make_unique<Access>(folder.Path("tokens"), *table, &metrics);
+    access = std::make_unique<AccessControl>(folder.Path("tokens"), *table, &metrics);
   }
-  absl::StatusOr<std::shared_ptr<Grant>> Ask(const std::string& token, Right right = Right::kWork) {
+  absl::StatusOr<std::shared_ptr<Lease>> Ask(const std::string& token,
+                                             Permission permission = Permission::kInference) {
     const std::string header = "Bearer " + token;
-    return access->Admit({header}, right, now);
+    return access->Admit({header}, permission, now);
   }
-  absl::StatusCode Code(const std::string& token, Right right = Right::kWork) {
-    return Ask(token, right).status().code();
+  absl::StatusCode Code(const std::string& token, Permission permission = Permission::kInference) {
+    return Ask(token, permission).status().code();
   }
   double Refused(const char* reason) { return metrics.Value(Metric::kRefusals, {reason}); }
 
   TestCertificates folder;
   Metrics metrics{"", "", "", {"alice", "bob"}};
-  std::unique_ptr<Access> access;
+  std::unique_ptr<AccessControl> access;
   absl::Time now = absl::FromUnixSeconds(1'000'000);
 };
 
@@ -42,17 +43,17 @@ constexpr auto kForbidden = absl::StatusCode::kPermissionDenied;
 constexpr auto kExhausted = absl::StatusCode::kResourceExhausted;
 
 TEST_F(AccessTest, WithoutAFileEverybodyMayDoEverything) {
-  Access open("", nullptr, &metrics);
-  const auto grant = open.Admit({}, Right::kAdmin, now);
-  ASSERT_TRUE(grant.ok());
-  EXPECT_EQ((*grant)->tenant(), "");
-  EXPECT_EQ((*grant)->Salt("mine"), "mine");
-  EXPECT_TRUE((*grant)->TakeMore(1000, now).ok());
+  AccessControl open("", nullptr, &metrics);
+  const auto lease = open.Admit({}, Permission::kAdmin, now);
+  ASSERT_TRUE(lease.ok());
+  EXPECT_EQ((*lease)->tenant(), "");
+  EXPECT_EQ((*lease)->CacheSalt("mine"), "mine");
+  EXPECT_TRUE((*lease)->AcquireMore(1000, now).ok());
 }
 
 TEST_F(AccessTest, OneKnownTokenIsNeeded) {
   Use(Line("a", "alice") + Line("b", "bob admin"));
-  EXPECT_EQ(access->Admit({}, Right::kKnown, now).status().code(), kUnknown);
+  EXPECT_EQ(access->Admit({}, Permission::kAny, now).status().code(), kUnknown);
   EXPECT_EQ(Refused("no_token"), 1);
   int bad = 0;
   for (const std::vector<absl::string_view>& headers :
@@ -66,20 +67,21 @@ TEST_F(AccessTest, OneKnownTokenIsNeeded) {
                                                    {""},
                                                    {"Bearer a", "Bearer a"},
                                                    {"Bearer c", "Bearer a"}}) {
-    EXPECT_EQ(access->Admit(headers, Right::kKnown, now).status().code(), kUnknown) << headers[0];
+    EXPECT_EQ(access->Admit(headers, Permission::kAny, now).status().code(), kUnknown)
+        << headers[0];
     EXPECT_EQ(Refused("bad_token"), ++bad);
   }
   for (const absl::string_view header : {"Bearer a", "bearer a", "BEARER  a "}) {
-    EXPECT_TRUE(access->Admit({header}, Right::kKnown, now).ok()) << header;
+    EXPECT_TRUE(access->Admit({header}, Permission::kAny, now).ok()) << header;
   }
 }
 
 TEST_F(AccessTest, AdminIsARightOfItsOwn) {
   Use(Line("a", "alice") + Line("b", "bob admin"));
-  EXPECT_EQ(Code("a", Right::kAdmin), kForbidden);
+  EXPECT_EQ(Code("a", Permission::kAdmin), kForbidden);
   EXPECT_EQ(Refused("not_admin"), 1);
-  EXPECT_EQ(Code("b", Right::kAdmin), kOk);
-  EXPECT_EQ(Code("b", Right::kWork), kOk);
+  EXPECT_EQ(Code("b", Permission::kAdmin), kOk);
+  EXPECT_EQ(Code("b", Permission::kInference), kOk);
 }
 
 TEST_F(AccessTest, PlacesComeBackWhenCallsEnd) {
@@ -92,23 +94,23 @@ TEST_F(AccessTest, PlacesComeBackWhenCallsEnd) {
   EXPECT_EQ(ReasonOfError(full), reason::kTooManyAtOnce);
   EXPECT_EQ(Refused("concurrent"), 1);
   EXPECT_EQ(Code("b"), kOk);
-  EXPECT_EQ(Code("a", Right::kKnown), kOk);  // looking is not work
+  EXPECT_EQ(Code("a", Permission::kAny), kOk);  // looking is not work
   *first = nullptr;
   EXPECT_EQ(Code("a"), kOk);
 }
 
 TEST_F(AccessTest, FurtherAnswersOfACallNeedPlacesToo) {
   Use(Line("a", "alice concurrent=3"));
-  auto grant = Ask("a");
-  ASSERT_TRUE(grant.ok());
-  EXPECT_EQ((*grant)->TakeMore(3, now).code(), kForbidden);  // four would never fit
-  EXPECT_TRUE((*grant)->TakeMore(2, now).ok());
+  auto lease = Ask("a");
+  ASSERT_TRUE(lease.ok());
+  EXPECT_EQ((*lease)->AcquireMore(3, now).code(), kForbidden);  // four would never fit
+  EXPECT_TRUE((*lease)->AcquireMore(2, now).ok());
   EXPECT_EQ(Code("a"), kExhausted);
-  *grant = nullptr;
-  grant = Ask("a");
-  ASSERT_TRUE(grant.ok());
+  *lease = nullptr;
+  lease = Ask("a");
+  ASSERT_TRUE(lease.ok());
   auto other = Ask("a");
-  EXPECT_EQ((*grant)->TakeMore(2, now).code(), kExhausted);  // three would, later
+  EXPECT_EQ((*lease)->AcquireMore(2, now).code(), kExhausted);  // three would, later
 }
 
 TEST_F(AccessTest, TheRateIsAMinutesWorthAtOnceThenAnEvenPace) {
@@ -148,11 +150,11 @@ TEST_F(AccessTest, AFullTenantIsNotChargedForWhatItMayNotStart) {
 TEST_F(AccessTest, NoSaltIsAnotherTenants) {
   Use(Line("a", "alice") + Line("b", "bob") + Line("c", "al"));
   const auto alice = *Ask("a"), bob = *Ask("b"), al = *Ask("c");
-  EXPECT_NE(alice->Salt("s"), bob->Salt("s"));
-  EXPECT_NE(alice->Salt(""), "");
-  EXPECT_NE(al->Salt("ice:s"), alice->Salt("s"));
-  EXPECT_NE(al->Salt("alice:s"), alice->Salt("s"));
-  EXPECT_EQ(alice->Salt("s"), (*Ask("a"))->Salt("s"));
+  EXPECT_NE(alice->CacheSalt("s"), bob->CacheSalt("s"));
+  EXPECT_NE(alice->CacheSalt(""), "");
+  EXPECT_NE(al->CacheSalt("ice:s"), alice->CacheSalt("s"));
+  EXPECT_NE(al->CacheSalt("alice:s"), alice->CacheSalt("s"));
+  EXPECT_EQ(alice->CacheSalt("s"), (*Ask("a"))->CacheSalt("s"));
 }
 
 TEST_F(AccessTest, AChangedFileIsUsedAndABrokenOneIsNot) {
@@ -173,7 +175,7 @@ TEST_F(AccessTest, AChangedFileIsUsedAndABrokenOneIsNot) {
 TEST_F(AccessTest, CountsWorkByTenant) {
   Use(Line("a", "alice") + Line("n", "new_one"));
   EXPECT_EQ(Code("a"), kOk);
-  EXPECT_EQ(Code("a", Right::kKnown), kOk);
+  EXPECT_EQ(Code("a", Permission::kAny), kOk);
   EXPECT_EQ(Code("n"), kOk);  // came after the start: no series of its own
   EXPECT_EQ(metrics.Value(Metric::kTenantRequests, {"alice"}), 1);
   EXPECT_EQ(metrics.Value(Metric::kTenantRequests, {"other"}), 1);

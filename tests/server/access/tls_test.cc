@@ -213,7 +213,7 @@ TEST_F(TlsTest, ABrokenNewPairKeepsTheOldOne) {
   EXPECT_EQ(server_->daemon().metrics().Value(Metric::kReloads, {"tls", "ok"}), 0);
 }
 
-// Whoever trusts another authority from now on must be believed at once, by both doors.
+// Clients of a new authority are accepted at once, over gRPC and HTTP.
 TEST_F(TlsTest, TheClientsAuthorityIsReadAgainToo) {
   Serve(/*ask_clients=*/true);
   const auto client = certificates_.Make("client"), stranger = strangers_.Make("stranger");

@@ -3,6 +3,7 @@
 #include "gmock/gmock.h"
 #include "google/rpc/status.pb.h"
 #include "gtest/gtest.h"
+#include "server/api/field_paths.h"
 #include "tests/server/server_testing.h"
 
 namespace tessera {
@@ -12,9 +13,10 @@ using testing::HasSubstr;
 using testing::Not;
 
 TEST(ErrorDetailsTest, FieldErrorOfAnyLayerBecomesBadRequest) {
+  const PromptPaths prompt{.images = {"content[0].image", "content[2].image"}};
   for (const absl::Status& status :
        {FieldError("content[2].image", "not an image"),
-        absl::InvalidArgumentError("content[2].image: not an image")}) {
+        WithProtoPath(RequestFieldError({RequestField::kImage, 1}, "not an image"), prompt)}) {
     const ErrorView error = View(ToGrpcStatus(status, "r7"));
     EXPECT_EQ(error.code, grpc::StatusCode::INVALID_ARGUMENT);
     EXPECT_EQ(error.message, "content[2].image: not an image");
@@ -27,6 +29,15 @@ TEST(ErrorDetailsTest, FieldErrorOfAnyLayerBecomesBadRequest) {
   }
 }
 
+// A field is named by type or not at all: no text is taken for one.
+TEST(ErrorDetailsTest, TextIsNeverReadAsAField) {
+  const auto status = absl::InvalidArgumentError("content[2].image: not an image");
+  const ErrorView error = View(ToGrpcStatus(status));
+  EXPECT_EQ(error.field, "");
+  EXPECT_EQ(error.reason, "INVALID_FIELD");
+  EXPECT_FALSE(FieldOfError(status).has_value());
+}
+
 TEST(ErrorDetailsTest, FullQueueAsksForRetry) {
   const ErrorView error =
       View(ToGrpcStatus(FromEngine(absl::ResourceExhaustedError("the queue is full"))));
@@ -36,8 +47,11 @@ TEST(ErrorDetailsTest, FullQueueAsksForRetry) {
 }
 
 TEST(ErrorDetailsTest, OversizeImageDoesNot) {
-  const ErrorView error =
-      View(ToGrpcStatus(absl::ResourceExhaustedError("content[0].image: 9 bytes, limit 8")));
+  const PromptPaths prompt{.images = {"content[0].image"}};
+  const ErrorView error = View(
+      ToGrpcStatus(WithProtoPath(RequestFieldError({RequestField::kImage, 0}, "9 bytes, limit 8",
+                                                   absl::StatusCode::kResourceExhausted),
+                                 prompt)));
   EXPECT_EQ(error.reason, "LIMIT_EXCEEDED");
   EXPECT_EQ(error.quota, "content[0].image");
   EXPECT_EQ(error.field, "content[0].image");
@@ -62,9 +76,9 @@ TEST(ErrorDetailsTest, InternalTextStaysInside) {
 }
 
 TEST(ErrorDetailsTest, MessagesFitMetadataAndStayUtf8) {
-  std::string huge = "content: ";
+  std::string huge;
   for (int i = 0; i < 5000; ++i) huge += "\xe2\x82\xac\xff";
-  const grpc::Status wire = ToGrpcStatus(absl::InvalidArgumentError(huge));
+  const grpc::Status wire = ToGrpcStatus(FieldError("content", huge));
   EXPECT_LT(wire.error_message().size(), 1100u);
   EXPECT_LT(wire.error_details().size(), 4000u);
   google::rpc::Status parsed;
@@ -72,17 +86,6 @@ TEST(ErrorDetailsTest, MessagesFitMetadataAndStayUtf8) {
 }
 
 TEST(ErrorDetailsTest, OkIsOk) { EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok()); }
-
-TEST(ErrorDetailsTest, FindsFieldPaths) {
-  EXPECT_EQ(LeadingFieldPath("a: b"), "a");
-  EXPECT_EQ(LeadingFieldPath("messages[12].content[3].image: x: y"),
-            "messages[12].content[3].image");
-  EXPECT_EQ(LeadingFieldPath("x-request-id: bad"), "x-request-id");
-  for (const char* text : {"", ": x", "no colon", "Two words: x", "a[b]: x", "a[]: x", "a[1: x",
-                           "https://x", "/etc/x: y", "]: x", "]a: x"}) {
-    EXPECT_EQ(LeadingFieldPath(text), "") << text;
-  }
-}
 
 TEST(ErrorDetailsTest, EveryErrorCodeHasAReason) {
   for (int code = 1; code <= 16; ++code) {

@@ -1,4 +1,4 @@
-// What an attacker sends to either door; SECURITY.md names these tests.
+// Attacks on gRPC and HTTP. SECURITY.md names these tests.
 #include <future>
 
 #include "absl/strings/escaping.h"
@@ -65,10 +65,10 @@ TEST_F(AbuseTest, NoUrlIsFetched) {
         "javascript:0"}) {
     const HttpReply reply = Chat({{{"type", "image_url"}, {"image_url", {{"url", url}}}}});
     EXPECT_EQ(reply.status, 400) << url;
-    EXPECT_THAT(reply.body, HasSubstr("does not fetch pictures")) << url;
+    EXPECT_THAT(reply.body, HasSubstr("does not fetch images")) << url;
   }
   EXPECT_EQ(Chat({{{"type", "image_url"}, {"image_url", {{"url", ""}}}}}).status, 400);
-  // Nor does a data URI that names another source: its bytes must be a picture.
+  // Nor does a data URI that names another source: its bytes must be an image.
   const std::string inner = absl::Base64Escape("https://example.com/a.png");
   for (const std::string& uri :
        {absl::StrCat("data:text/uri-list;base64,", inner),

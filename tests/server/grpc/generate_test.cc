@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "engine/request/field_error.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
@@ -127,7 +128,8 @@ TEST(GenerateTest, RefusalsAreStatusesWithDetails) {
   EXPECT_EQ(error.reason, "QUEUE_FULL");
   EXPECT_TRUE(error.retry.has_value());
 
-  server.engine().submit_status = absl::AlreadyExistsError("request_id: live");
+  server.engine().submit_status =
+      RequestFieldError({RequestField::kId}, "live", absl::StatusCode::kAlreadyExists);
   error = View(Generate(server.inference(), TextRequest("Hello")).status);
   EXPECT_EQ(error.reason, "REQUEST_ID_IN_USE");
   EXPECT_EQ(error.field, "request_id");
@@ -149,7 +151,7 @@ TEST(GenerateTest, DroppedStreamCancels) {
   context.TryCancel();
   EXPECT_TRUE(Eventually([&] { return submitted.output_queue->cancelled(); }));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  Put(submitted, LastEvent(absl::CancelledError("x")));  // as the engine does; nobody listens
+  Put(submitted, LastEvent(absl::CancelledError("x")));  // as the engine does; no one reads it
   EXPECT_TRUE(Eventually([&] {
     return server.daemon().metrics().Value(Metric::kRequests, {"Generate", "CANCELLED"}) == 1;
   }));

@@ -99,7 +99,7 @@ TEST(HttpServerTest, ARefusedRequestsBodyIsNotReadNorAskedFor) {
   }
 }
 
-// What follows a request that ends the connection is not served.
+// A request after one that ends the connection is not served.
 TEST(HttpServerTest, NothingIsReadAfterTheLastRequest) {
   Served served(HttpServerOptions{});
   HttpClient client(served.address);

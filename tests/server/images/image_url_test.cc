@@ -1,4 +1,4 @@
-// Pictures named by URL, from the request to the engine, through both doors of a daemon.
+// Images named by URL, from the request to the engine, over gRPC and HTTP.
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -146,7 +146,7 @@ TEST_F(ImageUrlTest, WhatIsNotFetchedIsNamed) {
   EXPECT_EQ(view.code, grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(view.field, "content[1].image.url");
   EXPECT_EQ(view.reason, "IMAGE_NOT_FETCHED");
-  // A listed address that nobody may reach.
+  // A listed address that no request may reach.
   view = View(Generate(server_.inference(), Request("https://169.254.169.254/")).status);
   EXPECT_EQ(view.reason, "IMAGE_NOT_FETCHED");
   EXPECT_THAT(view.message, testing::Not(HasSubstr("169.254")));
@@ -205,6 +205,26 @@ TEST_F(ImageUrlTest, StoppingTheServerEndsFetches) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+// The answer does not wait for the worker or the fetcher that still prepares the request.
+TEST_F(ImageUrlTest, EndingAnHttpRequestEndsItsFetches) {
+  HttpClient client(server_.daemon().http_address());
+  const std::string body = Body(Url("/hang"));
+  client.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nX-Request-Id: r1\r\n",
+                           "Content-Length: ", body.size(), "\r\n\r\n", body));
+  ASSERT_TRUE(Eventually([&] { return pictures_.heads().size() == 1; }));
+  grpc::ClientContext context;
+  v1::AbortRequest abort;
+  abort.set_request_id("r1");
+  v1::AbortResponse aborted;
+  ASSERT_TRUE(server_.control().Abort(&context, abort, &aborted).ok());
+  const HttpReply reply = client.Read();
+  EXPECT_EQ(reply.status, 499);
+  EXPECT_EQ(Json::parse(reply.body)["error"]["code"], "cancelled");
+  EXPECT_TRUE(Eventually([&] { return Count("cancelled") == 1; }));
+  EXPECT_EQ(client.Get("/health").status, 200);  // the connection lives on
+  EXPECT_EQ(server_.engine().count(), 0u);
+}
+
 TEST_F(ImageUrlTest, OtherMethodsDoNotFetch) {
   v1::CountTokensRequest count;
   count.add_content()->mutable_image()->set_url(Url("/a.png"));
@@ -212,11 +232,11 @@ TEST_F(ImageUrlTest, OtherMethodsDoNotFetch) {
   grpc::ClientContext context;
   const ErrorView view = View(server_.tokenizer().CountTokens(&context, count, &counted));
   EXPECT_EQ(view.field, "content[0].image.url");
-  EXPECT_THAT(view.message, HasSubstr("only Generate fetches pictures"));
+  EXPECT_THAT(view.message, HasSubstr("only Generate fetches images"));
   const HttpReply reply =
       HttpClient(server_.daemon().http_address()).Post("/tokenize", Body(Url("/a.png")));
   EXPECT_EQ(reply.status, 400);
-  EXPECT_THAT(reply.body, HasSubstr("send the picture itself"));
+  EXPECT_THAT(reply.body, HasSubstr("send the image itself"));
   EXPECT_TRUE(pictures_.heads().empty());
 }
 

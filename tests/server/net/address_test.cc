@@ -69,7 +69,7 @@ TEST(AddressTest, FindsTakenUnixSocketAndIgnoresStaleOne) {
   ASSERT_EQ(listen(fd, 1), 0);
   const auto address = ParseAddress("unix:" + path);
   EXPECT_EQ(CheckAddressFree(*address).code(), absl::StatusCode::kAlreadyExists);
-  close(fd);  // the file stays, nobody listens
+  close(fd);  // the file stays, but no process listens
   EXPECT_TRUE(CheckAddressFree(*address).ok());
   unlink(path.c_str());
 }

@@ -40,7 +40,7 @@ TEST(HttpsUrlTest, Reads) {
   }
 }
 
-// What two readers could read in two ways is no URL here.
+// Text that two parsers could read differently is not a URL.
 TEST(HttpsUrlTest, RefusesWhatIsNotPlain) {
   for (const char* text :
        {"", "https://", "https:///x", "https:/a.example.com", "https:a.example.com",

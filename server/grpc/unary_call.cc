@@ -1,5 +1,10 @@
-#include "server/request/service_context.h"
+#include "server/grpc/unary_call.h"
 
+#include <vector>
+
+#include "server/api/error_details.h"
+#include "server/observability/log.h"
+#include "server/observability/metrics.h"
 #include "server/observability/rpc_names.h"
 
 namespace tessera {
@@ -8,7 +13,7 @@ grpc::Status EndRpc(const ServiceContext& services, const char* method, const ab
                     absl::string_view tenant, absl::Time received) {
   const grpc::Status wire = ToGrpcStatus(status);
   services.metrics->CountRpc(method, wire.error_code());
-  // Polls of GetLoad and the like would drown the rest.
+  // At a higher level, polls of GetLoad would drown the rest.
   const LogLevel level = IsServerFault(status) ? LogLevel::kError : LogLevel::kDebug;
   if (services.log->Enabled(level)) {
     services.log->Write(level, "rpc",
@@ -21,15 +26,15 @@ grpc::Status EndRpc(const ServiceContext& services, const char* method, const ab
   return wire;
 }
 
-absl::StatusOr<std::shared_ptr<Grant>> AdmitRpc(const ServiceContext& services,
+absl::StatusOr<std::shared_ptr<Lease>> AdmitRpc(const ServiceContext& services,
                                                 const grpc::CallbackServerContext& context,
-                                                Right right, absl::Time now) {
+                                                Permission permission, absl::Time now) {
   std::vector<absl::string_view> headers;
   const auto [begin, end] = context.client_metadata().equal_range("authorization");
   for (auto header = begin; header != end; ++header) {
     headers.emplace_back(header->second.data(), header->second.size());
   }
-  return services.access->Admit(headers, right, now);
+  return services.access->Admit(headers, permission, now);
 }
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-#include "server/process/service_manager.h"
+#include "server/process/sd_notify.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -20,7 +20,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// A service manager's end: a datagram socket at `name` (@ for the abstract namespace).
+// A service notify's end: a datagram socket at `name` (@ for the abstract namespace).
 class Listener {
  public:
   explicit Listener(std::string name) : name_(std::move(name)) {
@@ -47,28 +47,28 @@ class Listener {
   int fd_;
 };
 
-std::string UniqueName() { return absl::StrCat("tessera-manager-", getpid()); }
+std::string UniqueName() { return absl::StrCat("tessera-notify-", getpid()); }
 
-TEST(ServiceManager, TellsByPathAndByAbstractName) {
+TEST(SdNotify, TellsByPathAndByAbstractName) {
   for (const std::string& name :
        {absl::StrCat(testing::TempDir(), UniqueName()), absl::StrCat("@", UniqueName())}) {
     Listener listener(name);
-    const ServiceManager manager(name);
-    EXPECT_TRUE(manager.Tell("READY=1\nSTATUS=serving").ok()) << name;
+    const SdNotify notify(name);
+    EXPECT_TRUE(notify.Send("READY=1\nSTATUS=serving").ok()) << name;
     EXPECT_EQ(listener.Next(), "READY=1\nSTATUS=serving");
     EXPECT_EQ(listener.Next(), "nothing");
   }
 }
 
-TEST(ServiceManager, NobodyListens) {
-  EXPECT_TRUE(ServiceManager("").Tell("READY=1").ok());
-  const absl::Status gone = ServiceManager("/nonexistent/socket").Tell("READY=1");
+TEST(SdNotify, NobodyListens) {
+  EXPECT_TRUE(SdNotify("").Send("READY=1").ok());
+  const absl::Status gone = SdNotify("/nonexistent/socket").Send("READY=1");
   EXPECT_THAT(std::string(gone.message()), HasSubstr("/nonexistent/socket"));
-  EXPECT_FALSE(ServiceManager("vsock:2:1234").Tell("READY=1").ok());
-  EXPECT_FALSE(ServiceManager("/" + std::string(200, 'x')).Tell("READY=1").ok());
+  EXPECT_FALSE(SdNotify("vsock:2:1234").Send("READY=1").ok());
+  EXPECT_FALSE(SdNotify("/" + std::string(200, 'x')).Send("READY=1").ok());
 }
 
-TEST(ServiceManager, WatchdogIsOfThisProcess) {
+TEST(SdNotify, WatchdogIsOfThisProcess) {
   struct Case {
     const char *usec, *pid;
     absl::Duration interval;
@@ -86,7 +86,7 @@ TEST(ServiceManager, WatchdogIsOfThisProcess) {
   for (const Case& c : kCases) {
     setenv("WATCHDOG_USEC", c.usec, 1);
     setenv("WATCHDOG_PID", c.pid, 1);
-    EXPECT_EQ(ServiceManager::FromEnvironment().alive_interval(), c.interval)
+    EXPECT_EQ(SdNotify::FromEnvironment().watchdog_interval(), c.interval)
         << c.usec << " " << c.pid;
   }
   unsetenv("WATCHDOG_USEC");

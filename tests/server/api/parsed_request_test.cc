@@ -1,4 +1,4 @@
-#include "server/api/convert.h"
+#include "server/api/parsed_request.h"
 
 #include <cmath>
 #include <functional>
@@ -7,6 +7,7 @@
 #include "cache/policies/registry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/net/https_url.h"
 #include "tests/server/server_testing.h"
 
 namespace tessera {
@@ -15,43 +16,51 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-class ConvertTest : public testing::Test {
+class ParsedRequestTest : public testing::Test {
  protected:
-  ConvertTest() {
+  ParsedRequestTest() {
     model_.name = "demo";
     model_.text.vocab = 576;
     model_.image_token = 512;
-    options_.model = &model_;
-    options_.context_tokens = 100;
-    options_.max_images = 2;
-    options_.max_text_bytes = 1000;
-    options_.default_policy = *ParsePolicy("none");
+    rules_.model = &model_;
+    rules_.max_images = 2;
+    rules_.max_text_bytes = 1000;
+    rules_.default_policy = *ParsePolicy("none");
   }
-  // Of the checks that need no prompt, then of the prompt.
-  absl::Status Check(const v1::GenerateRequest& in) {
-    if (auto request = ConvertRequest(in, options_); !request.ok()) return request.status();
-    return ConvertPrompt(in, options_).status();
+  absl::Status Check(const v1::GenerateRequest& in) { return ParseRequest(in, rules_).status(); }
+  // Parses `in` and completes it with a default of 64 tokens and a prompt of this length.
+  absl::StatusOr<Request> Complete(const v1::GenerateRequest& in, Prompt prompt) {
+    auto parsed = ParseRequest(in, rules_);
+    if (!parsed.ok()) return parsed.status();
+    parsed->default_max_tokens = 64;
+    return CompleteRequest(*std::move(parsed), std::move(prompt), 100);
+  }
+  absl::StatusOr<Request> Complete(const v1::GenerateRequest& in, int prompt_tokens) {
+    Prompt prompt;
+    prompt.ids.resize(static_cast<size_t>(prompt_tokens));
+    return Complete(in, std::move(prompt));
   }
 
   ModelConfig model_;
-  ConvertOptions options_;
+  RequestRules rules_;
 };
 
-TEST_F(ConvertTest, FillsDefaultsFromTheModel) {
+TEST_F(ParsedRequestTest, FillsDefaultsFromTheModel) {
   model_.generation.temperature = 0.7f;
   model_.generation.top_k = 40;
-  const auto request = ConvertRequest(TextRequest("hi"), options_);
-  ASSERT_TRUE(request.ok()) << request.status();
+  const auto parsed = ParseRequest(TextRequest("hi"), rules_);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const Request* request = &parsed->request;
   EXPECT_EQ(request->sampling.temperature, 0.7f);
   EXPECT_EQ(request->sampling.top_k, 40);
   EXPECT_EQ(request->sampling.top_p, 1.0f);
   EXPECT_FALSE(request->sampling.has_seed);
-  EXPECT_EQ(request->stop.max_tokens, 0);  // not known yet
+  EXPECT_FALSE(parsed->max_tokens.has_value());
   EXPECT_EQ(request->top_logprobs, -1);
-  EXPECT_EQ(request->policy, options_.default_policy);
+  EXPECT_EQ(request->policy, rules_.default_policy);
 }
 
-TEST_F(ConvertTest, TakesWhatIsGiven) {
+TEST_F(ParsedRequestTest, TakesWhatIsGiven) {
   model_.generation.temperature = 0.7f;
   v1::GenerateRequest in = TextRequest("hi");
   in.set_request_id("r1");
@@ -66,13 +75,16 @@ TEST_F(ConvertTest, TakesWhatIsGiven) {
   in.mutable_cache()->set_salt("tenant");
   in.mutable_cache()->set_bypass_prefix(true);
   in.set_priority(-3);
-  const auto request = ConvertRequest(in, options_);
-  ASSERT_TRUE(request.ok()) << request.status();
+  const auto parsed = ParseRequest(in, rules_);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const Request* request = &parsed->request;
   EXPECT_EQ(request->id, "r1");
   EXPECT_EQ(request->sampling.temperature, 0.0f);
   EXPECT_TRUE(request->sampling.has_seed);
   EXPECT_EQ(request->sampling.seed, 7u);
   EXPECT_EQ(request->stop.max_tokens, 5);
+  EXPECT_EQ(parsed->max_tokens, 5);
+  EXPECT_TRUE(parsed->reply.logprobs);
   EXPECT_THAT(request->stop.strings, ElementsAre("END"));
   EXPECT_THAT(request->stop.token_ids, ElementsAre(9));
   EXPECT_TRUE(request->stop.include_stop);
@@ -90,7 +102,8 @@ struct BadRequestCase {
   grpc::StatusCode code = grpc::StatusCode::INVALID_ARGUMENT;
 };
 
-class BadRequestTest : public ConvertTest, public testing::WithParamInterface<BadRequestCase> {};
+class BadRequestTest : public ParsedRequestTest,
+                       public testing::WithParamInterface<BadRequestCase> {};
 
 TEST_P(BadRequestTest, NamesTheField) {
   v1::GenerateRequest in = TextRequest("hi");
@@ -158,19 +171,6 @@ INSTANTIATE_TEST_SUITE_P(
                          r->mutable_tokenized();
                        },
                        "tokenized.ids"},
-        BadRequestCase{"id_outside",
-                       [](R* r) {
-                         r->clear_content();
-                         r->mutable_tokenized()->add_ids(1);
-                         r->mutable_tokenized()->add_ids(576);
-                       },
-                       "tokenized.ids[1]"},
-        BadRequestCase{"too_many_ids",
-                       [](R* r) {
-                         r->clear_content();
-                         for (int i = 0; i < 101; ++i) r->mutable_tokenized()->add_ids(1);
-                       },
-                       "tokenized.ids", "LIMIT_EXCEEDED"},
         BadRequestCase{"model", [](R* r) { r->set_model("gpt"); }, "model", "MODEL_NOT_FOUND",
                        grpc::StatusCode::NOT_FOUND},
         BadRequestCase{"request_id", [](R* r) { r->set_request_id("a b"); }, "request_id"},
@@ -204,6 +204,12 @@ INSTANTIATE_TEST_SUITE_P(
                        "response.top_logprobs"},
         BadRequestCase{"policy", [](R* r) { r->mutable_kv_policy()->set_text("zip(9)"); },
                        "kv_policy.text"},
+        BadRequestCase{"commit_at",
+                       [](R* r) {
+                         r->mutable_kv_policy()->set_commit_at(
+                             static_cast<v1::KvPolicy::CommitAt>(7));
+                       },
+                       "kv_policy.commit_at"},
         BadRequestCase{"salt", [](R* r) { r->mutable_cache()->set_salt(std::string(257, 's')); },
                        "cache.salt"},
         BadRequestCase{"unknown_sampling_field",
@@ -225,20 +231,20 @@ INSTANTIATE_TEST_SUITE_P(
                        "request", "UNKNOWN_FIELD"}),
     [](const auto& info) { return std::string(info.param.name); });
 
-TEST_F(ConvertTest, StopStringsAreLimited) {
+TEST_F(ParsedRequestTest, StopStringsAreLimited) {
   v1::GenerateRequest in = TextRequest("hi");
   for (int i = 0; i < 17; ++i) in.mutable_stopping()->add_stop("s" + std::to_string(i));
   EXPECT_THAT(View(ToGrpcStatus(Check(in))).field, testing::StartsWith("stopping.stop"));
 }
 
-TEST_F(ConvertTest, AbsurdlyManyPartsAreRefused) {
+TEST_F(ParsedRequestTest, AbsurdlyManyPartsAreRefused) {
   v1::GenerateRequest in;
   for (int i = 0; i < 100001; ++i) in.add_content();
   EXPECT_EQ(View(ToGrpcStatus(Check(in))).reason, "LIMIT_EXCEEDED");
 }
 
-TEST_F(ConvertTest, PolicyOutsideTheAllowedListIsRefused) {
-  options_.allowed_policies = {"akvq"};
+TEST_F(ParsedRequestTest, PolicyOutsideTheAllowedListIsRefused) {
+  rules_.allowed_policies = {"akvq"};
   v1::GenerateRequest in = TextRequest("hi");
   EXPECT_TRUE(Check(in).ok());  // the server's default needs no permission
   in.mutable_kv_policy()->set_text("none");
@@ -248,23 +254,24 @@ TEST_F(ConvertTest, PolicyOutsideTheAllowedListIsRefused) {
   EXPECT_EQ(error.field, "kv_policy.text");
 }
 
-TEST_F(ConvertTest, ContentBecomesOneUserTurn) {
+TEST_F(ParsedRequestTest, ContentBecomesOneUserTurn) {
   v1::GenerateRequest in;
   in.add_content()->set_text("What is ");
   in.add_content()->mutable_image()->set_data("png");
   in.add_content()->set_text("?");
-  const auto prompt = ConvertPrompt(in, options_);
-  ASSERT_TRUE(prompt.ok());
-  ASSERT_EQ(prompt->messages.size(), 1u);
-  EXPECT_EQ(prompt->messages[0].role, ChatMessage::Role::kUser);
-  ASSERT_EQ(prompt->messages[0].parts.size(), 3u);
-  EXPECT_TRUE(prompt->messages[0].parts[1].is_image);
-  ASSERT_EQ(prompt->images.size(), 1u);
-  EXPECT_EQ(prompt->images[0].path, "content[1].image");
-  EXPECT_TRUE(prompt->raw.empty());
+  const auto parsed = ParseRequest(in, rules_);
+  ASSERT_TRUE(parsed.ok());
+  const ParsedPrompt* prompt = &parsed->prompt;
+  ASSERT_EQ(prompt->input.messages.size(), 1u);
+  EXPECT_EQ(prompt->input.messages[0].role, ChatMessage::Role::kUser);
+  ASSERT_EQ(prompt->input.messages[0].parts.size(), 3u);
+  EXPECT_TRUE(prompt->input.messages[0].parts[1].is_image);
+  ASSERT_EQ(prompt->input.images.size(), 1u);
+  EXPECT_EQ(prompt->paths.images[0], "content[1].image");
+  EXPECT_TRUE(prompt->input.raw.empty());
 }
 
-TEST_F(ConvertTest, RawContentJoinsAdjacentTexts) {
+TEST_F(ParsedRequestTest, RawContentJoinsAdjacentTexts) {
   v1::GenerateRequest in;
   in.set_apply_template(false);
   in.add_content()->set_text("a");
@@ -272,160 +279,90 @@ TEST_F(ConvertTest, RawContentJoinsAdjacentTexts) {
   in.add_content()->mutable_image()->set_data("x");
   in.add_content()->mutable_image()->set_data("y");
   in.add_content()->set_text("c");
-  const auto prompt = ConvertPrompt(in, options_);
-  ASSERT_TRUE(prompt.ok());
-  ASSERT_EQ(prompt->raw.size(), 4u);
-  EXPECT_EQ(prompt->raw[0].text, "ab");
-  EXPECT_EQ(prompt->raw[1].kind, PromptPiece::Kind::kImage);
-  EXPECT_EQ(prompt->raw[3].text, "c");
-  EXPECT_TRUE(prompt->messages.empty());
+  const auto parsed = ParseRequest(in, rules_);
+  ASSERT_TRUE(parsed.ok());
+  const ParsedPrompt* prompt = &parsed->prompt;
+  ASSERT_EQ(prompt->input.raw.size(), 4u);
+  EXPECT_EQ(prompt->input.raw[0].text, "ab");
+  EXPECT_EQ(prompt->input.raw[1].kind, PromptPiece::Kind::kImage);
+  EXPECT_EQ(prompt->input.raw[3].text, "c");
+  EXPECT_TRUE(prompt->input.messages.empty());
 }
 
-TEST_F(ConvertTest, MaxTokensComesFromTheContext) {
+TEST_F(ParsedRequestTest, ImagesKeepTheirBytesAndPaths) {
+  const UrlRules urls = *UrlRules::Make({"a.test"}, /*allow_private=*/false);
+  rules_.image_urls = &urls;
+  rules_.max_images = 3;
+  v1::GenerateRequest in;
+  v1::Message* message = in.add_messages();
+  message->set_role(v1::Message::ROLE_USER);
+  message->add_content()->mutable_image()->set_url("https://a.test/1");
+  message->add_content()->mutable_image()->set_data("given");
+  message->mutable_content(1)->mutable_image()->set_mime("image/png");
+  message->add_content()->mutable_image()->set_url("https://a.test/2");
+  const auto parsed = ParseRequest(in, rules_);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const ParsedPrompt& prompt = parsed->prompt;
+  ASSERT_EQ(prompt.input.images.size(), 3u);
+  EXPECT_EQ(prompt.input.images[0].data, "");
+  EXPECT_EQ(prompt.input.images[1].data, "given");
+  EXPECT_EQ(prompt.input.images[1].mime, "image/png");
+  EXPECT_THAT(prompt.paths.images,
+              ElementsAre("messages[0].content[0].image", "messages[0].content[1].image",
+                          "messages[0].content[2].image"));
+  ASSERT_EQ(prompt.urls.size(), 2u);
+  EXPECT_EQ(prompt.urls[0].image, 0u);
+  EXPECT_EQ(prompt.urls[1].image, 2u);
+  EXPECT_EQ(prompt.urls[1].url, "https://a.test/2");
+  v1::GenerateRequest tokens;
+  tokens.mutable_tokenized()->add_ids(1);
+  tokens.mutable_tokenized()->add_images()->set_url("https://a.test/3");
+  const auto tokenized = ParseRequest(tokens, rules_);
+  ASSERT_TRUE(tokenized.ok()) << tokenized.status();
+  EXPECT_THAT(tokenized->prompt.paths.images, ElementsAre("tokenized.images[0]"));
+  EXPECT_EQ(tokenized->prompt.urls.size(), 1u);
+}
+
+TEST_F(ParsedRequestTest, MaxTokensComesFromTheContext) {
+  const auto field = [](const absl::StatusOr<Request>& request) {
+    return View(ToGrpcStatus(request.status())).field;
+  };
   v1::GenerateRequest in = TextRequest("hi");
-  Request request;
-  request.prompt.ids.resize(90);
-  ASSERT_TRUE(SetMaxTokens(in, 100, 64, &request).ok());
-  EXPECT_EQ(request.stop.max_tokens, 10);
-  request.prompt.ids.resize(20);
-  ASSERT_TRUE(SetMaxTokens(in, 100, 64, &request).ok());
-  EXPECT_EQ(request.stop.max_tokens, 64);
-  request.prompt.ids.resize(100);
-  EXPECT_EQ(View(ToGrpcStatus(SetMaxTokens(in, 100, 64, &request))).field, "content");
+  EXPECT_EQ(Complete(in, 90)->stop.max_tokens, 10);
+  EXPECT_EQ(Complete(in, 20)->stop.max_tokens, 64);
+  in.mutable_stopping()->set_max_tokens(10);
+  EXPECT_EQ(Complete(in, 90)->stop.max_tokens, 10);
   in.mutable_stopping()->set_max_tokens(11);
-  request.prompt.ids.resize(90);
-  request.stop.max_tokens = 11;
-  EXPECT_EQ(View(ToGrpcStatus(SetMaxTokens(in, 100, 64, &request))).field, "stopping.max_tokens");
+  EXPECT_EQ(field(Complete(in, 90)), "stopping.max_tokens");
   in.mutable_stopping()->clear_max_tokens();
-  request.stop.min_tokens = 11;
-  EXPECT_EQ(View(ToGrpcStatus(SetMaxTokens(in, 100, 64, &request))).field, "stopping.min_tokens");
+  in.mutable_stopping()->set_min_tokens(11);
+  EXPECT_EQ(field(Complete(in, 90)), "stopping.min_tokens");
+  EXPECT_EQ(Complete(in, 89)->stop.min_tokens, 11);
 }
 
-TEST_F(ConvertTest, ExplanationsAreTheOperatorsToAllow) {
+TEST_F(ParsedRequestTest, ExplanationsAreTheOperatorsToAllow) {
   v1::GenerateRequest in = TextRequest("hi");
   in.mutable_response()->set_explain(true);
   const ErrorView error = View(ToGrpcStatus(Check(in)));
   EXPECT_EQ(error.code, grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(error.reason, "EXPLAIN_NOT_ALLOWED");
-  options_.allow_explain = true;
-  EXPECT_TRUE(ConvertRequest(in, options_)->explain);
-  EXPECT_FALSE(ConvertRequest(TextRequest("hi"), options_)->explain);
+  rules_.allow_explain = true;
+  EXPECT_TRUE(ParseRequest(in, rules_)->request.explain);
+  EXPECT_FALSE(ParseRequest(TextRequest("hi"), rules_)->request.explain);
 }
 
-TEST_F(ConvertTest, TheCommitPointIsAfterTheLastImage) {
+TEST_F(ParsedRequestTest, TheCommitPointIsAfterTheLastImage) {
   v1::GenerateRequest in = TextRequest("hi");
-  Request request;
-  request.prompt.ids.resize(30);
-  ASSERT_TRUE(SetCommitPoint(in, &request).ok());
-  EXPECT_EQ(request.commit_tokens, 0);
+  EXPECT_EQ(Complete(in, 30)->commit_tokens, 0);
   in.mutable_kv_policy()->set_commit_at(v1::KvPolicy::COMMIT_AT_QUESTION);
-  EXPECT_EQ(View(ToGrpcStatus(SetCommitPoint(in, &request))).field, "kv_policy.commit_at");
-  request.prompt.images = {{.begin = 2}, {.begin = 12}};
-  request.prompt.image_tokens = 16;
-  ASSERT_TRUE(SetCommitPoint(in, &request).ok());
-  EXPECT_EQ(request.commit_tokens, 20);
+  EXPECT_EQ(View(ToGrpcStatus(Complete(in, 30).status())).field, "kv_policy.commit_at");
+  Prompt prompt;
+  prompt.ids.resize(30);
+  prompt.images = {{.begin = 2}, {.begin = 12}};
+  prompt.image_tokens = 16;
+  EXPECT_EQ(Complete(in, prompt)->commit_tokens, 20);
   in.mutable_kv_policy()->set_commit_at(v1::KvPolicy::COMMIT_AT_PROMPT);
-  ASSERT_TRUE(SetCommitPoint(in, &request).ok());
-  EXPECT_EQ(request.commit_tokens, 0);
-  in.mutable_kv_policy()->set_commit_at(static_cast<v1::KvPolicy::CommitAt>(7));
-  EXPECT_EQ(View(ToGrpcStatus(SetCommitPoint(in, &request))).field, "kv_policy.commit_at");
-}
-
-TEST_F(ConvertTest, PromptErrorsUseTheClientsPath) {
-  const absl::Status status = absl::InvalidArgumentError("messages[0].content: empty");
-  EXPECT_EQ(WithClientPath(TextRequest("x"), status).message(), "content: empty");
-  v1::GenerateRequest in;
-  in.add_messages();
-  EXPECT_EQ(WithClientPath(in, status).message(), status.message());
-}
-
-// A vocabulary of three: a word, half a character, nothing.
-class TinyTokenizer final : public Tokenizer {
- public:
-  std::vector<int32_t> Encode(absl::string_view, bool) const override { return {}; }
-  std::string TokenBytes(int32_t id) const override {
-    return id == 0 ? " cat" : id == 1 ? "\xe2\x82" : "";
-  }
-  std::string Piece(int32_t id) const override {
-    return id == 0 ? "\u2581cat" : id == 1 ? "<0xE2>" : id == 2 ? "</s>" : "";
-  }
-  int vocab_size() const override { return 3; }
-  bool IsControl(int32_t id) const override { return id == 2; }
-  int32_t bos() const override { return 1; }
-  bool add_bos() const override { return true; }
-  int32_t IdOf(absl::string_view) const override { return -1; }
-};
-
-TEST(ReplyTest, DeltaHoldsWhatWasAsked) {
-  Event event = TextEvent(" cat", {0, 1});
-  event.logprobs = {{0, -0.5f, {{0, -0.5f}, {1, -2.0f}, {2, -3.0f}}}};
-  const TinyTokenizer tokenizer;
-  v1::TokenDelta plain;
-  ASSERT_TRUE(ConvertDelta(event, {}, tokenizer, &plain));
-  EXPECT_EQ(plain.text(), " cat");
-  EXPECT_EQ(plain.tokens(), 2);
-  EXPECT_EQ(plain.token_ids_size() + plain.logprobs_size(), 0);
-  v1::TokenDelta full;
-  ASSERT_TRUE(ConvertDelta(event, {true, true}, tokenizer, &full));
-  EXPECT_EQ(full.token_ids_size(), 2);
-  ASSERT_EQ(full.logprobs_size(), 1);
-  ASSERT_EQ(full.logprobs(0).top_size(), 3);
-  EXPECT_EQ(full.logprobs(0).top(0).text(), " cat");
-  EXPECT_EQ(full.logprobs(0).top(1).text(), "<0xE2>");  // its bytes alone are not UTF-8
-  EXPECT_EQ(full.logprobs(0).top(2).text(), "</s>");
-  EXPECT_FALSE(ConvertDelta(Event(), {}, tokenizer, &plain));
-}
-
-TEST(ReplyTest, ExplanationNamesFormatsAndTokens) {
-  Explanation in;
-  in.tokens = {0, 2, 2, 0};
-  in.images = {{1, 2}};
-  in.commit_tokens = 3;
-  in.bytes_per_token[static_cast<int>(Format::kToken2)] = 288;
-  in.layers = {{{0, 1, 4, 1}, 4096, {1, 2, 3}}};
-  in.score_name = "largest |h|";
-  v1::Explanation out;
-  ProcessorConfig processor;
-  processor.do_pad = true;
-  ConvertExplanation(in, processor, TinyTokenizer(), &out);
-  ASSERT_EQ(out.formats_size(), kNumFormats);
-  EXPECT_EQ(out.formats(3).name(), "token2");
-  EXPECT_EQ(out.formats(3).k_bits(), 2);
-  EXPECT_EQ(out.formats(3).bytes_per_token(), 288);
-  EXPECT_EQ(out.layers(0).stored(), std::string("\0\1\4\1", 4));
-  EXPECT_EQ(out.layers(0).bytes(), 4096);
-  EXPECT_THAT(out.layers(0).score(), ElementsAre(1, 2, 3));
-  EXPECT_EQ(out.score(), "largest |h|");
-  EXPECT_EQ(out.images(0).first(), 1);
-  EXPECT_EQ(out.images(0).count(), 2);
-  EXPECT_EQ(out.image_fit(), v1::Explanation::IMAGE_FIT_CONTAIN);
-  EXPECT_THAT(out.text(), ElementsAre(" cat", "", "", " cat"));
-}
-
-TEST(ReplyTest, FinishedSaysWhy) {
-  Event event = LastEvent();
-  event.stop_id = 2;
-  event.usage.prompt_tokens = 10;
-  event.usage.kv_mean_bits = 16;
-  event.usage.policy = "none";
-  event.usage.queue_seconds = 0.5;
-  v1::Finished by_id;
-  ConvertFinished(event, &by_id);
-  EXPECT_EQ(by_id.reason(), v1::Finished::REASON_STOP);
-  EXPECT_EQ(by_id.stop_token_id(), 2);
-  EXPECT_EQ(by_id.usage().prompt_tokens(), 10);
-  EXPECT_EQ(by_id.usage().kv_policy(), "none");
-  EXPECT_EQ(by_id.usage().times().queue(), 0.5);
-  event.stop_string = "END";
-  v1::Finished by_string;
-  ConvertFinished(event, &by_string);
-  EXPECT_EQ(by_string.stop_string(), "END");
-  event = LastEvent();
-  event.reason = FinishReason::kLength;
-  v1::Finished by_length;
-  ConvertFinished(event, &by_length);
-  EXPECT_EQ(by_length.reason(), v1::Finished::REASON_LENGTH);
-  EXPECT_EQ(by_length.matched_case(), v1::Finished::MATCHED_NOT_SET);
+  EXPECT_EQ(Complete(in, prompt)->commit_tokens, 0);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "server/process/last_words.h"
+#include "server/process/crash_handler.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -13,8 +13,8 @@
 namespace tessera {
 namespace {
 
-// Handlers of the process know no object.
-std::atomic<LastWords*> current{nullptr};
+// Signal handlers get no object.
+std::atomic<CrashHandler*> current{nullptr};
 
 constexpr absl::Duration kTurn = absl::Milliseconds(10);
 
@@ -34,11 +34,11 @@ void Copy(const char* text, char* out, size_t size) {
 
 void WriteLine(const char* text) {
   for (const char* part : {"tesserad: ", text, "\n"}) {
-    if (write(STDERR_FILENO, part, std::strlen(part)) < 0) return;  // nobody is left to tell
+    if (write(STDERR_FILENO, part, std::strlen(part)) < 0) return;  // no one is left to read it
   }
 }
 
-// What the exception in flight says.
+// Copies the text of the exception in flight.
 void Describe(char* out, size_t size) {
   const std::exception_ptr thrown = std::current_exception();
   if (thrown == nullptr) return Copy("std::terminate was called", out, size);
@@ -55,14 +55,14 @@ void Describe(char* out, size_t size) {
 
 }  // namespace
 
-LastWords::LastWords(Logger* log) : log_(log) {
+CrashHandler::CrashHandler(Logger* log) : log_(log) {
   TESSERA_CHECK(sem_init(&wake_, /*pshared=*/0, 0) == 0);
-  // The teller must not be the one who is interrupted.
+  // SIGABRT must not interrupt the handler's own thread.
   sigset_t abort_signal, before;
   sigemptyset(&abort_signal);
   sigaddset(&abort_signal, SIGABRT);
   TESSERA_CHECK(pthread_sigmask(SIG_BLOCK, &abort_signal, &before) == 0);
-  teller_ = std::thread([this] { Main(); });
+  thread_ = std::thread([this] { Main(); });
   TESSERA_CHECK(pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
   TESSERA_CHECK(current.exchange(this) == nullptr);
   previous_ = std::set_terminate(OnTerminate);
@@ -71,42 +71,42 @@ LastWords::LastWords(Logger* log) : log_(log) {
   TESSERA_CHECK(sigaction(SIGABRT, &on_abort, nullptr) == 0);
 }
 
-LastWords::~LastWords() {
+CrashHandler::~CrashHandler() {
   if (ending_) AwaitTheEnd();
   signal(SIGABRT, SIG_DFL);
   std::set_terminate(previous_);
   current = nullptr;
   sem_post(&wake_);
-  teller_.join();
+  thread_.join();
   sem_destroy(&wake_);
 }
 
-void LastWords::SetFarewell(std::function<void()> farewell) {
+void CrashHandler::SetLastAction(std::function<void()> action) {
   MutexLock lock(mutex_);
-  farewell_ = std::move(farewell);
+  last_action_ = std::move(action);
 }
 
-void LastWords::OnTerminate() {
+void CrashHandler::OnTerminate() {
   char why[sizeof(why_)];
   Describe(why, sizeof(why));
-  if (LastWords* words = current.load(); words != nullptr) words->Tell(why);
+  if (CrashHandler* handler = current.load(); handler != nullptr) handler->Report(why);
   std::_Exit(kExitFault);
 }
 
-void LastWords::OnAbort(int) {
-  if (LastWords* words = current.load(); words != nullptr) {
-    words->Tell("aborted; if a check has failed, it stands above, on standard error");
+void CrashHandler::OnAbort(int) {
+  if (CrashHandler* handler = current.load(); handler != nullptr) {
+    handler->Report("aborted; if a check has failed, standard error names it above");
   }
-  // Not every SIGABRT comes from abort(), which would see to this: a watchdog sends it too.
+  // abort() would end the process by itself, but a watchdog sends SIGABRT too.
   signal(SIGABRT, SIG_DFL);
   raise(SIGABRT);
 }
 
-void LastWords::Tell(const char* why) {
+void CrashHandler::Report(const char* why) {
   if (ending_.exchange(true)) {
-    // A second failure: there is nothing to add. The teller's own ends the telling.
-    if (pthread_equal(pthread_self(), teller_.native_handle()) != 0) {
-      told_ = true;
+    // A second failure adds nothing. One of the handler's own thread ends the report.
+    if (pthread_equal(pthread_self(), thread_.native_handle()) != 0) {
+      reported_ = true;
       return;
     }
     AwaitTheEnd();
@@ -114,10 +114,10 @@ void LastWords::Tell(const char* why) {
   Copy(why, why_, sizeof(why_));
   WriteLine(why_);
   sem_post(&wake_);
-  for (absl::Duration waited; !told_ && waited < kLongest; waited += kTurn) Nap();
+  for (absl::Duration waited; !reported_ && waited < kMaxDuration; waited += kTurn) Nap();
 }
 
-void LastWords::Main() {
+void CrashHandler::Main() {
   while (sem_wait(&wake_) != 0) {
   }
   if (!ending_) return;
@@ -127,10 +127,10 @@ void LastWords::Main() {
   }
   try {
     MutexLock lock(mutex_);
-    if (farewell_) farewell_();
+    if (last_action_) last_action_();
   } catch (...) {  // connections end with the process
   }
-  told_ = true;
+  reported_ = true;
 }
 
 }  // namespace tessera

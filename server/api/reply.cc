@@ -1,7 +1,8 @@
+#include "server/api/reply.h"
+
 #include <algorithm>
 
 #include "engine/text/utf8.h"
-#include "server/api/convert.h"
 
 namespace tessera {
 namespace {

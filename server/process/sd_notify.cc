@@ -1,4 +1,4 @@
-#include "server/process/service_manager.h"
+#include "server/process/sd_notify.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -22,7 +22,7 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// Infinite unless the variables ask this process for it.
+// Returns infinity unless the variables mean this process.
 absl::Duration WatchdogFromEnvironment() {
   int64_t microseconds = 0, pid = 0;
   if (!absl::SimpleAtoi(Environment("WATCHDOG_USEC"), &microseconds) || microseconds <= 0) {
@@ -37,14 +37,14 @@ absl::Duration WatchdogFromEnvironment() {
 
 }  // namespace
 
-ServiceManager ServiceManager::FromEnvironment() {
-  return ServiceManager(Environment("NOTIFY_SOCKET"), WatchdogFromEnvironment());
+SdNotify SdNotify::FromEnvironment() {
+  return SdNotify(Environment("NOTIFY_SOCKET"), WatchdogFromEnvironment());
 }
 
-ServiceManager::ServiceManager(std::string socket, absl::Duration watchdog)
-    : socket_(std::move(socket)), alive_interval_(watchdog / 2) {}
+SdNotify::SdNotify(std::string socket, absl::Duration watchdog)
+    : socket_(std::move(socket)), watchdog_interval_(watchdog / 2) {}
 
-absl::Status ServiceManager::Tell(absl::string_view lines) const {
+absl::Status SdNotify::Send(absl::string_view lines) const {
   if (socket_.empty()) return absl::OkStatus();
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
