@@ -1,8 +1,9 @@
-// The version of this build, as CMakeLists.txt has it. Threads: safe.
+// The version of this build. CMakeLists.txt is its only source. Threads: safe.
 #pragma once
 
 namespace tessera {
 
-const char* Version();  // "0.1.0"
+// Returns "major.minor.patch".
+const char* Version();
 
 }  // namespace tessera

@@ -3,7 +3,7 @@
 # shipped libraries where nothing but our binaries does: the same tree installs below /usr/local.
 
 install(DIRECTORY models/demo DESTINATION share/tessera/models)
-install(FILES LICENSE README.md DESTINATION share/doc/tessera)
+install(FILES CHANGELOG.md LICENSE README.md DESTINATION share/doc/tessera)
 foreach(target tesserad tessera)
   if(NOT TARGET ${target})
     continue()

@@ -127,16 +127,6 @@ class Images(unittest.TestCase):
                     self.assertEqual((done.returncode, done.stdout), (0, "SERVING\n"), done.stderr)
                 self.assertEqual(dt.run(dt.binary("tessera"), *words).returncode, 1)
 
-    def test_version_is_the_project_s(self):
-        version, = re.findall(r"project\(tessera VERSION ([\d.]+)",
-                              (dt.ROOT / "CMakeLists.txt").read_text())
-        for text in self.files.values():
-            self.assertIn(f"ARG VERSION={version}\n", text)
-        for overlay in ("cpu", "gpu"):
-            folder = dt.DEPLOY / f"kustomize/overlays/{overlay}"
-            self.assertIn(f"newTag: {version}-{overlay}\n",
-                          (folder / "kustomization.yaml").read_text())
-
 
 if __name__ == "__main__":
     dt.main()

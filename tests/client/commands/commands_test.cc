@@ -1,5 +1,7 @@
 #include "client/commands/commands.h"
 
+#include "absl/strings/str_cat.h"
+#include "base/version.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -43,7 +45,7 @@ TEST(ClientCommands, EveryCommandHasHelpAndRefusesNonsense) {
 TEST(ClientCommands, UsageErrors) {
   EXPECT_EQ(RunCommand({}).code, 2);
   EXPECT_EQ(RunCommand({"dance"}).code, 2);
-  EXPECT_EQ(RunCommand({"--version"}).out, "tessera 0.1.0\n");
+  EXPECT_EQ(RunCommand({"--version"}).out, absl::StrCat("tessera ", Version(), "\n"));
 }
 
 TEST(ClientInfo, ShowsEverySection) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/clock.h"
+#include "base/version.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/server/https_server.h"
@@ -158,8 +159,9 @@ TEST_F(ImageFetcherTest, SaysNoMoreThanItMust) {
   ASSERT_EQ(server_.heads().size(), 2u);
   EXPECT_EQ(server_.heads()[1],
             absl::StrCat("GET /a?b=c HTTP/1.1\r\nHost: pictures.test:", server_.port(),
-                         "\r\nUser-Agent: tesserad/0.1.0\r\nAccept: image/jpeg, image/png, "
-                         "image/webp\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"));
+                         "\r\nUser-Agent: tesserad/", Version(),
+                         "\r\nAccept: image/jpeg, image/png, image/webp\r\nAccept-Encoding: "
+                         "identity\r\nConnection: close\r\n\r\n"));
 }
 
 TEST_F(ImageFetcherTest, FollowsThreeRedirects) {
