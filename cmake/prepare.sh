@@ -11,7 +11,7 @@ BUILD_PACKAGES=(
 )
 TEST_PACKAGES=(libgtest-dev libgmock-dev python3 curl openssl)
 # tests/clients/install.sh brings the rest. systemd: for systemd-analyze.
-CLIENT_PACKAGES=(python3 python3-venv openssl systemd dpkg apt)
+CLIENT_PACKAGES=(python3 python3-venv doxygen openssl systemd dpkg apt)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 
 if [[ -t 1 ]]; then
