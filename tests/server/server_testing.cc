@@ -11,6 +11,7 @@
 #include "google/rpc/status.pb.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "server/api/error_details.h"
 #include "server/load_model.h"
 #include "tests/support/paths.h"
 

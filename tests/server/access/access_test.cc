@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/api/error_details.h"
+#include "server/observability/metrics.h"
 #include "tests/server/certificates.h"
 
 namespace tessera {

@@ -7,6 +7,7 @@
 #include "cache/policies/registry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/api/error_details.h"
 #include "server/net/https_url.h"
 #include "tests/server/server_testing.h"
 

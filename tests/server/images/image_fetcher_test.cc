@@ -11,6 +11,7 @@
 #include "base/version.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/api/error_details.h"
 #include "tests/server/https_server.h"
 #include "tests/server/server_testing.h"
 
@@ -292,9 +293,9 @@ TEST_F(ImageFetcherTest, AnswersThatAreNotWhole) {
   Serve("/two", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab");
   Serve("/none", "");
   Serve("/head", "HTTP/1.1 200 OK\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n");
-  ExpectNotFetched(Fetch(Url("/cut")), "broken", "not whole");
+  ExpectNotFetched(Fetch(Url("/cut")), "broken", "incomplete");
   for (const char* path : {"/chunk", "/ssh", "/two", "/none", "/head"}) {
-    EXPECT_THAT(std::string(Fetch(Url(path)).message()), HasSubstr("not whole")) << path;
+    EXPECT_THAT(std::string(Fetch(Url(path)).message()), HasSubstr("incomplete")) << path;
   }
   EXPECT_EQ(Count("broken"), 6);
 }
