@@ -21,7 +21,7 @@ void Check(const tessera::HttpsUrl& url) {
   }
   for (const char c : url.target) TESSERA_CHECK(absl::ascii_isgraph(c) && c != '\\' && c != '#');
   const auto again = ParseHttpsUrl(absl::StrCat("https://", url.HostHeader(), url.target));
-  // What is as long as may be has no room for a path that was added to it.
+  // A URL of the maximum length has no room for the path that the parser added.
   if (!again.ok() && url.target.size() > 8000) return;
   TESSERA_CHECK(again.ok() && again->host == url.host && again->port == url.port &&
                 again->target == url.target);
