@@ -84,7 +84,7 @@ absl::StatusOr<std::vector<std::pair<Shape, CacheLayout>>> ParseCases(const Flag
   return cases;
 }
 
-// What attention is compared with: a read of memory and a large product.
+// The rivals of attention: a read of memory and a large product.
 struct Rivals {
   static constexpr int64_t kReadBytes = int64_t{1} << 30, kSide = 8192;
   Buffer large, a, b, c;

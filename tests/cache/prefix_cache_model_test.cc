@@ -157,7 +157,7 @@ class Traffic {
     ASSERT_EQ(freed, model_.Reclaim(pages));
     reclaimed_ += freed;
   }
-  // Starts a sequence of 1 to 160 tokens. Each of up to 10 blocks is one of two, so many prompts
+  // Starts a sequence of 1 to 160 tokens. Each of up to 10 blocks is one of two: many prompts
   // share beginnings.
   void Start() {
     std::vector<PrefixToken> tokens(1 + random_() % 160);
