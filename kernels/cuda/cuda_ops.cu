@@ -158,8 +158,8 @@ class CudaOps final : private Stream, public Ops {
   void TakeSampled(const int32_t* sampled, int32_t* ids, int64_t rows) override {
     cuda::TakeSampled(stream, sampled, ids, rows);
   }
-  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n,
-                int64_t width, const int32_t* ids, LogprobAt* out) override {
+  void Logprobs(const float* logits, int64_t cols, const LogprobJob* jobs, int64_t n, int64_t width,
+                const int32_t* ids, LogprobAt* out) override {
     cuda::Logprobs(stream, logits, cols, jobs, n, width, ids, out);
   }
 
@@ -187,9 +187,7 @@ class CudaOps final : private Stream, public Ops {
                       float* out) override {
     attention_.Run(qkv, query_begin, transformed, num_sequences, heads, kv, out);
   }
-  void PlanAttention(const AttentionMetadata& metadata) override {
-    attention_.PlanAhead(metadata);
-  }
+  void PlanAttention(const AttentionMetadata& metadata) override { attention_.PlanAhead(metadata); }
   int64_t clamped_slopes() const override { return attention_.clamped_slopes(); }
   void MoveTokens(uint8_t* arena, const KvGeometry& geometry, Format to, const QuantRule& rule,
                   const TokenMove* moves, int64_t n) override {

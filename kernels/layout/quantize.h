@@ -19,7 +19,8 @@
 // If s is zero in half (above all if hi = lo), the vector stores s = 1, m = min unclipped, codes 0.
 // Minus zero counts as zero. If a value is NaN, the vector's bits are unspecified.
 //
-// constexpr and standard C++ only, so that .cu files can call these functions on the device.
+// CUDA's files are C++17 and cannot include base/half.h: kernels/cuda/kv/move_tokens.cuh has the
+// same rule for the device.
 #pragma once
 
 #include <cstdint>

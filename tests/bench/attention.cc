@@ -131,29 +131,21 @@ class MemoryReader {
   std::atomic<uint64_t> sink_{0};
 };
 
-absl::Status Run(const Flags& flags, Report& report) {
-  if (flags.Text("device") == "cuda") return RunDeviceAttention(flags, report);
-  if (flags.Text("device") != "cpu") return absl::InvalidArgumentError("--device is cpu or cuda");
-  const int threads = static_cast<int>(flags.Number("threads"));
-  const int64_t layers = flags.Number("layers");
-  const std::string& isa = flags.Text("isa");
-  ASSIGN_OR_RETURN(const std::unique_ptr<Ops> ops,
-                   MakeBackend("cpu", {.cpu_threads = threads, .cpu_isa = isa}));
-  const KvGeometry geometry{
-      .layers = static_cast<int>(layers),
-      .kv_heads = static_cast<int>((flags.Text("kv_heads").empty() ? 8 : flags.Number("kv_heads"))),
-      .head_dim = static_cast<int>(flags.Number("head_dim"))};
-  const int64_t heads = geometry.kv_heads * flags.Number("group"), dim = geometry.head_dim;
-
+absl::StatusOr<std::vector<Format>> ParseFormats(const std::string& text) {
   std::vector<Format> formats;
-  for (const std::string& name :
-       std::vector<std::string>(absl::StrSplit(flags.Text("format"), ','))) {
+  for (const std::string& name : std::vector<std::string>(absl::StrSplit(text, ','))) {
     const std::optional<Format> format = FormatFromName(name);
-    if (!format || !HoldsTokens(*format))
+    if (!format || !HoldsTokens(*format)) {
       return absl::InvalidArgumentError(absl::StrCat("unknown format \"", name, "\""));
+    }
     formats.push_back(*format);
   }
-  // Groups are timed in turn. A group's first candidate is RAW16, the others' rival.
+  return formats;
+}
+
+// Returns the groups of shapes that are timed in turn. A group's first shape is RAW16, the others'
+// rival.
+std::vector<std::vector<Shape>> GroupsOf(const Flags& flags, const std::vector<Format>& formats) {
   std::vector<std::vector<Shape>> groups;
   for (int64_t context : flags.Numbers("context")) {
     for (int64_t batch : flags.Numbers("batch")) {
@@ -165,41 +157,78 @@ absl::Status Run(const Flags& flags, Report& report) {
     const int64_t rows = std::min(context, flags.Number("prefill_rows"));
     groups.push_back({{Format::kRaw16, 1, context, rows}});
   }
-  // The rooflines: 512 MiB read once; a 4096-wide product of 256 rows.
-  constexpr int64_t kReadBytes = int64_t{512} << 20, kWide = 4096, kRows = 256;
-  MemoryReader reader(*ops, kReadBytes, threads);
-  std::vector<float> weight(kWide * kWide), x(kRows * kWide), y(kRows * kWide);
-  FastRandom(1).Fill(weight.data(), kWide * kWide);
-  FastRandom(2).Fill(x.data(), kRows * kWide);
-  const Linear linear = ops->MakeLinear({{weight.data(), nullptr, kWide}}, kWide, DType::kF32);
+  return groups;
+}
 
-  for (const std::vector<Shape>& group : groups) {
-    const int64_t rows = group[0].batch * group[0].rows;
-    std::vector<float> qkv(rows * (heads + 2 * geometry.kv_heads) * dim), out(rows * heads * dim);
-    FastRandom(3).Fill(qkv.data(), static_cast<int64_t>(qkv.size()));
-    std::vector<std::function<void(int64_t)>> candidates = {
-        [&](int64_t) { reader.Read(); },
-        [&](int64_t) { ops->MatMul(linear, x.data(), kRows, y.data()); }};
-    for (const Shape& shape : group) {
-      const auto cache = std::make_shared<Cache>(*ops, geometry, layers, shape);
-      candidates.push_back([&, cache](int64_t) {
-        for (int64_t layer = 0; layer < layers; ++layer) {
-          ops->PagedAttention(qkv.data(), cache->query_begin(), nullptr, shape.batch, heads,
-                              cache->Layer(layer), out.data());
-        }
-      });
-    }
-    const std::vector<double> seconds = MedianSeconds(flags, candidates);
-    const double read_rate = kReadBytes / seconds[0],
-                 matmul = 2.0 * kRows * kWide * kWide / seconds[1];
+// The rooflines: 512 MiB read once; a 4096-wide product of 256 rows.
+struct Rooflines {
+  static constexpr int64_t kReadBytes = int64_t{512} << 20, kWide = 4096, kRows = 256;
+  MemoryReader reader;
+  std::vector<float> x, y;
+  Linear linear;
+
+  Rooflines(Ops& ops, int threads)
+      : reader(ops, kReadBytes, threads), x(kRows * kWide), y(kRows * kWide) {
+    std::vector<float> weight(kWide * kWide);
+    FastRandom(1).Fill(weight.data(), kWide * kWide);
+    FastRandom(2).Fill(x.data(), kRows * kWide);
+    linear = ops.MakeLinear({{weight.data(), nullptr, kWide}}, kWide, DType::kF32);
+  }
+};
+
+// The seconds of one group: both rooflines', then each shape's.
+std::vector<double> TimeGroup(const Flags& flags, Ops& ops, const KvGeometry& geometry,
+                              int64_t heads, const std::vector<Shape>& group,
+                              Rooflines& rooflines) {
+  const int64_t rows = group[0].batch * group[0].rows, dim = geometry.head_dim;
+  std::vector<float> qkv(rows * (heads + 2 * geometry.kv_heads) * dim), out(rows * heads * dim);
+  FastRandom(3).Fill(qkv.data(), static_cast<int64_t>(qkv.size()));
+  std::vector<std::function<void(int64_t)>> candidates = {
+      [&](int64_t) { rooflines.reader.Read(); },
+      [&](int64_t) {
+        ops.MatMul(rooflines.linear, rooflines.x.data(), Rooflines::kRows, rooflines.y.data());
+      }};
+  for (const Shape& shape : group) {
+    const auto cache = std::make_shared<Cache>(ops, geometry, geometry.layers, shape);
+    candidates.push_back([&, cache](int64_t) {
+      for (int64_t layer = 0; layer < geometry.layers; ++layer) {
+        ops.PagedAttention(qkv.data(), cache->query_begin(), nullptr, shape.batch, heads,
+                           cache->Layer(layer), out.data());
+      }
+    });
+  }
+  return MedianSeconds(flags, candidates);
+}
+
+absl::Status Run(const Flags& flags, Report& report) {
+  if (flags.Text("device") == "cuda") return RunDeviceAttention(flags, report);
+  if (flags.Text("device") != "cpu") return absl::InvalidArgumentError("--device is cpu or cuda");
+  const int threads = static_cast<int>(flags.Number("threads"));
+  const std::string& isa = flags.Text("isa");
+  ASSIGN_OR_RETURN(const std::unique_ptr<Ops> ops,
+                   MakeBackend("cpu", {.cpu_threads = threads, .cpu_isa = isa}));
+  const KvGeometry geometry{
+      .layers = static_cast<int>(flags.Number("layers")),
+      .kv_heads = static_cast<int>((flags.Text("kv_heads").empty() ? 8 : flags.Number("kv_heads"))),
+      .head_dim = static_cast<int>(flags.Number("head_dim"))};
+  const int64_t heads = geometry.kv_heads * flags.Number("group");
+  ASSIGN_OR_RETURN(const std::vector<Format> formats, ParseFormats(flags.Text("format")));
+  Rooflines rooflines(*ops, threads);
+  constexpr int64_t kWide = Rooflines::kWide;
+  for (const std::vector<Shape>& group : GroupsOf(flags, formats)) {
+    const std::vector<double> seconds = TimeGroup(flags, *ops, geometry, heads, group, rooflines);
+    const double read_rate = Rooflines::kReadBytes / seconds[0];
+    const double matmul = 2.0 * Rooflines::kRows * kWide * kWide / seconds[1];
     for (size_t i = 0; i < group.size(); ++i) {
       const Shape& shape = group[i];
       const double time = seconds[2 + i];
       // Row j of n sees context - (n - 1 - j) tokens.
       const double seen = static_cast<double>(shape.context) - (shape.rows - 1) / 2.0;
-      const double flops = 4.0 * seen * static_cast<double>(rows * heads * dim * layers);
+      const double flops = 4.0 * seen *
+                           static_cast<double>(shape.batch * shape.rows * heads *
+                                               geometry.head_dim * geometry.layers);
       const double page_bytes =
-          static_cast<double>(shape.batch * layers * PageBytes(shape.format, geometry) *
+          static_cast<double>(shape.batch * geometry.layers * PageBytes(shape.format, geometry) *
                               CeilDiv<int64_t>(shape.context, PageTokens(shape.format)));
       report.Row()
           .Text("what", shape.rows == 1 ? "decode" : "prefill")
@@ -208,7 +237,7 @@ absl::Status Run(const Flags& flags, Report& report) {
           .Number("batch", static_cast<double>(shape.batch), 0)
           .Number("context", static_cast<double>(shape.context), 0)
           .Number("rows", static_cast<double>(shape.rows), 0)
-          .Number("ms_per_layer", time / static_cast<double>(layers) * 1e3, 3)
+          .Number("ms_per_layer", time / geometry.layers * 1e3, 3)
           .Number("of_raw16", seconds[2] / time, 2)
           .Number("page_gbytes_per_s", page_bytes / time * 1e-9, 1)
           .Number("of_memory_read", page_bytes / time / read_rate, 2)

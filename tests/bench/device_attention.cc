@@ -68,11 +68,7 @@ Candidate MakeCandidate(Device& device, KvGeometry& geometry, const Shape& shape
   return made;
 }
 
-}  // namespace
-
-absl::Status RunDeviceAttention(const Flags& flags, Report& report) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, Device::Open(false));
-  Ops& ops = device->ops();
+absl::StatusOr<std::vector<std::pair<Shape, CacheLayout>>> ParseCases(const Flags& flags) {
   ASSIGN_OR_RETURN(const std::vector<Shape> decodes, ParseShapes(flags.Text("decode"), false));
   ASSIGN_OR_RETURN(const std::vector<Shape> prefills, ParseShapes(flags.Text("prefill"), true));
   std::vector<std::pair<Shape, CacheLayout>> cases;
@@ -85,62 +81,87 @@ absl::Status RunDeviceAttention(const Flags& flags, Report& report) {
   for (const Shape& shape : prefills) {
     cases.push_back({shape, {"raw16", {{Format::kRaw16, shape.context}}}});
   }
+  return cases;
+}
+
+// The rivals of attention: a read of memory and a large product.
+struct Rivals {
+  static constexpr int64_t kReadBytes = int64_t{1} << 30, kSide = 8192;
+  Buffer large, a, b, c;
+
+  explicit Rivals(Device& device)
+      : large(device.ops().Allocate(kReadBytes)),
+        a(device.ops().Allocate(kSide * kSide * 2)),
+        b(device.ops().Allocate(kSide * kSide * 2)),
+        c(device.ops().Allocate(kSide * kSide * 2)) {
+    device.Fill(large.get(), DType::kF32, kReadBytes / 4, 7);
+    device.Fill(a.get(), DType::kBF16, kSide * kSide, 1);
+    device.Fill(b.get(), DType::kBF16, kSide * kSide, 2);
+  }
+};
+
+void RunCase(const Flags& flags, Device& device, KvGeometry& geometry, const Rivals& rivals,
+             const Shape& shape, const CacheLayout& layout, Report& report) {
+  Ops& ops = device.ops();
+  const int64_t heads = geometry.kv_heads * flags.Number("group"), dim = geometry.head_dim;
+  const int64_t rows = shape.batch * shape.rows;
+  const int64_t qkv_floats = rows * (heads + 2 * geometry.kv_heads) * dim;
+  const Buffer qkv = ops.Allocate(qkv_floats * 4), out = ops.Allocate(rows * heads * dim * 4);
+  device.Fill(qkv.get(), DType::kF32, qkv_floats, 5);
+  // The whole layout and, if it has several runs, each of them alone.
+  std::vector<Candidate> candidates;
+  candidates.push_back(MakeCandidate(device, geometry, shape, layout));
+  for (const CacheLayout::Run& run : layout.runs) {
+    if (layout.runs.size() == 1) break;
+    candidates.push_back(MakeCandidate(device, geometry, shape, {"", {run}}));
+  }
+  constexpr int64_t kSide = Rivals::kSide;
+  std::vector<std::function<void(int64_t)>> timed = {
+      [&](int64_t) { device.Read(rivals.large.get(), Rivals::kReadBytes); },
+      [&](int64_t) {
+        device.Product(kSide, kSide, kSide, rivals.a.get(), rivals.b.get(), rivals.c.get());
+      }};
+  for (const Candidate& each : candidates) {
+    timed.push_back([&](int64_t) { each.Run(ops, heads, qkv, out); });
+  }
+  const std::vector<double> seconds = device.MedianSeconds(flags, timed);
+  const auto layer_seconds = [&](size_t i) {
+    return seconds[2 + i] / static_cast<double>(candidates[i].layers.size());
+  };
+  const double whole = layer_seconds(0);
+  double parts = 0;
+  for (size_t i = 1; i < candidates.size(); ++i) parts += layer_seconds(i);
+  const double seen = static_cast<double>(shape.context) - (shape.rows - 1) / 2.0;
+  const double flops = 4.0 * seen * static_cast<double>(rows * heads * dim);
+  const double read_rate = static_cast<double>(Rivals::kReadBytes) / seconds[0];
+  const double product_rate = 2.0 * kSide * kSide * kSide / seconds[1];
+  const double kv_rate = static_cast<double>(shape.batch * layout.Bytes(geometry)) / whole;
+  report.Row()
+      .Text("device", device.name())
+      .Text("what", shape.rows == 1 ? "decode" : "prefill")
+      .Text("shape", absl::StrCat(shape.batch, "x", shape.context))
+      .Text("runs", layout.text)
+      .Number("us_per_layer", whole * 1e6, 1)
+      .Number("kv_gbytes_per_s", kv_rate * 1e-9, 0)
+      .Number("memory_gbytes_per_s", read_rate * 1e-9, 0)
+      .Number("of_memory_read", kv_rate / read_rate, 3)
+      .Number("of_parts", parts / whole, 3)
+      .Number("tflops", flops / whole * 1e-12, 1)
+      .Number("cublas_tflops", product_rate * 1e-12, 0)
+      .Number("of_cublas", flops / whole / product_rate, 3);
+}
+
+}  // namespace
+
+absl::Status RunDeviceAttention(const Flags& flags, Report& report) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, Device::Open(false));
+  ASSIGN_OR_RETURN(const auto cases, ParseCases(flags));
   KvGeometry geometry{
       .kv_heads = static_cast<int>(flags.Text("kv_heads").empty() ? 32 : flags.Number("kv_heads")),
       .head_dim = static_cast<int>(flags.Number("head_dim"))};
-  const int64_t heads = geometry.kv_heads * flags.Number("group"), dim = geometry.head_dim;
-
-  constexpr int64_t kReadBytes = int64_t{1} << 30, kSide = 8192;
-  const Buffer large = ops.Allocate(kReadBytes);
-  device->Fill(large.get(), DType::kF32, kReadBytes / 4, 7);
-  const Buffer a = ops.Allocate(kSide * kSide * 2), b = ops.Allocate(kSide * kSide * 2);
-  const Buffer c = ops.Allocate(kSide * kSide * 2);
-  device->Fill(a.get(), DType::kBF16, kSide * kSide, 1);
-  device->Fill(b.get(), DType::kBF16, kSide * kSide, 2);
-
+  const Rivals rivals(*device);
   for (const auto& [shape, layout] : cases) {
-    const int64_t rows = shape.batch * shape.rows;
-    const int64_t qkv_floats = rows * (heads + 2 * geometry.kv_heads) * dim;
-    const Buffer qkv = ops.Allocate(qkv_floats * 4), out = ops.Allocate(rows * heads * dim * 4);
-    device->Fill(qkv.get(), DType::kF32, qkv_floats, 5);
-    // The whole layout and, if it has several runs, each of them alone.
-    std::vector<Candidate> candidates;
-    candidates.push_back(MakeCandidate(*device, geometry, shape, layout));
-    for (const CacheLayout::Run& run : layout.runs) {
-      if (layout.runs.size() == 1) break;
-      candidates.push_back(MakeCandidate(*device, geometry, shape, {"", {run}}));
-    }
-    std::vector<std::function<void(int64_t)>> timed = {
-        [&](int64_t) { device->Read(large.get(), kReadBytes); },
-        [&](int64_t) { device->Product(kSide, kSide, kSide, a.get(), b.get(), c.get()); }};
-    for (const Candidate& each : candidates) {
-      timed.push_back([&](int64_t) { each.Run(ops, heads, qkv, out); });
-    }
-    const std::vector<double> seconds = device->MedianSeconds(flags, timed);
-    const auto layer_seconds = [&, &layouts = candidates](size_t i) {
-      return seconds[2 + i] / static_cast<double>(layouts[i].layers.size());
-    };
-    const double whole = layer_seconds(0);
-    double parts = 0;
-    for (size_t i = 1; i < candidates.size(); ++i) parts += layer_seconds(i);
-    const double seen = static_cast<double>(shape.context) - (shape.rows - 1) / 2.0;
-    const double flops = 4.0 * seen * static_cast<double>(rows * heads * dim);
-    const double read_rate = static_cast<double>(kReadBytes) / seconds[0];
-    const double product_rate = 2.0 * kSide * kSide * kSide / seconds[1];
-    const double kv_rate = static_cast<double>(shape.batch * layout.Bytes(geometry)) / whole;
-    report.Row()
-        .Text("device", device->name())
-        .Text("what", shape.rows == 1 ? "decode" : "prefill")
-        .Text("shape", absl::StrCat(shape.batch, "x", shape.context))
-        .Text("runs", layout.text)
-        .Number("us_per_layer", whole * 1e6, 1)
-        .Number("kv_gbytes_per_s", kv_rate * 1e-9, 0)
-        .Number("memory_gbytes_per_s", read_rate * 1e-9, 0)
-        .Number("of_memory_read", kv_rate / read_rate, 3)
-        .Number("of_parts", parts / whole, 3)
-        .Number("tflops", flops / whole * 1e-12, 1)
-        .Number("cublas_tflops", product_rate * 1e-12, 0)
-        .Number("of_cublas", flops / whole / product_rate, 3);
+    RunCase(flags, *device, geometry, rivals, shape, layout, report);
   }
   return absl::OkStatus();
 }

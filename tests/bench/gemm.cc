@@ -50,6 +50,74 @@ double WorstDifference(const std::vector<float>& a, const std::vector<float>& b)
   return worst;
 }
 
+struct Candidate {
+  std::string name;
+  std::function<void(const Weights&)> run;
+  double weight_bytes;
+};
+
+// The dense layer that is timed.
+struct Layer {
+  Ops& ops;
+  const OpenBlas* blas;  // or null
+  int64_t in, out, threads;
+  DType dtype;
+  std::string isa;
+};
+
+// Times m rows and adds a row per candidate. INTERNAL if the candidates' results differ.
+absl::Status RunRows(const Flags& flags, const Layer& layer, const std::vector<Weights>& weights,
+                     int64_t m, Report& report) {
+  const int64_t in = layer.in, out = layer.out;
+  const OpenBlas* const blas = layer.blas;
+  std::vector<float> x(m * in), y(m * out), y_blas(m * out);
+  std::vector<Candidate> candidates = {
+      {absl::StrCat("tessera ", layer.isa),
+       [&](const Weights& w) { layer.ops.MatMul(w.packed, x.data(), m, y.data()); },
+       1.0 * in * out * DTypeBytes(layer.dtype)}};
+  if (blas != nullptr) {
+    candidates.push_back({absl::StrCat("sgemm ", blas->core()),
+                          [&](const Weights& w) {
+                            blas->MatMul(w.floats.data(), in, out, x.data(), m, y_blas.data());
+                          },
+                          4.0 * in * out});
+  }
+  if (blas != nullptr && m == 1) {
+    candidates.push_back(
+        {absl::StrCat("sgemv ", blas->core()),
+         [&](const Weights& w) { blas->MatVec(w.floats.data(), in, out, x.data(), y_blas.data()); },
+         4.0 * in * out});
+  }
+  std::vector<std::function<void(int64_t)>> timed;
+  for (const Candidate& c : candidates) {
+    timed.push_back([&](int64_t round) { c.run(weights[(round + 1) % weights.size()]); });
+  }
+  FastRandom(m).Fill(x.data(), m * in);
+  const std::vector<double> seconds = MedianSeconds(flags, timed);
+  if (blas != nullptr) {
+    // The bound has the roundings of both sums, each at most in * u times the sum of magnitudes,
+    // which is below `in`.
+    const double limit = 2.0 * in * 0x1p-24 * in;
+    const double worst = WorstDifference(y, y_blas);
+    if (!(worst <= limit)) {
+      return absl::InternalError(absl::StrCat("results differ by ", worst, " at m = ", m));
+    }
+  }
+  const double flops = 2.0 * m * in * out;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    report.Row()
+        .Number("m", static_cast<double>(m), 0)
+        .Text("what", candidates[i].name)
+        .Text("weights", i == 0 ? DTypeName(layer.dtype) : "F32")
+        .Number("threads", static_cast<double>(layer.threads), 0)
+        .Number("ms", seconds[i] * 1e3, 3)
+        .Number("gflops", flops / seconds[i] * 1e-9, 1)
+        .Number("weight_gbytes_per_s", candidates[i].weight_bytes / seconds[i] * 1e-9, 1)
+        .Number("tessera_speedup", seconds[i] / seconds[0], 2);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Flags& flags, Report& report) {
   if (flags.Text("device") == "cuda") return RunDeviceGemm(flags, report);
   if (flags.Text("device") != "cpu") return absl::InvalidArgumentError("--device is cpu or cuda");
@@ -64,66 +132,15 @@ absl::Status Run(const Flags& flags, Report& report) {
     std::fprintf(stderr, "gemm: comparison skipped: %s\n",
                  std::string(blas.status().message()).c_str());
   }
-
   // Each run takes the next copy, because a decode step finds no weights in the cache.
   std::vector<Weights> weights;
   for (int64_t i = 0; i < flags.Number("copies"); ++i) {
     weights.push_back(MakeWeights(*ops, in, out, dtype, i + 1, blas.ok()));
   }
-  const std::string ours =
-      absl::StrCat("tessera ", isa.empty() ? CpuInstructionSet() : isa.c_str());
-  for (int64_t m : flags.Numbers("m")) {
-    std::vector<float> x(m * in), y(m * out), y_blas(m * out);
-    FastRandom random(m);
-    struct Candidate {
-      std::string name;
-      std::function<void(const Weights&)> run;
-      double weight_bytes;
-    };
-    std::vector<Candidate> candidates = {
-        {ours, [&](const Weights& w) { ops->MatMul(w.packed, x.data(), m, y.data()); },
-         1.0 * in * out * DTypeBytes(dtype)}};
-    if (blas.ok()) {
-      candidates.push_back({absl::StrCat("sgemm ", blas->core()),
-                            [&](const Weights& w) {
-                              blas->MatMul(w.floats.data(), in, out, x.data(), m, y_blas.data());
-                            },
-                            4.0 * in * out});
-      if (m == 1) {
-        candidates.push_back({absl::StrCat("sgemv ", blas->core()),
-                              [&](const Weights& w) {
-                                blas->MatVec(w.floats.data(), in, out, x.data(), y_blas.data());
-                              },
-                              4.0 * in * out});
-      }
-    }
-    std::vector<std::function<void(int64_t)>> timed;
-    for (const Candidate& c : candidates) {
-      timed.push_back([&](int64_t round) { c.run(weights[(round + 1) % weights.size()]); });
-    }
-    random.Fill(x.data(), m * in);
-    const std::vector<double> seconds = MedianSeconds(flags, timed);
-    if (blas.ok()) {
-      // The bound has the roundings of both sums, each at most in * u times the sum of magnitudes,
-      // which is below `in`.
-      const double limit = 2.0 * in * 0x1p-24 * in;
-      const double worst = WorstDifference(y, y_blas);
-      if (!(worst <= limit)) {
-        return absl::InternalError(absl::StrCat("results differ by ", worst, " at m = ", m));
-      }
-    }
-    const double flops = 2.0 * m * in * out;
-    for (size_t i = 0; i < candidates.size(); ++i) {
-      report.Row()
-          .Number("m", static_cast<double>(m), 0)
-          .Text("what", candidates[i].name)
-          .Text("weights", i == 0 ? DTypeName(dtype) : "F32")
-          .Number("threads", threads, 0)
-          .Number("ms", seconds[i] * 1e3, 3)
-          .Number("gflops", flops / seconds[i] * 1e-9, 1)
-          .Number("weight_gbytes_per_s", candidates[i].weight_bytes / seconds[i] * 1e-9, 1)
-          .Number("tessera_speedup", seconds[i] / seconds[0], 2);
-    }
+  const Layer layer{*ops,  blas.ok() ? &*blas : nullptr,           in, out, threads,
+                    dtype, isa.empty() ? CpuInstructionSet() : isa};
+  for (const int64_t m : flags.Numbers("m")) {
+    RETURN_IF_ERROR(RunRows(flags, layer, weights, m, report));
   }
   return absl::OkStatus();
 }

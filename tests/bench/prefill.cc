@@ -52,6 +52,20 @@ void AddRow(Report& report, const std::string& shape, double operations,
       .Number("share", rate / ceiling, 2);
 }
 
+struct Prompts {
+  int64_t count = 0, tokens = 0;  // `tokens` in each
+};
+
+absl::StatusOr<Prompts> ParsePrompts(absl::string_view text, int64_t most_tokens) {
+  const std::pair<std::string, std::string> halves = absl::StrSplit(text, 'x');
+  Prompts p;
+  if (!absl::SimpleAtoi(halves.first, &p.count) || !absl::SimpleAtoi(halves.second, &p.tokens) ||
+      p.count <= 0 || p.tokens <= 0 || p.tokens > most_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not PROMPTSxTOKENS"));
+  }
+  return p;
+}
+
 absl::Status RunPrefill(const Flags& flags, Report& report) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, Device::Open(false));
   Ops& ops = device->ops();
@@ -62,12 +76,8 @@ absl::Status RunPrefill(const Flags& flags, Report& report) {
   std::unique_ptr<LlamaDecoder> decoder;
   int64_t allocated = 0;
   for (const absl::string_view part : absl::StrSplit(flags.Text("shape"), ',')) {
-    const std::pair<std::string, std::string> halves = absl::StrSplit(part, 'x');
-    int64_t prompts = 0, tokens = 0;
-    if (!absl::SimpleAtoi(halves.first, &prompts) || !absl::SimpleAtoi(halves.second, &tokens) ||
-        prompts <= 0 || tokens <= 0 || tokens > config.max_positions) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", part, "\" is not PROMPTSxTOKENS"));
-    }
+    ASSIGN_OR_RETURN(const Prompts parsed, ParsePrompts(part, config.max_positions));
+    const int64_t prompts = parsed.count, tokens = parsed.tokens;
     const int64_t rows = prompts * tokens;
     if (rows > allocated) {
       decoder.reset();

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <numeric>
 
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
@@ -45,9 +46,7 @@ struct Products {
   }
 };
 
-absl::Status Run(const Flags& flags, Report& report) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, Device::Open(false));
-  Ops& ops = device->ops();
+absl::StatusOr<LlamaConfig> ConfigFrom(const Flags& flags) {
   LlamaConfig config;  // LLaVA-1.5-7B: Vicuna-7B with 64 more words
   config.vocab = 32064;
   config.max_positions = 16384;  // contexts beyond the trained length take as long
@@ -57,123 +56,192 @@ absl::Status Run(const Flags& flags, Report& report) {
   } else if (flags.Text("model") != "7b") {
     return absl::InvalidArgumentError("--model is 7b or 13b");
   }
-  const int64_t widest = std::max<int64_t>(config.vocab, 2 * config.intermediate) * config.hidden;
-  RepeatedWeights weights(widest);
-  std::vector<std::pair<int64_t, int64_t>> shapes;
-  int64_t most = 0;
-  for (const absl::string_view part : absl::StrSplit(flags.Text("shape"), ',')) {
+  return config;
+}
+
+struct Shape {
+  int64_t batch = 0, context = 0;
+};
+
+absl::StatusOr<std::vector<Shape>> ParseShapes(const std::string& text, int64_t most_positions) {
+  std::vector<Shape> shapes;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
     const std::vector<std::string> numbers = absl::StrSplit(part, 'x');
-    std::pair<int64_t, int64_t> s;
-    if (numbers.size() != 2 || !absl::SimpleAtoi(numbers[0], &s.first) ||
-        !absl::SimpleAtoi(numbers[1], &s.second) || s.first <= 0 || s.second <= 0 ||
-        s.second > config.max_positions) {
+    Shape s;
+    if (numbers.size() != 2 || !absl::SimpleAtoi(numbers[0], &s.batch) ||
+        !absl::SimpleAtoi(numbers[1], &s.context) || s.batch <= 0 || s.context <= 0 ||
+        s.context > most_positions) {
       return absl::InvalidArgumentError(absl::StrCat("\"", part, "\" is not BATCHxCONTEXT"));
     }
-    most = std::max(most, s.first);
     shapes.push_back(s);
   }
+  return shapes;
+}
+
+// The model and the memory that all rows of the report use.
+struct Fixture {
+  static constexpr int64_t kReadBytes = int64_t{1} << 30;
+
+  Device& device;
+  Ops& ops;
+  const LlamaConfig& config;
+  LlamaDecoder& decoder;
+  const Products& products;
+  Buffer large;          // [kReadBytes], for the read rate
+  Buffer in, in16, out;  // a product's input in float32 and bfloat16, and its output
+
+  Fixture(Device& device, const LlamaConfig& config, LlamaDecoder& decoder,
+          const Products& products, int64_t most_rows)
+      : device(device),
+        ops(device.ops()),
+        config(config),
+        decoder(decoder),
+        products(products),
+        large(ops.Allocate(kReadBytes)),
+        in(ops.Allocate(most_rows * 2 * config.intermediate * 4)),
+        in16(ops.Allocate(most_rows * 2 * config.intermediate * 2)),
+        out(ops.Allocate(most_rows * std::max<int64_t>(config.vocab, 2 * config.intermediate) *
+                         4)) {
+    device.Fill(large.get(), DType::kF32, kReadBytes / 4, 7);
+    device.Fill(in.get(), DType::kF32, most_rows * 2 * config.intermediate, 5);
+    device.Fill(in16.get(), DType::kBF16, most_rows * 2 * config.intermediate, 5);
+  }
+  int64_t qkv_cols() const { return int64_t{config.heads + 2 * config.kv_heads} * config.head_dim; }
+};
+
+// One decode step's batch on the device, over a cache that all layers share.
+struct StepBatch {
+  Buffer ids, positions, rows, ones, qkv;
+  DeviceBatch step;
+  uint32_t formats;
+
+  StepBatch(const Fixture& f, const DeviceCache& cache, int64_t cache_layers,
+            const CacheLayout& layout, const Shape& shape)
+      : formats(layout.formats()) {
+    std::vector<int32_t> numbers(shape.batch);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    ids = Upload(f.ops, numbers);
+    rows = Upload(f.ops, numbers);
+    positions =
+        Upload(f.ops, std::vector<int32_t>(shape.batch, static_cast<int32_t>(shape.context - 1)));
+    ones = Upload(f.ops, std::vector<uint8_t>(shape.batch, 1));
+    qkv = f.ops.Allocate(shape.batch * f.qkv_cols() * 4);
+    f.device.Fill(qkv.get(), DType::kF32, shape.batch * f.qkv_cols(), 5);
+    step.rows = step.sequences = step.logit_rows = shape.batch;
+    step.ids = reinterpret_cast<const int32_t*>(ids.get());
+    step.positions = reinterpret_cast<const int32_t*>(positions.get());
+    step.query_begin = cache.query_begin();
+    step.logit_row = reinterpret_cast<const int32_t*>(rows.get());
+    if (layout.low_bits()) step.transform_rows = step.transform_sequences = ones.get();
+    for (int64_t i = 0; i < f.config.layers; ++i) {
+      step.slots.push_back(cache.last_slots(i % cache_layers));
+      step.kv.push_back(cache.Layer(i % cache_layers));
+    }
+  }
+  AttentionMetadata metadata(const LlamaConfig& config) const {
+    return {step.query_begin, step.sequences, config.heads, step.kv.data(),
+            config.layers,    formats,        step.rows,    1};
+  }
+};
+
+// Median seconds of a step, and the time that the host takes to launch it.
+struct Times {
+  double step, attention, matmul, cublas, read;  // on the device
+  double launching;
+};
+
+Times Measure(const Flags& flags, const Fixture& f, const StepBatch& batch) {
+  const DeviceBatch& step = batch.step;
+  const AttentionMetadata metadata = batch.metadata(f.config);
+  Times times{};
+  const auto forward = [&](int64_t) {
+    const auto begin = std::chrono::steady_clock::now();
+    f.ops.PlanAttention(metadata);
+    f.decoder.Embed(step);
+    f.decoder.Forward(step);
+    times.launching =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  const auto attention = [&](int64_t) {
+    f.ops.PlanAttention(metadata);
+    for (int64_t i = 0; i < f.config.layers; ++i) {
+      f.ops.PagedAttention(Floats(batch.qkv), step.query_begin, step.transform_sequences,
+                           step.sequences, f.config.heads, step.kv[i], Floats(f.out));
+    }
+  };
+  const auto for_each_product = [&](const auto& run) {
+    for (const Products::One& p : f.products.all) {
+      for (int64_t i = 0; i < p.times; ++i) run(p);
+    }
+  };
+  const std::vector<double> seconds = f.device.MedianSeconds(
+      flags, {forward, attention,
+              [&](int64_t) {
+                for_each_product([&](const Products::One& p) {
+                  f.ops.MatMul(p.linear, Floats(f.in), step.rows, Floats(f.out));
+                });
+              },
+              [&](int64_t) {
+                for_each_product([&](const Products::One& p) {
+                  f.device.Product(step.rows, p.out, p.in, f.in16.get(), p.linear.weight.get(),
+                                   f.out.get());
+                });
+              },
+              [&](int64_t) { f.device.Read(f.large.get(), Fixture::kReadBytes); }});
+  times.step = seconds[0], times.attention = seconds[1], times.matmul = seconds[2];
+  times.cublas = seconds[3], times.read = seconds[4];
+  return times;
+}
+
+absl::Status RunCase(const Flags& flags, const Fixture& f, const Shape& shape,
+                     const std::string& runs, Report& report) {
+  ASSIGN_OR_RETURN(const CacheLayout parsed, CacheLayout::Parse(runs));
+  const CacheLayout layout = parsed.At(shape.context);
+  if (layout.runs.empty() || layout.runs.back().format != Format::kRaw16) {
+    return absl::InvalidArgumentError("a step stores at 16 bit: the last run must be raw16");
+  }
+  const KvGeometry geometry = f.config.kv_geometry();
+  const int64_t layer_bytes = shape.batch * layout.Bytes(geometry);
+  const int64_t cache_layers = CeilDiv(kRotatedBytes, layer_bytes) + 1;
+  const DeviceCache cache(f.device, geometry, cache_layers, shape.batch, 1, layout);
+  const StepBatch batch(f, cache, cache_layers, layout, shape);
+  const Times times = Measure(flags, f, batch);
+  const double kv_seconds = static_cast<double>(layer_bytes * f.config.layers) /
+                            (static_cast<double>(Fixture::kReadBytes) / times.read);
+  const double roofline = times.cublas + kv_seconds;
+  report.Row()
+      .Text("model", flags.Text("model"))
+      .Text("shape", absl::StrCat(shape.batch, "x", shape.context))
+      .Text("runs", layout.text)
+      .Number("step_ms", times.step * 1e3, 2)
+      .Number("roofline_ms", roofline * 1e3, 2)
+      .Number("of_roofline", times.step / roofline, 2)
+      .Number("cublas_ms", times.cublas * 1e3, 2)
+      .Number("kv_ms", kv_seconds * 1e3, 2)
+      .Number("matmul_ms", times.matmul * 1e3, 2)
+      .Number("attention_ms", times.attention * 1e3, 2)
+      .Number("rest_ms", (times.step - times.attention - times.matmul) * 1e3, 2)
+      .Number("launching_ms", times.launching * 1e3, 2)
+      .Number("tokens_per_s", static_cast<double>(shape.batch) / times.step, 0);
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Flags& flags, Report& report) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, Device::Open(false));
+  Ops& ops = device->ops();
+  ASSIGN_OR_RETURN(const LlamaConfig config, ConfigFrom(flags));
+  ASSIGN_OR_RETURN(const std::vector<Shape> shapes,
+                   ParseShapes(flags.Text("shape"), config.max_positions));
+  RepeatedWeights weights(std::max<int64_t>(config.vocab, 2 * config.intermediate) * config.hidden);
+  int64_t most = 0;
+  for (const Shape& shape : shapes) most = std::max(most, shape.batch);
   ASSIGN_OR_RETURN(const std::unique_ptr<LlamaDecoder> decoder,
                    LlamaDecoder::Load(config, weights, ops, static_cast<int>(most)));
   const Products products(ops, weights, config);
-  constexpr int64_t kReadBytes = int64_t{1} << 30;
-  const Buffer large = ops.Allocate(kReadBytes);
-  device->Fill(large.get(), DType::kF32, kReadBytes / 4, 7);
-  const KvGeometry geometry = config.kv_geometry();
-  const int64_t qkv_cols = int64_t{config.heads + 2 * config.kv_heads} * config.head_dim;
-  const Buffer in = ops.Allocate(most * 2 * config.intermediate * 4);
-  const Buffer out =
-      ops.Allocate(most * std::max<int64_t>(config.vocab, 2 * config.intermediate) * 4);
-  device->Fill(in.get(), DType::kF32, most * 2 * config.intermediate, 5);
-  const Buffer in16 = ops.Allocate(most * 2 * config.intermediate * 2);
-  device->Fill(in16.get(), DType::kBF16, most * 2 * config.intermediate, 5);
-
-  for (const auto& [batch, context] : shapes) {
-    for (const absl::string_view text : absl::StrSplit(flags.Text("layout"), ',')) {
-      ASSIGN_OR_RETURN(const CacheLayout parsed, CacheLayout::Parse(std::string(text)));
-      const CacheLayout layout = parsed.At(context);
-      if (layout.runs.empty() || layout.runs.back().format != Format::kRaw16) {
-        return absl::InvalidArgumentError("a step stores at 16 bit: the last run must be raw16");
-      }
-      const int64_t layer_bytes = batch * layout.Bytes(geometry);
-      const int64_t layers = CeilDiv(kRotatedBytes, layer_bytes) + 1;
-      const DeviceCache cache(*device, geometry, layers, batch, 1, layout);
-      std::vector<int32_t> ids(batch), positions(batch, static_cast<int32_t>(context - 1)),
-          rows(batch);
-      for (int64_t i = 0; i < batch; ++i) ids[i] = rows[i] = static_cast<int32_t>(i);
-      const Buffer ids_d = Upload(ops, ids), positions_d = Upload(ops, positions);
-      const Buffer rows_d = Upload(ops, rows);
-      const Buffer ones_d = Upload(ops, std::vector<uint8_t>(batch, 1));
-      DeviceBatch step;
-      step.rows = step.sequences = step.logit_rows = batch;
-      step.ids = reinterpret_cast<const int32_t*>(ids_d.get());
-      step.positions = reinterpret_cast<const int32_t*>(positions_d.get());
-      step.query_begin = cache.query_begin();
-      step.logit_row = reinterpret_cast<const int32_t*>(rows_d.get());
-      if (layout.low_bits()) step.transform_rows = step.transform_sequences = ones_d.get();
-      for (int64_t i = 0; i < config.layers; ++i) {
-        step.slots.push_back(cache.last_slots(i % layers));
-        step.kv.push_back(cache.Layer(i % layers));
-      }
-      const AttentionMetadata metadata{step.query_begin,
-                                       batch,
-                                       config.heads,
-                                       step.kv.data(),
-                                       config.layers,
-                                       layout.formats(),
-                                       batch,
-                                       1};
-      const Buffer qkv = ops.Allocate(batch * qkv_cols * 4);
-      device->Fill(qkv.get(), DType::kF32, batch * qkv_cols, 5);
-      double host_seconds = 0;
-      const std::vector<double> seconds = device->MedianSeconds(
-          flags,
-          {[&](int64_t) {
-             const auto begin = std::chrono::steady_clock::now();
-             ops.PlanAttention(metadata);
-             decoder->Embed(step);
-             decoder->Forward(step);
-             host_seconds =
-                 std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-           },
-           [&](int64_t) {
-             ops.PlanAttention(metadata);
-             for (int64_t i = 0; i < config.layers; ++i) {
-               ops.PagedAttention(Floats(qkv), step.query_begin, step.transform_sequences, batch,
-                                  config.heads, step.kv[i], Floats(out));
-             }
-           },
-           [&](int64_t) {
-             for (const Products::One& p : products.all) {
-               for (int64_t i = 0; i < p.times; ++i) {
-                 ops.MatMul(p.linear, Floats(in), batch, Floats(out));
-               }
-             }
-           },
-           [&](int64_t) {
-             for (const Products::One& p : products.all) {
-               for (int64_t i = 0; i < p.times; ++i) {
-                 device->Product(batch, p.out, p.in, in16.get(), p.linear.weight.get(), out.get());
-               }
-             }
-           },
-           [&](int64_t) { device->Read(large.get(), kReadBytes); }});
-      const double kv_seconds = static_cast<double>(layer_bytes * config.layers) /
-                                (static_cast<double>(kReadBytes) / seconds[4]);
-      const double roofline = seconds[3] + kv_seconds;
-      report.Row()
-          .Text("model", flags.Text("model"))
-          .Text("shape", absl::StrCat(batch, "x", context))
-          .Text("runs", layout.text)
-          .Number("step_ms", seconds[0] * 1e3, 2)
-          .Number("roofline_ms", roofline * 1e3, 2)
-          .Number("of_roofline", seconds[0] / roofline, 2)
-          .Number("cublas_ms", seconds[3] * 1e3, 2)
-          .Number("kv_ms", kv_seconds * 1e3, 2)
-          .Number("matmul_ms", seconds[2] * 1e3, 2)
-          .Number("attention_ms", seconds[1] * 1e3, 2)
-          .Number("rest_ms", (seconds[0] - seconds[1] - seconds[2]) * 1e3, 2)
-          .Number("launching_ms", host_seconds * 1e3, 2)
-          .Number("tokens_per_s", static_cast<double>(batch) / seconds[0], 0);
+  const Fixture fixture(*device, config, *decoder, products, most);
+  for (const Shape& shape : shapes) {
+    for (const absl::string_view runs : absl::StrSplit(flags.Text("layout"), ',')) {
+      RETURN_IF_ERROR(RunCase(flags, fixture, shape, std::string(runs), report));
     }
   }
   return absl::OkStatus();

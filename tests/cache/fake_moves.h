@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <tuple>
 #include <unordered_map>
 #include <unordered_set>
@@ -84,5 +85,26 @@ class FakeMemory {
   }
   std::unordered_map<uint64_t, int64_t> slots_;
 };
+
+inline constexpr KvGeometry kMovesGeometry = {3, 4, 128};  // 64 RAW16 pages a slab
+
+// Returns 0 .. tokens - 1.
+inline std::vector<int32_t> All(int tokens) {
+  std::vector<int32_t> all(tokens);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+// A snapshot of what a cache holds, to check that nothing changed.
+inline std::vector<std::tuple<Format, std::vector<PageId>, std::vector<int32_t>, bool>> State(
+    const SequenceCache& cache) {
+  std::vector<std::tuple<Format, std::vector<PageId>, std::vector<int32_t>, bool>> state;
+  for (int layer = 0; layer < cache.layers(); ++layer) {
+    for (const Run& run : cache.runs(layer)) {
+      state.emplace_back(run.format, run.pages, run.Positions(), run.open);
+    }
+  }
+  return state;
+}
 
 }  // namespace tessera

@@ -101,110 +101,128 @@ class Model {
   std::set<Digest> idle_;
 };
 
-void RunTraffic(uint64_t seed, int operations) {
-  constexpr KvGeometry kGeometry = {2, 4, 128};
-  Arena arena(3 * kSlabBytes, kGeometry);  // 96 blocks of 2 pages
-  PrefixCache index(&arena);
-  Model model(kGeometry.layers);
-  std::mt19937_64 random(seed);
-  std::vector<SequenceCache> live;
-  int64_t adopted = 0, reclaimed = 0, refused = 0;
+// Random traffic on a prefix cache and on its model.
+class Traffic {
+ public:
+  explicit Traffic(uint64_t seed)
+      : arena_(3 * kSlabBytes, kGeometry),  // 96 blocks of 2 pages
+        index_(&arena_),
+        model_(kGeometry.layers),
+        random_(seed) {}
 
-  const auto held = [&live] {
+  void Run(int operations) {
+    for (int op = 0; op < operations; ++op) {
+      const uint64_t draw = random_() % 100;
+      if (draw < 50) {
+        Start();
+      } else if (draw < 90) {
+        if (live_.empty()) continue;
+        std::swap(live_[random_() % live_.size()], live_.back());
+        live_.pop_back();
+      } else if (draw < 99) {
+        Reclaim(static_cast<int64_t>(random_() % 20));
+      } else if (random_() % 4 == 0) {
+        index_.Clear();
+        model_.Clear();
+      }
+      model_.Update(Held());
+      Check();
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    EXPECT_GT(adopted_, operations / 4);
+    EXPECT_GT(reclaimed_, operations / 4);
+    EXPECT_GT(refused_, 0);
+    live_.clear();
+    EXPECT_EQ(index_.reclaimable_pages(), arena_.pages_in_use(Format::kRaw16));
+    index_.Clear();
+    EXPECT_EQ(arena_.slab_used_bytes(), 0);
+  }
+
+ private:
+  static constexpr KvGeometry kGeometry = {2, 4, 128};
+
+  std::multiset<PageId> Held() const {
     std::multiset<PageId> pages;
-    for (const SequenceCache& s : live) {
+    for (const SequenceCache& s : live_) {
       for (int layer = 0; layer < s.layers(); ++layer) {
-        for (const Run& run : s.runs(layer)) pages.insert(run.pages.begin(), run.pages.end());
+        for (const tessera::Run& run : s.runs(layer)) {
+          pages.insert(run.pages.begin(), run.pages.end());
+        }
       }
     }
     return pages;
-  };
-  const auto start = [&] {
-    // Prompts of up to 10 blocks, each block one of two: many share beginnings.
-    std::vector<PrefixToken> tokens(1 + random() % 160);
+  }
+  void Reclaim(int64_t pages) {
+    const int64_t freed = index_.Reclaim(pages);
+    ASSERT_EQ(freed, model_.Reclaim(pages));
+    reclaimed_ += freed;
+  }
+  // Starts a sequence of 1 to 160 tokens. Each of up to 10 blocks is one of two: many prompts
+  // share beginnings.
+  void Start() {
+    std::vector<PrefixToken> tokens(1 + random_() % 160);
     for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i].id = static_cast<int32_t>(i % 16 == 0 ? random() % 2 : i);
+      tokens[i].id = static_cast<int32_t>(i % 16 == 0 ? random_() % 2 : i);
     }
-    const auto keys = BlockKeys(PrefixRoot("m", random() % 4 == 0 ? "tenant" : ""), tokens);
-    SequenceCache sequence(&arena);
-    if (random() % 5 != 0) {  // the others started before the prefix was known
-      const int max_blocks = static_cast<int>(tokens.size() - 1) / kBlockTokens;
-      int64_t idle_pages = 0, expected_idle = 0;
-      const int peeked = index.Peek(keys, max_blocks, &idle_pages);
-      for (int i = 0; i < peeked; ++i) expected_idle += model.IsIdle(keys[i]) * kGeometry.layers;
-      EXPECT_EQ(idle_pages, expected_idle);
-      const int64_t before = index.reclaimable_pages();
-      const auto match = index.Find(keys, max_blocks);
-      EXPECT_EQ(match.blocks, model.Find(keys, max_blocks));
-      EXPECT_EQ(match.blocks, peeked);
-      sequence.AdoptPrefix(match.pages, match.blocks * kBlockTokens);
-      EXPECT_EQ(index.reclaimable_pages(), before - idle_pages);
-      adopted += match.blocks;
+    const auto keys = BlockKeys(PrefixRoot("m", random_() % 4 == 0 ? "tenant" : ""), tokens);
+    live_.emplace_back(&arena_);
+    SequenceCache& mine = live_.back();
+    if (random_() % 5 != 0) {  // the others started before the prefix was known
+      Adopt(keys, static_cast<int>(tokens.size() - 1) / kBlockTokens, mine);
     }
-    live.push_back(std::move(sequence));
-    model.Update(held());
-    SequenceCache& mine = live.back();
+    model_.Update(Held());
     const int rest = static_cast<int>(tokens.size()) - mine.length();
-    const int64_t needed = mine.PagesToExtend(rest) - arena.available_pages(Format::kRaw16);
-    if (needed > 0) {
-      const int64_t freed = index.Reclaim(needed);
-      EXPECT_EQ(freed, model.Reclaim(needed));
-      reclaimed += freed;
-    }
+    const int64_t needed = mine.PagesToExtend(rest) - arena_.available_pages(Format::kRaw16);
+    if (needed > 0) Reclaim(needed);
     if (!mine.Extend(rest)) {
-      ++refused;
-      live.pop_back();
+      ++refused_;
+      live_.pop_back();
       return;
     }
-    if (random() % 6 == 0) return;  // bypasses the prefix cache
+    if (random_() % 6 == 0) return;  // bypasses the prefix cache
     for (size_t i = 0; i < keys.size(); ++i) {
       std::vector<PageId> pages;
       for (int layer = 0; layer < kGeometry.layers; ++layer) {
         pages.push_back(mine.runs(layer)[0].pages[i]);
       }
-      EXPECT_TRUE(index.Insert(keys, static_cast<int>(i), pages));
-      model.Insert(keys, static_cast<int>(i), pages);
+      EXPECT_TRUE(index_.Insert(keys, static_cast<int>(i), pages));
+      model_.Insert(keys, static_cast<int>(i), pages);
     }
-  };
-
-  for (int op = 0; op < operations; ++op) {
-    const uint64_t draw = random() % 100;
-    if (draw < 50) {
-      start();
-    } else if (draw < 90) {
-      if (live.empty()) continue;
-      std::swap(live[random() % live.size()], live.back());
-      live.pop_back();
-    } else if (draw < 99) {
-      const int64_t pages = static_cast<int64_t>(random() % 20);
-      const int64_t freed = index.Reclaim(pages);
-      ASSERT_EQ(freed, model.Reclaim(pages));
-      reclaimed += freed;
-    } else if (random() % 4 == 0) {
-      index.Clear();
-      model.Clear();
-    }
-    model.Update(held());
-    ASSERT_EQ(index.reclaimable_pages(), model.idle_pages());
-    const auto pages = index.AllPages();
-    ASSERT_EQ(std::set<PageId>(pages.begin(), pages.end()), model.Pages());
+  }
+  void Adopt(const std::vector<Digest>& keys, int max_blocks, SequenceCache& sequence) {
+    int64_t idle_pages = 0, expected_idle = 0;
+    const int peeked = index_.Peek(keys, max_blocks, &idle_pages);
+    for (int i = 0; i < peeked; ++i) expected_idle += model_.IsIdle(keys[i]) * kGeometry.layers;
+    EXPECT_EQ(idle_pages, expected_idle);
+    const int64_t before = index_.reclaimable_pages();
+    const auto match = index_.Find(keys, max_blocks);
+    EXPECT_EQ(match.blocks, model_.Find(keys, max_blocks));
+    EXPECT_EQ(match.blocks, peeked);
+    sequence.AdoptPrefix(match.pages, match.blocks * kBlockTokens);
+    EXPECT_EQ(index_.reclaimable_pages(), before - idle_pages);
+    adopted_ += match.blocks;
+  }
+  void Check() const {
+    ASSERT_EQ(index_.reclaimable_pages(), model_.idle_pages());
+    const auto pages = index_.AllPages();
+    ASSERT_EQ(std::set<PageId>(pages.begin(), pages.end()), model_.Pages());
     std::vector<const SequenceCache*> all;
-    for (const SequenceCache& s : live) all.push_back(&s);
-    const absl::Status status = AuditCache(arena, &index, all);
+    for (const SequenceCache& s : live_) all.push_back(&s);
+    const absl::Status status = AuditCache(arena_, &index_, all);
     ASSERT_TRUE(status.ok()) << status;
   }
-  EXPECT_GT(adopted, operations / 4);
-  EXPECT_GT(reclaimed, operations / 4);
-  EXPECT_GT(refused, 0);
-  live.clear();
-  EXPECT_EQ(index.reclaimable_pages(), arena.pages_in_use(Format::kRaw16));
-  index.Clear();
-  EXPECT_EQ(arena.slab_used_bytes(), 0);
-}
+
+  Arena arena_;
+  PrefixCache index_;
+  Model model_;
+  std::mt19937_64 random_;
+  std::vector<SequenceCache> live_;
+  int64_t adopted_ = 0, reclaimed_ = 0, refused_ = 0;
+};
 
 TEST(PrefixCacheModel, RandomTrafficAgrees) {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
-    RunTraffic(seed, 1500);
+    Traffic(seed).Run(1500);
     if (testing::Test::HasFailure()) break;
   }
 }

@@ -175,87 +175,125 @@ TEST_P(MatMulTest, GluedParts) {
   }
 }
 
-// A prologue must give the same bits as the operation of that name on the CPU. On a GPU the bound
-// covers another order of the norm's sums and the rounding to the weights' type.
+// A dense layer with a prologue. x is [rows, wide], weight [out, in].
+struct PrologueCase {
+  Prologue::Kind kind;
+  DType dtype;
+  int64_t rows, in, out, wide;
+  std::vector<float> x, scale, shift;
+  Stored weight;
+  Prologue prologue;
+
+  PrologueCase(Prologue::Kind kind, DType dtype, int64_t rows, int64_t in)
+      : PrologueCase(kind, dtype, rows, in, Random(rows + in)) {}
+  PrologueCase(const PrologueCase&) = delete;  // `prologue` points into this
+  bool norm() const { return kind == Prologue::kRmsNorm || kind == Prologue::kLayerNorm; }
+  std::string what() const {
+    return std::to_string(static_cast<int>(kind)) + " " + DTypeName(dtype) + " " +
+           std::to_string(rows) + "x" + std::to_string(in);
+  }
+
+ private:
+  PrologueCase(Prologue::Kind kind, DType dtype, int64_t rows, int64_t in, Random random)
+      : kind(kind),
+        dtype(dtype),
+        rows(rows),
+        in(in),
+        out(33),
+        wide(kind == Prologue::kSwiGlu ? 2 * in : in),
+        weight(random.Normals(in * out), dtype, false) {
+    x = random.Normals(rows * wide, 2);
+    scale = random.Normals(in);
+    shift = random.Normals(in);
+    prologue = {kind, norm() ? scale.data() : nullptr,
+                kind == Prologue::kLayerNorm ? shift.data() : nullptr, 1e-5f,
+                rows == 40 ? Activation::kGelu : Activation::kQuickGelu};
+  }
+};
+
+// Runs the prologue's operation by itself: before [rows, in].
+void RunSeparately(Ops& ops, const PrologueCase& c, float* before) {
+  switch (c.kind) {
+    case Prologue::kRmsNorm:
+      return ops.RmsNorm(c.x.data(), c.scale.data(), c.rows, c.in, c.prologue.eps, before);
+    case Prologue::kLayerNorm:
+      return ops.LayerNorm(c.x.data(), c.scale.data(), c.shift.data(), c.rows, c.in, c.prologue.eps,
+                           before);
+    case Prologue::kSwiGlu:
+      return ops.SwiGlu(c.x.data(), c.rows, c.in, before);
+    default:
+      break;
+  }
+  // The layer before: the identity, with the activation.
+  std::vector<float> identity(c.in * c.in);
+  for (int64_t i = 0; i < c.in; ++i) identity[i * c.in + i] = 1;
+  const Linear one = ops.MakeLinear({{identity.data(), nullptr, c.in}}, c.in, DType::kF32);
+  ops.MatMul(one, c.x.data(), c.rows, before, c.prologue.activation);
+}
+
+// Returns a GPU backend's bounds [rows, out]: another order of the norm's sums, and the rounding to
+// the weights' type.
+std::vector<double> PrologueBounds(const BackendCase& backend, const PrologueCase& c,
+                                   const std::vector<float>& before) {
+  const bool rounds = !FloatActivations(c.dtype, c.rows, c.in);
+  const bool layer_norm = c.kind == Prologue::kLayerNorm;
+  const int terms = ActivationTerms(c.dtype, backend.precise());
+  const double unit = c.dtype == DType::kF16 ? 0x1p-11 : 0x1p-8;
+  std::vector<double> bounds;
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const float* x = &c.x[r * c.wide];
+    // Errors of a norm's mean and scale are as in rows_test.cc, for sums in any order.
+    double mean = 0, sizes = 0, squares = 0;
+    for (int64_t k = 0; k < c.in; ++k) {
+      mean += layer_norm ? x[k] / c.in : 0;
+      sizes += std::fabs(x[k]) / c.in;
+    }
+    for (int64_t k = 0; k < c.in; ++k) squares += std::pow(x[k] - mean, 2) / c.in;
+    const double inverse = 1 / std::sqrt(squares + c.prologue.eps);
+    const double mean_error = layer_norm ? Gamma(c.in + 8) * sizes + kUnit * std::fabs(mean) : 0;
+    const double scale_error = Gamma(c.in + 8) / 2 + 6 * kUnit + std::pow(mean_error * inverse, 2);
+    for (int64_t o = 0; o < c.out; ++o) {
+      double e = 0, all = 0;
+      for (int64_t k = 0; k < c.in; ++k) {
+        const double v = std::fabs(before[r * c.in + k]), size = std::fabs(c.weight[o * c.in + k]);
+        double d = 8 * kUnit * v;
+        if (c.norm()) {
+          const double away = std::fabs(x[k] - mean);
+          d = std::fabs(c.scale[k]) * inverse * (mean_error + (away + mean_error) * scale_error) +
+              2 * kUnit * v;
+        }
+        if (rounds) d += std::pow(unit, terms) * (v + d) + 0x1p-25;
+        e += size * d;
+        all += size * (v + d);
+      }
+      bounds.push_back(e + Gamma(4 * (c.in + terms)) * all);
+    }
+  }
+  return bounds;
+}
+
+// A prologue must give the same bits as the operation of that name on the CPU, and values within
+// PrologueBounds on a GPU.
 TEST_P(MatMulTest, Prologues) {
-  const float eps = 1e-5f;
   for (auto kind :
        {Prologue::kRmsNorm, Prologue::kLayerNorm, Prologue::kSwiGlu, Prologue::kActivation}) {
     for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
       for (int64_t rows : {3, 40, 70}) {
         for (int64_t in : {67, 300}) {
-          const int64_t out = 33, wide = kind == Prologue::kSwiGlu ? 2 * in : in;
-          Random random(rows + in);
-          const Stored weight(random.Normals(in * out), dtype, false);
-          const std::vector<float> x = random.Normals(rows * wide, 2), scale = random.Normals(in),
-                                   shift = random.Normals(in);
-          std::vector<float> y(rows * out, NAN), expected = y, before(rows * in, NAN);
-          const bool norm = kind == Prologue::kRmsNorm || kind == Prologue::kLayerNorm;
-          const Activation act = rows == 40 ? Activation::kGelu : Activation::kQuickGelu;
-          const Prologue p{kind, norm ? scale.data() : nullptr,
-                           kind == Prologue::kLayerNorm ? shift.data() : nullptr, eps, act};
-          const Linear w = ops_->MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
-          ops_->MatMul(w, x.data(), rows, y.data(), Activation::kNone, nullptr, p);
+          const PrologueCase c(kind, dtype, rows, in);
+          std::vector<float> y(rows * c.out, NAN), expected = y, before(rows * in, NAN);
+          const Linear w = ops_->MakeLinear({{c.weight.data(), nullptr, c.out}}, in, dtype);
+          ops_->MatMul(w, c.x.data(), rows, y.data(), Activation::kNone, nullptr, c.prologue);
 
           Ops& separate = GetParam().cuda() ? *reference_ : *ops_;
-          if (kind == Prologue::kRmsNorm) {
-            separate.RmsNorm(x.data(), scale.data(), rows, in, eps, before.data());
-          } else if (kind == Prologue::kLayerNorm) {
-            separate.LayerNorm(x.data(), scale.data(), shift.data(), rows, in, eps, before.data());
-          } else if (kind == Prologue::kSwiGlu) {
-            separate.SwiGlu(x.data(), rows, in, before.data());
-          } else {  // the layer before: the identity, with the activation
-            std::vector<float> identity(in * in);
-            for (int64_t i = 0; i < in; ++i) identity[i * in + i] = 1;
-            const Linear one =
-                separate.MakeLinear({{identity.data(), nullptr, in}}, in, DType::kF32);
-            separate.MatMul(one, x.data(), rows, before.data(), act);
-          }
-          const Linear same = separate.MakeLinear({{weight.data(), nullptr, out}}, in, dtype);
+          RunSeparately(separate, c, before.data());
+          const Linear same = separate.MakeLinear({{c.weight.data(), nullptr, c.out}}, in, dtype);
           separate.MatMul(same, before.data(), rows, expected.data());
-          const std::string what = std::to_string(static_cast<int>(kind)) + " " + DTypeName(dtype) +
-                                   " " + std::to_string(rows) + "x" + std::to_string(in);
-          if (!GetParam().cuda()) {
-            ExpectSameBits(y, expected, what);
-            continue;
+          if (GetParam().cuda()) {
+            ExpectWithin(y, expected, PrologueBounds(GetParam(), c, before), c.what());
+          } else {
+            ExpectSameBits(y, expected, c.what());
           }
-          const bool rounds = !FloatActivations(dtype, rows, in);
-          const int terms = ActivationTerms(dtype, GetParam().precise());
-          const double unit = dtype == DType::kF16 ? 0x1p-11 : 0x1p-8;
-          std::vector<double> bound(y.size());
-          for (int64_t r = 0; r < rows; ++r) {
-            // Errors of a norm's mean and scale are as in rows_test.cc, for sums in any order.
-            double mean = 0, sizes = 0, squares = 0;
-            for (int64_t k = 0; k < in; ++k) {
-              mean += kind == Prologue::kLayerNorm ? x[r * wide + k] / in : 0;
-              sizes += std::fabs(x[r * wide + k]) / in;
-            }
-            for (int64_t k = 0; k < in; ++k) squares += std::pow(x[r * wide + k] - mean, 2) / in;
-            const double inverse = 1 / std::sqrt(squares + eps);
-            const double mean_error =
-                kind == Prologue::kLayerNorm ? Gamma(in + 8) * sizes + kUnit * std::fabs(mean) : 0;
-            const double scale_error =
-                Gamma(in + 8) / 2 + 6 * kUnit + std::pow(mean_error * inverse, 2);
-            for (int64_t o = 0; o < out; ++o) {
-              double e = 0, all = 0;
-              for (int64_t k = 0; k < in; ++k) {
-                const double v = std::fabs(before[r * in + k]),
-                             size = std::fabs(weight[o * in + k]);
-                double d = 8 * kUnit * v;
-                if (norm) {
-                  const double away = std::fabs(x[r * wide + k] - mean);
-                  d = std::fabs(scale[k]) * inverse *
-                          (mean_error + (away + mean_error) * scale_error) +
-                      2 * kUnit * v;
-                }
-                if (rounds) d += std::pow(unit, terms) * (v + d) + 0x1p-25;
-                e += size * d;
-                all += size * (v + d);
-              }
-              bound[r * out + o] = e + Gamma(4 * (in + terms)) * all;
-            }
-          }
-          ExpectWithin(y, expected, bound, what);
         }
       }
     }

@@ -116,78 +116,109 @@ const KvRun& MixedCache::RunOf(int s, int token) const {
   return runs_[r];
 }
 
+namespace {
+
+// One KV head of one sequence, and the arithmetic of the call.
+struct HeadOperands {
+  const MixedCache& cache;
+  const AttentionArithmetic& arithmetic;
+  int sequence, dim, tokens;
+  bool low_bits;
+  std::vector<MixedCache::Element> keys;  // [tokens, dim]
+  std::vector<double> values, codes;      // [tokens], the largest
+
+  HeadOperands(const MixedCache& cache, const AttentionArithmetic& arithmetic, int sequence,
+               int kv_head, bool low_bits)
+      : cache(cache),
+        arithmetic(arithmetic),
+        sequence(sequence),
+        dim(cache.geometry().head_dim),
+        tokens(cache.Tokens(sequence)),
+        low_bits(low_bits) {
+    for (int t = 0; t < tokens; ++t) {
+      values.push_back(0);
+      codes.push_back(0);
+      for (int i = 0; i < dim; ++i) {
+        keys.push_back(cache.At(sequence, t, kv_head, false, i));
+        const auto v = cache.At(sequence, t, kv_head, true, i);
+        values.back() = std::max(values.back(), Magnitude(v));
+        codes.back() = std::max(codes.back(), v.code);
+      }
+    }
+  }
+  // If scales are folded into sums, s c and m are summed separately.
+  double Magnitude(const MixedCache::Element& e) const {
+    return arithmetic.tensor_cores ? e.scale * e.code + std::fabs(e.offset)
+                                   : static_cast<double>(std::fabs(e.x));
+  }
+};
+
+// Returns the sizes of one query's attention to the first `visible` tokens. The sequence has `runs`
+// runs, each of which may have a part-filled page.
+AttentionSizes SizesOf(const HeadOperands& head, const float* q, int visible, int runs) {
+  const int dim = head.dim;
+  const double scale = 1 / std::sqrt(dim);
+  double largest = 0;
+  for (int i = 0; i < dim; ++i) largest = std::max<double>(largest, std::fabs(q[i]));
+  AttentionSizes sizes{.tokens = head.tokens + 16 * runs,
+                       .low = INFINITY,
+                       .high = -INFINITY,
+                       .low_bits = head.low_bits};
+  double mapped_low = INFINITY, mapped_high = -INFINITY, shift = 0;
+  for (int t = 0; t < visible; ++t) {
+    double dot = 0, size = 0, flat = 0;
+    for (int i = 0; i < dim; ++i) {
+      const MixedCache::Element& k = head.keys[t * dim + i];
+      dot += double{q[i]} * k.x;
+      size += std::fabs(q[i]) * head.Magnitude(k);
+      flat += largest * (k.code + k.scale * k.code);
+    }
+    sizes.value = std::max(sizes.value, head.values[t]);
+    sizes.code = std::max(sizes.code, head.codes[t]);
+    sizes.scores = std::max(sizes.scores, size * scale);
+    sizes.flat = std::max(sizes.flat, flat * scale);
+    sizes.low = std::min(sizes.low, dot * scale);
+    sizes.high = std::max(sizes.high, dot * scale);
+    const LogitMap& map = head.cache.RunOf(head.sequence, t).map;
+    if (map.identity()) continue;
+    mapped_low = std::min(mapped_low, dot * scale);
+    mapped_high = std::max(mapped_high, dot * scale);
+    shift = double{map.raise} + map.lower;
+  }
+  // A logit map a + raise + x (u - a) of [a, b] propagates errors of u, a and b with weights that
+  // sum to 1. It adds at most 6 roundings of numbers of this size, as many as the bound grants each
+  // score. Its shifts can widen the range of all scores.
+  if (mapped_high >= mapped_low) {
+    sizes.scores += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
+    sizes.high += shift;
+    sizes.low -= shift;
+  }
+  return sizes;
+}
+
+}  // namespace
+
 std::vector<double> MixedBounds(const BackendCase& backend, const MixedCache& cache,
                                 const std::vector<float>& qkv, int heads,
                                 const std::vector<int32_t>& query_begin) {
   const int dim = cache.geometry().head_dim, kv_heads = cache.geometry().kv_heads;
   const int group = heads / kv_heads;
   const int64_t row_floats = (heads + 2 * kv_heads) * dim;
-  const double scale = 1 / std::sqrt(dim);
   std::vector<double> bounds(query_begin.back() * heads * dim);
-  for (size_t s = 0; s + 1 < query_begin.size(); ++s) {
-    const int tokens = cache.Tokens(static_cast<int>(s));
+  for (int s = 0; s + 1 < static_cast<int>(query_begin.size()); ++s) {
     const int rows = query_begin[s + 1] - query_begin[s];
     const int32_t* runs = cache.view().run_begin + s;
     const bool low_bits =
         std::any_of(cache.view().runs + runs[0], cache.view().runs + runs[1],
                     [](const KvRun& run) { return run.format != Format::kRaw16; });
     const AttentionArithmetic arithmetic = ArithmeticOf(backend, dim, rows, group, low_bits);
-    // If scales are folded into sums, s c and m are summed separately.
-    const auto magnitude = [&](const MixedCache::Element& e) {
-      return arithmetic.tensor_cores ? e.scale * e.code + std::fabs(e.offset)
-                                     : static_cast<double>(std::fabs(e.x));
-    };
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
-      std::vector<MixedCache::Element> keys;  // [tokens, dim]
-      std::vector<double> values, codes;      // [tokens], the largest
-      for (int t = 0; t < tokens; ++t) {
-        values.push_back(0);
-        codes.push_back(0);
-        for (int i = 0; i < dim; ++i) {
-          keys.push_back(cache.At(static_cast<int>(s), t, kv_head, false, i));
-          const auto v = cache.At(static_cast<int>(s), t, kv_head, true, i);
-          values.back() = std::max(values.back(), magnitude(v));
-          codes.back() = std::max(codes.back(), v.code);
-        }
-      }
+      const HeadOperands head(cache, arithmetic, s, kv_head, low_bits);
       for (int row = query_begin[s]; row < query_begin[s + 1]; ++row) {
+        const int visible = head.tokens - (query_begin[s + 1] - 1 - row);
         for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-          const float* q = qkv.data() + row * row_floats + h * dim;
-          double largest = 0;
-          for (int i = 0; i < dim; ++i) largest = std::max<double>(largest, std::fabs(q[i]));
-          AttentionSizes sizes{.tokens = tokens + 16 * (runs[1] - runs[0]),  // part-filled pages
-                               .low = INFINITY,
-                               .high = -INFINITY,
-                               .low_bits = low_bits};
-          double mapped_low = INFINITY, mapped_high = -INFINITY, shift = 0;
-          for (int t = 0; t < tokens - (query_begin[s + 1] - 1 - row); ++t) {
-            double dot = 0, size = 0, flat = 0;
-            for (int i = 0; i < dim; ++i) {
-              const MixedCache::Element& k = keys[t * dim + i];
-              dot += double{q[i]} * k.x;
-              size += std::fabs(q[i]) * magnitude(k);
-              flat += largest * (k.code + k.scale * k.code);
-            }
-            sizes.value = std::max(sizes.value, values[t]);
-            sizes.code = std::max(sizes.code, codes[t]);
-            sizes.scores = std::max(sizes.scores, size * scale);
-            sizes.flat = std::max(sizes.flat, flat * scale);
-            sizes.low = std::min(sizes.low, dot * scale);
-            sizes.high = std::max(sizes.high, dot * scale);
-            const LogitMap& map = cache.RunOf(static_cast<int>(s), t).map;
-            if (map.identity()) continue;
-            mapped_low = std::min(mapped_low, dot * scale);
-            mapped_high = std::max(mapped_high, dot * scale);
-            shift = double{map.raise} + map.lower;
-          }
-          // A logit map a + raise + x (u - a) of [a, b] propagates errors of u, a and b with
-          // weights that sum to 1. It adds at most 6 roundings of numbers of this size, as many as
-          // the bound grants each score. Its shifts can widen the range of all scores.
-          if (mapped_high >= mapped_low) {
-            sizes.scores += std::fabs(mapped_low) + (mapped_high - mapped_low) + shift;
-            sizes.high += shift;
-            sizes.low -= shift;
-          }
+          const AttentionSizes sizes =
+              SizesOf(head, qkv.data() + row * row_floats + h * dim, visible, runs[1] - runs[0]);
           std::fill_n(bounds.begin() + (int64_t{row} * heads + h) * dim, dim,
                       AttentionBound(arithmetic, sizes));
         }

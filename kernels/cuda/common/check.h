@@ -13,11 +13,10 @@ namespace tessera {
 
 inline void CheckCuda(cudaError_t error, const char* file, int line, const char* what) {
   if (error == cudaSuccess) return;
-  EndProcess(std::string(file) + ":" + std::to_string(line) + ": CUDA error: " + what + ": " +
-             cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")" +
-             (error == cudaErrorMemoryAllocation
-                  ? "; use a smaller KV cache or smaller steps"
-                  : ""));
+  EndProcess(
+      std::string(file) + ":" + std::to_string(line) + ": CUDA error: " + what + ": " +
+      cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")" +
+      (error == cudaErrorMemoryAllocation ? "; use a smaller KV cache or smaller steps" : ""));
 }
 
 }  // namespace tessera

@@ -11,8 +11,9 @@ struct PagePart {
   int bits;
   Axis axis;
   int codes, row_bytes;  // codes: one row per slot
-  int meta, scales;      // `scales` half scales, then as many half offsets; in the header page if there is one
-  int group;             // axis kToken: groups of eight channels per scale
+  int meta, scales;  // `scales` half scales, then as many half offsets; in the header page if there
+                     // is one
+  int group;         // axis kToken: groups of eight channels per scale
 };
 
 struct PageParts {

@@ -117,8 +117,8 @@ struct ChannelAffine {
   // Fits them to the channels' ranges and stores them in the metadata: all channels' scales, then
   // offsets.
   template <int kBits>
-  __device__ void Set(const MoveArgs& args, int value, const HeadLane& at, const float (&min)[kLane],
-                      const float (&max)[kLane], uint8_t* head_meta) {
+  __device__ void Set(const MoveArgs& args, int value, const HeadLane& at,
+                      const float (&min)[kLane], const float (&max)[kLane], uint8_t* head_meta) {
     const PagePart& part = args.to.part[value];
     auto* meta = reinterpret_cast<__half*>(head_meta + part.meta) + at.lane * kLane;
 #pragma unroll
@@ -151,8 +151,8 @@ struct ChannelAffine {
 };
 
 // Extends the channels' ranges by one token.
-__device__ inline void Widen(const MoveArgs& args, const KvSlot& from, const HeadLane& at, int value,
-                             float (&min)[kLane], float (&max)[kLane]) {
+__device__ inline void Widen(const MoveArgs& args, const KvSlot& from, const HeadLane& at,
+                             int value, float (&min)[kLane], float (&max)[kLane]) {
   float x[kLane];
   ToFloats(*Source(args, from, at, value), x);
 #pragma unroll

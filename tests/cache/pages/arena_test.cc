@@ -246,108 +246,142 @@ TEST(Arena, WatchersHearOnlyOfOneAndMore) {
   EXPECT_EQ(watcher.events.size(), 2u);
 }
 
-// Runs random operations against a model that knows only the contract. `page_bytes` has one size
-// per format.
-void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int operations,
-                      uint64_t seed) {
-  Arena arena(slabs * kSlabBytes, {1, 1, 8}, page_bytes);
-  ASSERT_EQ(arena.slab_bytes(), kSlabBytes);
+// Runs random operations against a model that knows only the contract.
+class ModelRun {
+ public:
+  // `page_bytes` has one size per format.
+  ModelRun(int slabs, const std::vector<int64_t>& page_bytes, uint64_t seed)
+      : page_bytes_(page_bytes),
+        slabs_(slabs),
+        arena_(slabs * kSlabBytes, {1, 1, 8}, page_bytes),
+        slab_format_(slabs, -1),
+        slab_pages_(slabs, 0),
+        pages_of_(page_bytes.size(), 0),
+        random_(seed) {}
+
+  void Run(int operations) {
+    ASSERT_EQ(arena_.slab_bytes(), kSlabBytes);
+    int64_t until_turn = 0;
+    bool growing = false;
+    for (int op = 0; op < operations; ++op) {
+      if (until_turn-- == 0) {  // long phases of growth and decline reach both ends
+        growing = !growing;
+        until_turn = slabs_ * PerSlab(0) * 2 + static_cast<int64_t>(random_() % 64);
+      }
+      const uint64_t draw = random_() % 100;
+      if (draw < (growing ? 70u : 20u)) {
+        Allocate();
+      } else if (!live_.empty()) {
+        RefOrUnref(/*ref=*/draw >= 90);
+      }
+      if (op % (operations / 50) == 0) Check();
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    EXPECT_GT(met_full_, operations / 1000);  // else the traffic never filled the arena
+    EXPECT_GT(had_choice_, operations / 1000);
+    for (const Page& page : live_) {
+      for (int i = 0; i < page.refs; ++i) arena_.Unref(page.id);
+    }
+    EXPECT_EQ(arena_.slab_used_bytes(), 0);
+    EXPECT_TRUE(arena_.CheckIntegrity().ok());
+  }
+
+ private:
   struct Page {
     PageId id;
     int refs;
   };
-  std::vector<Page> live;
-  std::vector<int> slab_format(slabs, -1), slab_pages(slabs, 0);
-  std::vector<int64_t> pages_of(page_bytes.size(), 0);
-  const auto per_slab = [&](int format) { return kSlabBytes / page_bytes[format]; };
-  const auto slab_of = [](PageId id) {
+  int64_t PerSlab(int format) const { return kSlabBytes / page_bytes_[format]; }
+  static int SlabOf(PageId id) {
     return static_cast<int>(int64_t{id} * kPageUnitBytes / kSlabBytes);
-  };
-  std::mt19937_64 random(seed);
-  int64_t until_turn = 0, met_full = 0, had_choice = 0;
-  bool growing = false;
-  for (int op = 0; op < operations; ++op) {
-    if (until_turn-- == 0) {  // long phases of growth and decline reach both full and almost empty
-      growing = !growing;
-      until_turn = slabs * per_slab(0) * 2 + static_cast<int64_t>(random() % 64);
+  }
+
+  void Allocate() {
+    const int format = static_cast<int>(random_() % page_bytes_.size());
+    int fullest = -1, emptiest = std::numeric_limits<int>::max(), free_slabs = 0;
+    int64_t available = 0;
+    for (int s = 0; s < slabs_; ++s) {
+      if (slab_format_[s] < 0) ++free_slabs;
+      if (slab_format_[s] != format) continue;
+      available += PerSlab(format) - slab_pages_[s];
+      if (slab_pages_[s] == PerSlab(format)) continue;
+      fullest = std::max(fullest, slab_pages_[s]);
+      emptiest = std::min(emptiest, slab_pages_[s]);
     }
-    const uint64_t draw = random() % 100;
-    if (draw < (growing ? 70u : 20u)) {
-      const int format = static_cast<int>(random() % page_bytes.size());
-      int fullest = -1, emptiest = std::numeric_limits<int>::max(), free_slabs = 0;
-      int64_t available = 0;
-      for (int s = 0; s < slabs; ++s) {
-        if (slab_format[s] < 0) ++free_slabs;
-        if (slab_format[s] != format) continue;
-        available += per_slab(format) - slab_pages[s];
-        if (slab_pages[s] == per_slab(format)) continue;
-        fullest = std::max(fullest, slab_pages[s]);
-        emptiest = std::min(emptiest, slab_pages[s]);
-      }
-      available += free_slabs * per_slab(format);
-      ASSERT_EQ(arena.available_pages(static_cast<Format>(format)), available);
-      const PageId id = arena.Allocate(static_cast<Format>(format));
-      ASSERT_EQ(id == kNoPage, available == 0);
-      met_full += id == kNoPage;
-      had_choice += emptiest < fullest - per_slab(format) / 4;
-      if (id == kNoPage) continue;
-      const int s = slab_of(id);
-      ASSERT_LT(s, slabs);
-      if (fullest > 0) {
-        ASSERT_EQ(slab_format[s], format);
-        ASSERT_EQ(slab_pages[s], fullest);
-      } else {
-        ASSERT_EQ(slab_format[s], -1);
-        slab_format[s] = format;
-      }
-      ASSERT_EQ(static_cast<int>(arena.FormatOf(id)), format);
-      ++slab_pages[s];
-      ++pages_of[format];
-      live.push_back({id, 1});
-    } else if (!live.empty()) {
-      const size_t i = random() % live.size();
-      ASSERT_EQ(arena.RefCount(live[i].id), live[i].refs);
-      if (draw >= 90) {
-        arena.Ref(live[i].id);
-        ++live[i].refs;
-        continue;
-      }
-      const int s = slab_of(live[i].id), format = slab_format[s];
-      arena.Unref(live[i].id);
-      if (--live[i].refs > 0) continue;
-      ASSERT_FALSE(arena.IsAllocated(live[i].id));
-      --pages_of[format];
-      if (--slab_pages[s] == 0) slab_format[s] = -1;
-      live[i] = live.back();
-      live.pop_back();
+    available += free_slabs * PerSlab(format);
+    ASSERT_EQ(arena_.available_pages(static_cast<Format>(format)), available);
+    const PageId id = arena_.Allocate(static_cast<Format>(format));
+    ASSERT_EQ(id == kNoPage, available == 0);
+    met_full_ += id == kNoPage;
+    had_choice_ += emptiest < fullest - PerSlab(format) / 4;
+    if (id == kNoPage) return;
+    const int s = SlabOf(id);
+    ASSERT_LT(s, slabs_);
+    if (fullest > 0) {
+      ASSERT_EQ(slab_format_[s], format);
+      ASSERT_EQ(slab_pages_[s], fullest);
+    } else {
+      ASSERT_EQ(slab_format_[s], -1);
+      slab_format_[s] = format;
     }
-    if (op % (operations / 50) != 0) continue;
-    ASSERT_TRUE(arena.CheckIntegrity().ok()) << arena.CheckIntegrity();
+    ASSERT_EQ(static_cast<int>(arena_.FormatOf(id)), format);
+    ++slab_pages_[s];
+    ++pages_of_[format];
+    live_.push_back({id, 1});
+  }
+
+  void RefOrUnref(bool ref) {
+    const size_t i = random_() % live_.size();
+    ASSERT_EQ(arena_.RefCount(live_[i].id), live_[i].refs);
+    if (ref) {
+      arena_.Ref(live_[i].id);
+      ++live_[i].refs;
+      return;
+    }
+    const int s = SlabOf(live_[i].id), format = slab_format_[s];
+    arena_.Unref(live_[i].id);
+    if (--live_[i].refs > 0) return;
+    ASSERT_FALSE(arena_.IsAllocated(live_[i].id));
+    --pages_of_[format];
+    if (--slab_pages_[s] == 0) slab_format_[s] = -1;
+    live_[i] = live_.back();
+    live_.pop_back();
+  }
+
+  void Check() const {
+    ASSERT_TRUE(arena_.CheckIntegrity().ok()) << arena_.CheckIntegrity();
     int64_t used = 0;
-    for (size_t f = 0; f < page_bytes.size(); ++f) {
-      ASSERT_EQ(arena.pages_in_use(static_cast<Format>(f)), pages_of[f]);
-      used += pages_of[f] * page_bytes[f];
+    for (size_t f = 0; f < page_bytes_.size(); ++f) {
+      ASSERT_EQ(arena_.pages_in_use(static_cast<Format>(f)), pages_of_[f]);
+      used += pages_of_[f] * page_bytes_[f];
     }
-    ASSERT_EQ(arena.used_bytes(), used);
-    ASSERT_EQ(arena.slab_used_bytes(),
-              kSlabBytes * (slabs - std::count(slab_format.begin(), slab_format.end(), -1)));
+    ASSERT_EQ(arena_.used_bytes(), used);
+    ASSERT_EQ(arena_.slab_used_bytes(),
+              kSlabBytes * (slabs_ - std::count(slab_format_.begin(), slab_format_.end(), -1)));
     std::vector<std::pair<int64_t, int64_t>> ranges;
-    for (const Page& page : live) {
+    for (const Page& page : live_) {
       ranges.emplace_back(int64_t{page.id} * kPageUnitBytes,
-                          page_bytes[slab_format[slab_of(page.id)]]);
+                          page_bytes_[slab_format_[SlabOf(page.id)]]);
     }
     std::sort(ranges.begin(), ranges.end());
     for (size_t i = 1; i < ranges.size(); ++i) {
       ASSERT_LE(ranges[i - 1].first + ranges[i - 1].second, ranges[i].first) << "pages overlap";
     }
   }
-  EXPECT_GT(met_full, operations / 1000);  // else the traffic never filled the arena
-  EXPECT_GT(had_choice, operations / 1000);
-  for (const Page& page : live) {
-    for (int i = 0; i < page.refs; ++i) arena.Unref(page.id);
-  }
-  EXPECT_EQ(arena.slab_used_bytes(), 0);
-  EXPECT_TRUE(arena.CheckIntegrity().ok());
+
+  const std::vector<int64_t> page_bytes_;
+  const int slabs_;
+  Arena arena_;
+  std::vector<Page> live_;
+  std::vector<int> slab_format_, slab_pages_;
+  std::vector<int64_t> pages_of_;
+  std::mt19937_64 random_;
+  int64_t met_full_ = 0, had_choice_ = 0;
+};
+
+void CompareWithModel(int slabs, const std::vector<int64_t>& page_bytes, int operations,
+                      uint64_t seed) {
+  ModelRun(slabs, page_bytes, seed).Run(operations);
 }
 
 TEST(ArenaModel, LargePages) { CompareWithModel(6, {256 << 10}, 1'000'000, 1); }

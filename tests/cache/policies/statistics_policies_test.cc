@@ -179,7 +179,8 @@ TEST(FlashCache, KeepsWhatDeviatesMostAndBudgetsByOutlierEnergy) {
   EXPECT_EQ(Choose("flashcache(keep=1)", vision, deviation), Selection(2, AllOf(kTokens)));
 }
 
-// Scattered or contiguous statistics choose the same tokens. Statistics of other tokens are not read.
+// Scattered or contiguous statistics choose the same tokens. Statistics of other tokens are not
+// read.
 TEST(FlashCache, ReadsTheTokensOfItsScopeWhereverTheyLie) {
   constexpr int kTokens = 201;
   std::vector<int32_t> places, others;

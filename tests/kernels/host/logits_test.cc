@@ -44,6 +44,47 @@ float Edited(float x, int32_t id, const LogitEdit& e, const std::vector<LogitBia
   return y;
 }
 
+// Edits of some of a batch's rows, and what they refer to.
+struct Edits {
+  std::vector<LogitEdit> edits;
+  std::vector<LogitBias> biases;
+  std::vector<TokenCount> counts;
+  std::vector<int32_t> sampled;
+  int awaited_counted = 0, awaited_new = 0;
+
+  Edits(Random& random, int64_t rows, int64_t cols) {
+    for (int i = 0; i < 7; ++i) sampled.push_back(static_cast<int32_t>(random.Below(cols)));
+    for (int64_t row = 0; row < rows; row += 1 + row % 3) Add(random, row, cols);
+  }
+  void Add(Random& random, int64_t row, int64_t cols) {
+    LogitEdit e;
+    e.row = static_cast<int32_t>(row);
+    e.first_bias = static_cast<int32_t>(biases.size());
+    for (const int32_t id : SomeIds(random, cols, row % 4 * 100)) {
+      biases.push_back({id, id % 5 == 0 ? -kInf : random.Normal()});
+    }
+    if (row % 5 == 1) biases.push_back({-3, 1}), biases.push_back({1 << 20, 1});
+    e.biases = static_cast<int32_t>(biases.size()) - e.first_bias;
+    e.first_count = static_cast<int32_t>(counts.size());
+    for (const int32_t id : SomeIds(random, cols, row % 3 * 333)) {
+      counts.push_back({id, static_cast<int32_t>(random.Below(4))});
+    }
+    if (row % 5 == 2) counts.push_back({-1, 2}), counts.push_back({1 << 20, 1});
+    e.counts = static_cast<int32_t>(counts.size()) - e.first_count;
+    if (row % 2 == 0) {
+      e.awaited = static_cast<int32_t>(row % 7);
+      const bool counted =
+          std::any_of(counts.begin() + e.first_count, counts.end(),
+                      [&](const TokenCount& c) { return c.id == sampled[e.awaited]; });
+      ++(counted ? awaited_counted : awaited_new);
+    }
+    e.repetition = row % 4 == 3 ? 1 : 1.3f;
+    e.presence = row % 4 == 2 ? 0 : 0.7f;
+    e.frequency = 0.1f * static_cast<float>(row % 5);
+    edits.push_back(e);
+  }
+};
+
 TEST_P(LogitsTest, EditsAreTheirFormulae) {
   Random random(31);
   int changed = 0, awaited_counted = 0, awaited_new = 0;
@@ -52,49 +93,20 @@ TEST_P(LogitsTest, EditsAreTheirFormulae) {
     std::vector<float> logits = random.Normals(rows * cols, 5);
     logits[0] = NAN;
     logits[rows * cols - 1] = kInf;
-    std::vector<int32_t> sampled;
-    for (int i = 0; i < 7; ++i) sampled.push_back(static_cast<int32_t>(random.Below(cols)));
-    std::vector<LogitEdit> edits;
-    std::vector<LogitBias> biases;
-    std::vector<TokenCount> counts;
-    for (int64_t row = 0; row < rows; row += 1 + row % 3) {
-      LogitEdit e;
-      e.row = static_cast<int32_t>(row);
-      e.first_bias = static_cast<int32_t>(biases.size());
-      for (const int32_t id : SomeIds(random, cols, row % 4 * 100)) {
-        biases.push_back({id, id % 5 == 0 ? -kInf : random.Normal()});
-      }
-      if (row % 5 == 1) biases.push_back({-3, 1}), biases.push_back({1 << 20, 1});
-      e.biases = static_cast<int32_t>(biases.size()) - e.first_bias;
-      e.first_count = static_cast<int32_t>(counts.size());
-      for (const int32_t id : SomeIds(random, cols, row % 3 * 333)) {
-        counts.push_back({id, static_cast<int32_t>(random.Below(4))});
-      }
-      if (row % 5 == 2) counts.push_back({-1, 2}), counts.push_back({1 << 20, 1});
-      e.counts = static_cast<int32_t>(counts.size()) - e.first_count;
-      if (row % 2 == 0) {
-        e.awaited = static_cast<int32_t>(row % 7);
-        const bool counted =
-            std::any_of(counts.begin() + e.first_count, counts.end(),
-                        [&](const TokenCount& c) { return c.id == sampled[e.awaited]; });
-        ++(counted ? awaited_counted : awaited_new);
-      }
-      e.repetition = row % 4 == 3 ? 1 : 1.3f;
-      e.presence = row % 4 == 2 ? 0 : 0.7f;
-      e.frequency = 0.1f * static_cast<float>(row % 5);
-      edits.push_back(e);
-    }
+    const Edits all(random, rows, cols);
+    awaited_counted += all.awaited_counted;
+    awaited_new += all.awaited_new;
     std::vector<float> expected = logits;
-    for (const LogitEdit& e : edits) {
+    for (const LogitEdit& e : all.edits) {
       for (int64_t c = 0; c < cols; ++c) {
         float& x = expected[e.row * cols + c];
-        x = Edited(x, static_cast<int32_t>(c), e, biases, counts, sampled);
+        x = Edited(x, static_cast<int32_t>(c), e, all.biases, all.counts, all.sampled);
       }
     }
     for (Ops* ops : {ops_.get(), reference_.get()}) {
       std::vector<float> got = logits;
-      ops->EditLogits(got.data(), cols, edits.data(), std::ssize(edits), biases.data(),
-                      counts.data(), sampled.data());
+      ops->EditLogits(got.data(), cols, all.edits.data(), std::ssize(all.edits), all.biases.data(),
+                      all.counts.data(), all.sampled.data());
       for (int64_t i = 0; i < rows * cols; ++i) {
         if (std::isnan(expected[i])) {
           EXPECT_TRUE(std::isnan(got[i]));

@@ -160,58 +160,81 @@ TEST(FormatsTest, PartsTileThePage) {
 
 class PackTest : public BackendTest {};
 
-// Stores codes 0 .. 2^b - 1 at every position. With those as values, s is 1 and m is 0, and the
-// bytes are known without the layout's functions for codes.
+// One page of format f, filled by MoveTokens from RAW16 pages after it, and a header page at the
+// end. The values are codes: with 0 .. 2^b - 1 as values, s is 1 and m is 0, and the bytes are
+// known without the layout's functions for codes.
+struct PackedPage {
+  Format f;
+  int dim;
+  KvGeometry g;
+  int64_t low_bytes, raw_bytes, header_at;
+  Buffer arena;
+
+  PackedPage(Format format, int head_dim)
+      : f(format),
+        dim(head_dim),
+        g{.layers = 1, .kv_heads = 2, .head_dim = head_dim},
+        low_bytes(PageBytes(f, g)),
+        raw_bytes(PageBytes(Format::kRaw16, g)),
+        header_at(low_bytes + PageTokens(f) / PageTokens(Format::kRaw16) * raw_bytes),
+        arena(AllocateHost(header_at + PageBytes(Format::kHeader, g))) {}
+  int Code(int head, bool value, int slot, int channel) const {
+    const Codec& codec = CodecOf(f, value);
+    const int max = MaxCode(codec.bits);
+    const bool per_token = codec.axis == Axis::kToken;
+    // Each vector has both 0 and the largest code.
+    const int along = per_token ? channel % GroupChannels(codec, dim) : slot;
+    if (along < 2) return along == 0 ? 0 : max;
+    return (7 * slot + 3 * channel + 11 * head + (value ? 5 : 0)) % (max + 1);
+  }
+  void Fill(Ops& ops) {
+    const int tokens = PageTokens(f), raw = PageTokens(Format::kRaw16);
+    const PageId header = HasHeader(f) ? static_cast<PageId>(header_at / kPageUnitBytes) : kNoPage;
+    std::vector<TokenMove> moves;
+    for (int t = 0; t < tokens; ++t) {
+      const auto page = static_cast<PageId>((low_bytes + t / raw * raw_bytes) / kPageUnitBytes);
+      for (int i = 0; i < 2 * g.kv_heads * dim; ++i) {
+        const int head = i / dim / 2, channel = i % dim;
+        const bool value = i / dim % 2 == 1;
+        const uint16_t bits = FloatToHalf(static_cast<float>(Code(head, value, t, channel)));
+        std::memcpy(arena.get() + page * kPageUnitBytes + Raw16Offset(dim, head, value, t % raw) +
+                        2 * channel,
+                    &bits, 2);
+      }
+      moves.push_back(
+          {{page, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}, header});
+    }
+    ops.MoveTokens(arena.get(), g, f, {}, moves.data(), tokens);
+  }
+  // Checks the codes of K or V of one head, which begin at `p`; returns their end.
+  const uint8_t* CheckCodes(const uint8_t* p, int head, bool value) const {
+    const int bits = CodecOf(f, value).bits;
+    const int64_t all = int64_t{PageTokens(f)} * dim * bits;
+    for (int64_t bit = 0; bit < all; bit += bits) {
+      const int slot = static_cast<int>(bit / bits / dim);
+      const int channel = static_cast<int>(bit / bits % dim),
+                code = Code(head, value, slot, channel);
+      EXPECT_EQ((p[bit / 8] >> (bit % 8)) & MaxCode(bits), code)
+          << FormatName(f) << " dim " << dim << " slot " << slot << " channel " << channel;
+      EXPECT_EQ(
+          PageElement(arena.get(), f, dim, head, value, slot, channel, arena.get() + header_at),
+          code);
+      if (::testing::Test::HasFailure()) break;
+    }
+    return p + all / 8;
+  }
+};
+
 TEST_P(PackTest, EveryCodeAtEveryPosition) {
   for (Format f : AllFormats()) {
     if (f == Format::kRaw16 || !Takes(f)) continue;
     for (int dim : {8, 24, 40, 64, 128}) {
-      const KvGeometry g = {.layers = 1, .kv_heads = 2, .head_dim = dim};
-      const int tokens = PageTokens(f), raw = PageTokens(Format::kRaw16);
-      const int64_t low_bytes = PageBytes(f, g), raw_bytes = PageBytes(Format::kRaw16, g);
-      const int64_t header_at = low_bytes + tokens / raw * raw_bytes;
-      const Buffer arena = AllocateHost(header_at + PageBytes(Format::kHeader, g));
-      const PageId header =
-          HasHeader(f) ? static_cast<PageId>(header_at / kPageUnitBytes) : kNoPage;
-      const auto code = [&](int head, bool value, int slot, int channel) {
-        const Codec& codec = CodecOf(f, value);
-        const int max = MaxCode(codec.bits);
-        const bool per_token = codec.axis == Axis::kToken;
-        // Each vector has both 0 and the largest code.
-        const int along = per_token ? channel % GroupChannels(codec, dim) : slot;
-        if (along < 2) return along == 0 ? 0 : max;
-        return (7 * slot + 3 * channel + 11 * head + (value ? 5 : 0)) % (max + 1);
-      };
-      std::vector<TokenMove> moves;
-      for (int t = 0; t < tokens; ++t) {
-        const auto page = static_cast<PageId>((low_bytes + t / raw * raw_bytes) / kPageUnitBytes);
-        for (int i = 0; i < 2 * g.kv_heads * dim; ++i) {
-          const int head = i / dim / 2, channel = i % dim;
-          const bool value = i / dim % 2 == 1;
-          const uint16_t bits = FloatToHalf(static_cast<float>(code(head, value, t, channel)));
-          std::memcpy(arena.get() + page * kPageUnitBytes + Raw16Offset(dim, head, value, t % raw) +
-                          2 * channel,
-                      &bits, 2);
-        }
-        moves.push_back(
-            {{page, static_cast<uint32_t>(t % raw)}, {0, static_cast<uint32_t>(t)}, header});
-      }
-      ops_->MoveTokens(arena.get(), g, f, {}, moves.data(), tokens);
-      const uint8_t* p = arena.get();  // head 0 K, head 0 V, head 0 meta, head 1 ...
-      for (int head = 0; head < g.kv_heads; ++head) {
-        for (bool value : {false, true}) {
-          const int bits = CodecOf(f, value).bits;
-          for (int64_t bit = 0; bit < int64_t{tokens} * dim * bits; bit += bits) {
-            const int slot = static_cast<int>(bit / bits / dim);
-            const int channel = static_cast<int>(bit / bits % dim);
-            ASSERT_EQ((p[bit / 8] >> (bit % 8)) & MaxCode(bits), code(head, value, slot, channel))
-                << FormatName(f) << " dim " << dim << " slot " << slot << " channel " << channel;
-            ASSERT_EQ(PageElement(arena.get(), f, dim, head, value, slot, channel,
-                                  arena.get() + header_at),
-                      code(head, value, slot, channel));
-          }
-          p += int64_t{tokens} * dim * bits / 8;
-        }
+      PackedPage page(f, dim);
+      page.Fill(*ops_);
+      const uint8_t* p = page.arena.get();  // head 0 K, head 0 V, head 0 meta, head 1 ...
+      for (int head = 0; head < page.g.kv_heads; ++head) {
+        for (bool value : {false, true}) p = page.CheckCodes(p, head, value);
+        if (HasFailure()) return;
         for (bool value : {false, true}) {
           const int64_t n = Scales(f, dim, value);
           for (int64_t i = 0; i < 2 * n; ++i, p += 2) {
@@ -219,8 +242,8 @@ TEST_P(PackTest, EveryCodeAtEveryPosition) {
           }
         }
       }
-      p = arena.get() + header_at;  // scales then offsets: K's, V's, the next head's
-      for (int i = 0; HasHeader(f) && i < g.kv_heads * 4 * dim; ++i, p += 2) {
+      p = page.arena.get() + page.header_at;  // scales then offsets: K's, V's, the next head's
+      for (int i = 0; HasHeader(f) && i < page.g.kv_heads * 4 * dim; ++i, p += 2) {
         ASSERT_EQ(HalfToFloat(LoadHalfBits(p)), i / dim % 2 == 0 ? 1 : 0);
       }
     }
