@@ -1,4 +1,4 @@
-// The floor every folder stands on: data types, checks, status helpers and an annotated mutex.
+// The floor every folder stands on: data types, checks and status helpers.
 //
 // Errors: absl::Status where the outside world can be wrong; TESSERA_CHECK where only we can be
 // (it prints and aborts). This header includes no Abseil, so that .cu files may include it;
@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
 
 namespace tessera {
 
@@ -33,36 +32,6 @@ template <class T>
 constexpr T RoundUp(T a, T b) {
   return CeilDiv(a, b) * b;
 }
-
-// Clang's thread-safety attributes over std::mutex. Not absl::Mutex: Debian's Abseil is not
-// instrumented, so the thread sanitizer reports false races under it.
-#if defined(__clang__)
-#define TESSERA_ATTRIBUTE(x) __attribute__((x))
-#else
-#define TESSERA_ATTRIBUTE(x)
-#endif
-#define TESSERA_GUARDED_BY(m) TESSERA_ATTRIBUTE(guarded_by(m))
-#define TESSERA_REQUIRES(...) TESSERA_ATTRIBUTE(requires_capability(__VA_ARGS__))
-
-class TESSERA_ATTRIBUTE(capability("mutex")) Mutex {
- public:
-  void lock() TESSERA_ATTRIBUTE(acquire_capability()) { mutex_.lock(); }
-  void unlock() TESSERA_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
-
- private:
-  std::mutex mutex_;
-};
-
-class TESSERA_ATTRIBUTE(scoped_lockable) MutexLock {
- public:
-  explicit MutexLock(Mutex& m) TESSERA_ATTRIBUTE(acquire_capability(m)) : mutex_(m) { m.lock(); }
-  ~MutexLock() TESSERA_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
-  MutexLock(const MutexLock&) = delete;
-  MutexLock& operator=(const MutexLock&) = delete;
-
- private:
-  Mutex& mutex_;
-};
 
 }  // namespace tessera
 

@@ -1,12 +1,12 @@
 #include "base/json.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -66,7 +66,7 @@ size_t PlainBytes(absl::string_view text) {
 CutText::CutText(absl::string_view whole) {
   size_t kept = 0;  // up to here `whole` is in `text`, or cut
   int64_t number = 0;
-  for (size_t begin = whole.find('"'); begin != whole.npos; ++number) {
+  for (size_t begin = whole.find('"'); begin != absl::string_view::npos; ++number) {
     ++begin;
     const size_t plain = PlainBytes(whole.substr(begin));
     size_t end = whole.find_first_of("\"\\", begin + plain);
@@ -75,8 +75,9 @@ CutText::CutText(absl::string_view whole) {
       cuts.push_back({number, whole.substr(begin, plain), text.size()});
       kept = begin + plain;
     }
-    while (end != whole.npos && whole[end] == '\\') end = whole.find_first_of("\"\\", end + 2);
-    begin = end == whole.npos ? end : whole.find('"', end + 1);
+    while (end != absl::string_view::npos && whole[end] == '\\')
+      end = whole.find_first_of("\"\\", end + 2);
+    begin = end == absl::string_view::npos ? end : whole.find('"', end + 1);
   }
   if (!cuts.empty()) absl::StrAppend(&text, whole.substr(kept));
 }

@@ -5,13 +5,13 @@
 // notice by itself that nobody waits for it any more.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace tessera {
 
@@ -36,11 +36,10 @@ class WorkerPool {
   void Work();
 
   const size_t max_queue_;
-  // Plain std types: a condition variable waits on a std::unique_lock.
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> queue_;  // guarded by mutex_
-  bool ending_ = false;                      // guarded by mutex_
+  mutable Mutex mutex_;
+  CondVar wake_;
+  std::deque<std::function<void()>> queue_ TESSERA_GUARDED_BY(mutex_);
+  bool ending_ TESSERA_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };
 

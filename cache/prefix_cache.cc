@@ -89,7 +89,7 @@ int PrefixCache::Peek(absl::Span<const Digest> keys, int max_blocks, int64_t* id
 bool PrefixCache::Insert(absl::Span<const Digest> keys, int index, absl::Span<const PageId> pages) {
   TESSERA_CHECK(index >= 0 && index < static_cast<int>(keys.size()));
   TESSERA_CHECK(static_cast<int64_t>(pages.size()) == layers_);
-  if (map_.count(keys[index]) > 0) return true;
+  if (map_.contains(keys[index])) return true;
   int32_t parent = -1;
   if (index > 0) {
     const auto it = map_.find(keys[index - 1]);

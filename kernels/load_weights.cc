@@ -18,13 +18,13 @@ absl::StatusOr<Buffer> LoadFloats(TensorSource& source, Ops& ops, const std::str
 
 absl::StatusOr<Linear> LoadLinear(TensorSource& source, Ops& ops,
                                   const std::vector<LinearBlock>& blocks,
-                                  const std::vector<int64_t>& inputs, BiasRule rule) {
+                                  const std::vector<int64_t>& inputs, BiasRule bias) {
   TESSERA_CHECK(!blocks.empty() && !inputs.empty());
   int64_t cols = 1;
   for (const int64_t n : inputs) cols *= n;
-  bool biased = rule == BiasRule::kRequired;
+  bool biased = bias == BiasRule::kRequired;
   for (const LinearBlock& block : blocks) {
-    biased |= rule == BiasRule::kOptional && source.Has(block.name + ".bias");
+    biased |= bias == BiasRule::kOptional && source.Has(block.name + ".bias");
   }
 
   std::vector<HostTensor> weights, biases;

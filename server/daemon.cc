@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "base/end_process.h"
 #include "base/version.h"

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/byte_size.h"
 #include "cache/policies/registry.h"
 #include "cache/policy/policy.h"

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/base.h"
 #include "base/version.h"
 #include "server/daemon.h"
 #include "server/load_model.h"

@@ -87,7 +87,7 @@ absl::StatusOr<std::shared_ptr<const Policy>> ParsePolicy(absl::string_view text
     });
     if (entry == entries.end()) {
       std::vector<absl::string_view> known;
-      for (const PolicyEntry& e : entries) known.push_back(e.name);
+      for (const PolicyEntry& e : entries) known.emplace_back(e.name);
       return absl::InvalidArgumentError(UnknownName("kv policy", stage.name, known));
     }
     ASSIGN_OR_RETURN(PolicyArguments arguments, PolicyArguments::Bind(stage, entry->parameters));

@@ -48,7 +48,7 @@ PolicyNeeds Policy::needs() const {
 
 std::shared_ptr<const Policy> Policy::ForModel(absl::string_view family) const {
   std::shared_ptr<const Store> store = store_ ? store_->ForModel(family) : nullptr;
-  return std::make_shared<const Policy>(selector_, store ? std::move(store) : store_, names_);
+  return std::make_shared<const Policy>(selector_, store ? store : store_, names_);
 }
 
 Selection Policy::Select(const PromptView& prompt, absl::Span<const LayerStats> stats,

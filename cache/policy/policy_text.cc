@@ -167,7 +167,7 @@ absl::StatusOr<PolicyArguments> PolicyArguments::Bind(const PolicyStage& stage,
                      [&name = name](const ParameterSpec& s) { return name == s.name; });
     if (spec == specs.end()) {
       std::vector<absl::string_view> known;
-      for (const ParameterSpec& s : specs) known.push_back(s.name);
+      for (const ParameterSpec& s : specs) known.emplace_back(s.name);
       return absl::InvalidArgumentError(prefix + UnknownName("parameter", name, known));
     }
     const size_t i = spec - specs.begin();

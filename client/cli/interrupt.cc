@@ -9,6 +9,8 @@
 #include <chrono>
 #include <utility>
 
+#include "base/base.h"
+
 namespace tessera::client {
 
 Interrupt::Scope::Scope(Interrupt* interrupt, std::function<void()> handler)

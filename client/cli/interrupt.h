@@ -7,7 +7,7 @@
 #include <functional>
 #include <thread>
 
-#include "base/base.h"
+#include "base/mutex.h"
 
 namespace tessera::client {
 

@@ -1,6 +1,7 @@
 #include "client/cli/json_fields.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 
 namespace tessera::client {
 namespace {

@@ -11,7 +11,7 @@ LineFeed::LineFeed(int fd, std::function<void()> on_news) : reader_(fd) {
       {
         MutexLock lock(mutex_);
         if (line) {
-          room_.wait(mutex_, [this] { return stopped_ || lines_.size() < kReadAhead; });
+          while (!stopped_ && lines_.size() >= kReadAhead) room_.Wait(mutex_);
           lines_.push_back(*std::move(line));
         }
         if (!line || stopped_) reading_ = false;
@@ -33,7 +33,7 @@ std::optional<std::string> LineFeed::TryNext() {
   if (lines_.empty()) return std::nullopt;
   std::string line = std::move(lines_.front());
   lines_.pop_front();
-  room_.notify_all();
+  room_.NotifyAll();
   return line;
 }
 
@@ -46,7 +46,7 @@ void LineFeed::Stop() {
   {
     MutexLock lock(mutex_);
     stopped_ = true;
-    room_.notify_all();
+    room_.NotifyAll();
   }
   reader_.Stop();
 }

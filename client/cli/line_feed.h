@@ -1,14 +1,13 @@
 // Reads lines on a thread of its own, so that a slow input holds up neither retries nor answers.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <optional>
 #include <string>
 #include <thread>
 
-#include "base/base.h"
+#include "base/mutex.h"
 #include "client/cli/line_reader.h"
 
 namespace tessera::client {
@@ -36,7 +35,7 @@ class LineFeed {
 
   LineReader reader_;
   Mutex mutex_;
-  std::condition_variable_any room_;
+  CondVar room_;
   std::deque<std::string> lines_ TESSERA_GUARDED_BY(mutex_);
   bool reading_ TESSERA_GUARDED_BY(mutex_) = true;
   bool stopped_ TESSERA_GUARDED_BY(mutex_) = false;

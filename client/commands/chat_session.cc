@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/strip.h"
+#include "base/base.h"
 
 namespace tessera::client {
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "base/base.h"
 #include "client/cli/format.h"
 #include "client/cli/json_fields.h"
 #include "client/cli/terminal.h"

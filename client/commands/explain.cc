@@ -3,6 +3,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "client/cli/terminal.h"
 #include "client/commands/chat_session.h"
 #include "client/commands/commands.h"

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "client/rpc/prompt_parts.h"
 #include "client/rpc/usage.h"
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/base.h"
+#include "base/mutex.h"
 
 namespace tessera::client {
 namespace {
@@ -26,10 +27,10 @@ class RequestFeed {
       for (int64_t i = 0; plan.requests == 0 || i < plan.requests; ++i) {
         auto request = std::make_shared<const v1::GenerateRequest>(make(plan.first_index + i));
         MutexLock lock(mutex_);
-        changed_.wait(mutex_, [&] { return stopped_ || ready_.size() < ahead; });
+        while (!stopped_ && ready_.size() >= ahead) changed_.Wait(mutex_);
         if (stopped_) return;
         ready_.push_back(std::move(request));
-        changed_.notify_all();
+        changed_.NotifyAll();
       }
     });
   }
@@ -38,7 +39,7 @@ class RequestFeed {
     {
       MutexLock lock(mutex_);
       stopped_ = true;
-      changed_.notify_all();
+      changed_.NotifyAll();
     }
     thread_.join();
   }
@@ -46,16 +47,16 @@ class RequestFeed {
   // REQUIRES: called at most plan.requests times.
   SharedRequest Take() {
     MutexLock lock(mutex_);
-    changed_.wait(mutex_, [this] { return !ready_.empty(); });
+    while (ready_.empty()) changed_.Wait(mutex_);
     SharedRequest request = std::move(ready_.front());
     ready_.pop_front();
-    changed_.notify_all();
+    changed_.NotifyAll();
     return request;
   }
 
  private:
   Mutex mutex_;
-  std::condition_variable_any changed_;
+  CondVar changed_;
   std::deque<SharedRequest> ready_ TESSERA_GUARDED_BY(mutex_);
   bool stopped_ TESSERA_GUARDED_BY(mutex_) = false;
   std::thread thread_;

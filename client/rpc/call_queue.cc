@@ -118,9 +118,8 @@ CallQueue::CallQueue(std::shared_ptr<grpc::Channel> channel, OnDelta on_delta)
 
 CallQueue::~CallQueue() {
   CancelAll();
-  mutex_.lock();
-  changed_.wait(mutex_, [this] { return unfinished_ == 0; });
-  mutex_.unlock();
+  MutexLock lock(mutex_);
+  while (unfinished_ > 0) changed_.Wait(mutex_);
 }
 
 void CallQueue::Start(int64_t tag, std::shared_ptr<const v1::GenerateRequest> request,
@@ -138,12 +137,11 @@ void CallQueue::Start(int64_t tag, std::shared_ptr<const v1::GenerateRequest> re
 }
 
 std::optional<CallResult> CallQueue::Next(Clock::time_point until) {
+  const absl::Time deadline = until == Clock::time_point::max()
+                                  ? absl::InfiniteFuture()
+                                  : absl::UnixEpoch() + absl::FromChrono(until.time_since_epoch());
   MutexLock lock(mutex_);
-  const auto ready = [this] { return woken_ || !finished_.empty(); };
-  if (until == Clock::time_point::max()) {
-    changed_.wait(mutex_, ready);
-  } else {
-    changed_.wait_until(mutex_, until, ready);
+  while (!woken_ && finished_.empty() && changed_.WaitUntil(mutex_, deadline)) {
   }
   woken_ = false;
   if (finished_.empty()) return std::nullopt;
@@ -177,7 +175,7 @@ void CallQueue::CancelAll() {
 void CallQueue::Wake() {
   MutexLock lock(mutex_);
   woken_ = true;
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 void CallQueue::Forget(Call* call) {
@@ -191,7 +189,7 @@ void CallQueue::Finish(CallResult result) {
   MutexLock lock(mutex_);
   --unfinished_;
   finished_.push_back(std::move(result));
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 }  // namespace tessera::client

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -19,7 +18,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "client/rpc/rpc_error.h"
 #include "tessera/v1/inference.grpc.pb.h"
 
@@ -82,7 +81,7 @@ class CallQueue {
   int in_flight_ = 0;  // of the starting thread alone
 
   Mutex mutex_;
-  std::condition_variable_any changed_;
+  CondVar changed_;
   std::map<Call*, std::shared_ptr<grpc::ClientContext>> running_ TESSERA_GUARDED_BY(mutex_);
   int unfinished_ TESSERA_GUARDED_BY(mutex_) = 0;  // started, and not yet in finished_
   std::deque<CallResult> finished_ TESSERA_GUARDED_BY(mutex_);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "base/base.h"
+
 namespace tessera::client {
 
 void RetryPolicy::Register(Options* options) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/base.h"
+
 namespace tessera {
 namespace {
 

@@ -16,7 +16,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "engine/request/request.h"
 
 namespace tessera {

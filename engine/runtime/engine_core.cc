@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "cache/audit.h"
 #include "engine/statistics/low_pass_residuals.h"

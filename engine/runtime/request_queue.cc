@@ -1,6 +1,5 @@
 #include "engine/runtime/request_queue.h"
 
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +10,7 @@ namespace tessera {
 namespace {
 
 // An idle engine polls so often, which is its heartbeat.
-constexpr auto kIdleTurn = std::chrono::milliseconds(100);
+constexpr absl::Duration kIdleTurn = absl::Milliseconds(100);
 
 }  // namespace
 
@@ -34,7 +33,7 @@ absl::Status RequestQueue::Push(Request request, std::shared_ptr<OutputQueue> ou
   }
   if (position != nullptr) *position = waiting;
   incoming_.push_back({std::move(request), std::move(output_queue), SteadyNow()});
-  wake_.notify_one();
+  wake_.NotifyOne();
   return absl::OkStatus();
 }
 
@@ -43,20 +42,20 @@ bool RequestQueue::Abort(const std::string& request_id) {
   const auto it = live_.find(request_id);
   if (it == live_.end()) return false;
   it->second->Cancel();
-  wake_.notify_one();
+  wake_.NotifyOne();
   return true;
 }
 
 void RequestQueue::FlushCaches() {
   MutexLock lock(mutex_);
   flush_ = true;
-  wake_.notify_one();
+  wake_.NotifyOne();
 }
 
 void RequestQueue::Stop() {
   MutexLock lock(mutex_);
   stopping_ = true;
-  wake_.notify_one();
+  wake_.NotifyOne();
 }
 
 EngineLoad RequestQueue::Load() const {
@@ -83,8 +82,8 @@ RequestQueue::Polled RequestQueue::Poll() {
 }
 
 void RequestQueue::WaitForWork() {
-  std::unique_lock<Mutex> lock(mutex_);
-  if (incoming_.empty() && !stopping_ && !flush_) wake_.wait_for(lock, kIdleTurn);
+  MutexLock lock(mutex_);
+  if (incoming_.empty() && !stopping_ && !flush_) wake_.WaitUntil(mutex_, SteadyNow() + kIdleTurn);
 }
 
 void RequestQueue::Remove(const std::string& request_id) {

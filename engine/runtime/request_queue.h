@@ -7,7 +7,6 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -15,7 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "engine/request/observer.h"
 #include "engine/request/output_queue.h"
 #include "engine/request/request.h"
@@ -56,7 +55,7 @@ class RequestQueue {
  private:
   const int max_queue_;
   mutable Mutex mutex_;
-  std::condition_variable_any wake_;
+  CondVar wake_;
   std::vector<Incoming> incoming_ TESSERA_GUARDED_BY(mutex_);
   std::unordered_map<std::string, std::shared_ptr<OutputQueue>> live_ TESSERA_GUARDED_BY(mutex_);
   bool flush_ TESSERA_GUARDED_BY(mutex_) = false;

@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeBackend(absl::string_view device,
 
 std::vector<std::string> BackendNames() {
   std::vector<std::string> names;
-  for (const BackendEntry& entry : kBackends) names.push_back(entry.name);
+  for (const BackendEntry& entry : kBackends) names.emplace_back(entry.name);
   return names;
 }
 

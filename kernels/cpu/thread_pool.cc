@@ -26,10 +26,10 @@ ThreadPool::ThreadPool(int threads) {
 
 ThreadPool::~ThreadPool() {
   {
-    std::lock_guard<std::mutex> lock(sleep_mutex_);
+    MutexLock lock(sleep_mutex_);
     stop_.store(true);
   }
-  wake_.notify_all();
+  wake_.NotifyAll();
 }
 
 void ThreadPool::Run(int64_t tasks, Call call, const void* body) {
@@ -42,8 +42,8 @@ void ThreadPool::Run(int64_t tasks, Call call, const void* body) {
   // sees the job.
   state_.store(epoch << kEpochShift | kOpen);
   if (sleepers_.load() > 0) {
-    std::lock_guard<std::mutex> lock(sleep_mutex_);
-    wake_.notify_all();
+    MutexLock lock(sleep_mutex_);
+    wake_.NotifyAll();
   }
   TakeTasks(0);
   state_.fetch_and(~kOpen, std::memory_order_acq_rel);
@@ -71,9 +71,9 @@ uint64_t ThreadPool::WaitForJob(uint64_t last_epoch) {
     if (is_new(s) || stop_.load(std::memory_order_relaxed)) return s;
     _mm_pause();
   }
-  std::unique_lock<std::mutex> lock(sleep_mutex_);
+  MutexLock lock(sleep_mutex_);
   sleepers_.fetch_add(1);
-  wake_.wait(lock, [&] { return is_new(state_.load()) || stop_.load(); });
+  while (!is_new(state_.load()) && !stop_.load()) wake_.Wait(sleep_mutex_);
   sleepers_.fetch_sub(1);
   return state_.load(std::memory_order_acquire);
 }

@@ -8,11 +8,11 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace tessera {
 
@@ -63,8 +63,8 @@ class ThreadPool {
   alignas(64) std::atomic<uint64_t> state_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
-  std::mutex sleep_mutex_;
-  std::condition_variable wake_;
+  Mutex sleep_mutex_;
+  CondVar wake_;
   std::vector<std::jthread> workers_;
 };
 

@@ -16,8 +16,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "base/base.h"
 #include "base/file_watch.h"
+#include "base/mutex.h"
 #include "server/access/token_table.h"
 #include "server/observability/counters.h"
 

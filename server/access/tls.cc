@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/read_file.h"
 
 namespace tessera {

@@ -10,8 +10,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "base/base.h"
 #include "base/file_watch.h"
+#include "base/mutex.h"
 
 struct ssl_ctx_st;  // OpenSSL's SSL_CTX
 

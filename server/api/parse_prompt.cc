@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "server/api/error_details.h"
 #include "server/api/parsed_request.h"
 #include "server/net/https_url.h"

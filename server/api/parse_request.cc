@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/base.h"
 #include "cache/policies/registry.h"
 #include "server/api/error_details.h"
 #include "server/api/parsed_request.h"

@@ -1,4 +1,5 @@
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "google/protobuf/unknown_field_set.h"
 #include "server/api/error_details.h"
 #include "server/api/parsed_request.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/version.h"
 #include "cache/policies/registry.h"
 #include "kernels/layout/page_layout.h"

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "base/base.h"
 #include "base/clock.h"
 #include "server/api/error_details.h"
 #include "server/grpc/unary_call.h"

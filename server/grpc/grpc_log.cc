@@ -1,6 +1,6 @@
 #include "server/grpc/grpc_log.h"
 
-#include "base/base.h"
+#include "base/mutex.h"
 #include "grpc/support/log.h"
 
 namespace tessera {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "engine/text/chat_template.h"
 #include "server/api/error_details.h"

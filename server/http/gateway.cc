@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "base/version.h"
 #include "base/worker_pool.h"

@@ -4,14 +4,13 @@
 #include <sys/socket.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "base/base.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "server/http/http_session.h"
 
 namespace tessera {
@@ -104,8 +103,8 @@ class HttpServer::Impl final : public HttpSessionOwner {
   std::optional<HttpResponse> Refuse(const HttpRequest& head) override { return gate_(head); }
   void Handle(std::shared_ptr<HttpExchange> exchange) override { handler_(std::move(exchange)); }
   void OnSessionEnd() override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (--count_ == 0) none_.notify_all();
+    MutexLock lock(mutex_);
+    if (--count_ == 0) none_.NotifyAll();
   }
 
  private:
@@ -151,9 +150,17 @@ class HttpServer::Impl final : public HttpSessionOwner {
     std::string peer = PeerName(plain);
     const std::shared_ptr<SSL_CTX> tls =
         options_.tls == nullptr ? nullptr : options_.tls->current()->http;
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (count_ >= options_.max_connections) {
-      lock.unlock();
+    std::shared_ptr<HttpSession> session;
+    {
+      MutexLock lock(mutex_);
+      if (count_ < options_.max_connections) {
+        ++count_;
+        std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
+        session = std::make_shared<HttpSession>(std::move(plain), tls, std::move(peer), this);
+        sessions_.push_back(session);
+      }
+    }
+    if (session == nullptr) {
       if (tls != nullptr) return;  // an HTTP answer would cost a handshake
       static constexpr char kFull[] =
           "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
@@ -162,18 +169,13 @@ class HttpServer::Impl final : public HttpSessionOwner {
       plain.write_some(boost::asio::buffer(kFull, sizeof(kFull) - 1), ignored);
       return;
     }
-    ++count_;
-    std::erase_if(sessions_, [](const auto& weak) { return weak.expired(); });
-    auto session = std::make_shared<HttpSession>(std::move(plain), tls, std::move(peer), this);
-    sessions_.push_back(session);
-    lock.unlock();
     session->Start();
   }
 
   void FinishAll(bool now) {
     std::vector<std::shared_ptr<HttpSession>> all;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      MutexLock lock(mutex_);
       for (const auto& weak : sessions_) {
         if (auto session = weak.lock()) all.push_back(std::move(session));
       }
@@ -182,19 +184,19 @@ class HttpServer::Impl final : public HttpSessionOwner {
   }
 
   void WaitForSessions(absl::Time deadline) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    none_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
-                   [this] { return count_ == 0; });
+    MutexLock lock(mutex_);
+    while (count_ > 0 && none_.WaitUntil(mutex_, deadline)) {
+    }
   }
 
   const HttpServerOptions options_;
   const Gate gate_;
   const Handler handler_;
   std::atomic<bool> stopping_{false};
-  std::mutex mutex_;
-  std::condition_variable none_;
-  int count_ = 0;                                     // guarded by mutex_
-  std::vector<std::weak_ptr<HttpSession>> sessions_;  // guarded by mutex_
+  Mutex mutex_;
+  CondVar none_;
+  int count_ TESSERA_GUARDED_BY(mutex_) = 0;
+  std::vector<std::weak_ptr<HttpSession>> sessions_ TESSERA_GUARDED_BY(mutex_);
   // Its destructor ends waiting sessions, which use the members above.
   boost::asio::io_context context_;
   tcp::acceptor acceptor_;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "base/worker_pool.h"
 #include "server/api/error_details.h"

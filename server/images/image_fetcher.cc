@@ -13,6 +13,7 @@
 #include "base/base.h"
 #include "base/byte_size.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "server/api/error_details.h"
 
 namespace tessera {

@@ -10,6 +10,8 @@
 #include <new>
 #include <utility>
 
+#include "base/base.h"
+
 namespace tessera {
 namespace {
 

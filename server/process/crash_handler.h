@@ -19,7 +19,7 @@
 #include <thread>
 
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "server/observability/log.h"
 
 namespace tessera {

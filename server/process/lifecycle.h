@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "grpcpp/health_check_service_interface.h"
 
 namespace tessera {

@@ -1,7 +1,5 @@
 #include "server/process/shutdown_watchdog.h"
 
-#include <algorithm>
-
 #include "base/clock.h"
 #include "base/end_process.h"
 
@@ -13,7 +11,7 @@ ShutdownWatchdog::~ShutdownWatchdog() {
   {
     MutexLock lock(mutex_);
     done_ = true;
-    changed_.notify_one();
+    changed_.NotifyOne();
   }
   thread_.join();
 }
@@ -21,15 +19,14 @@ ShutdownWatchdog::~ShutdownWatchdog() {
 void ShutdownWatchdog::Arm(absl::Duration timeout) {
   MutexLock lock(mutex_);
   deadline_ = SteadyNow() + timeout;
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 void ShutdownWatchdog::Watch() {
-  std::unique_lock<Mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   while (!done_) {
     if (SteadyNow() >= deadline_) EndProcess("the drain does not end");
-    const absl::Duration turn = std::min(deadline_ - SteadyNow(), absl::Hours(1));
-    changed_.wait_for(lock, absl::ToChronoNanoseconds(turn));
+    changed_.WaitUntil(mutex_, deadline_);
   }
 }
 

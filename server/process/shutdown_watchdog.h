@@ -5,11 +5,10 @@
 // overdue. Threads: safe.
 #pragma once
 
-#include <condition_variable>
 #include <thread>
 
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 
 namespace tessera {
 
@@ -25,7 +24,7 @@ class ShutdownWatchdog {
   void Watch();
 
   Mutex mutex_;
-  std::condition_variable_any changed_;
+  CondVar changed_;
   absl::Time deadline_ TESSERA_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool done_ TESSERA_GUARDED_BY(mutex_) = false;
   std::thread thread_;

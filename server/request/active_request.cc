@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "base/worker_pool.h"
 #include "server/api/error_details.h"

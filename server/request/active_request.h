@@ -27,7 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "engine/request/output_queue.h"
 #include "server/access/access.h"
 #include "server/api/parsed_request.h"

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/base.h"
 #include "base/clock.h"
 #include "base/worker_pool.h"
 #include "server/api/error_details.h"

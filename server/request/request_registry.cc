@@ -1,8 +1,8 @@
 #include "server/request/request_registry.h"
 
-#include <mutex>
 #include <utility>
 
+#include "base/base.h"
 #include "base/clock.h"
 #include "server/request/active_request.h"
 
@@ -24,7 +24,7 @@ void RequestRegistry::Remove(ActiveRequest* request) {
     auto node = requests_.extract(request);
     TESSERA_CHECK(!node.empty());
     last = std::move(node.mapped());
-    if (requests_.empty()) empty_.notify_all();
+    if (requests_.empty()) empty_.NotifyAll();
   }
 }
 
@@ -34,9 +34,10 @@ int RequestRegistry::size() const {
 }
 
 bool RequestRegistry::WaitUntilEmpty(absl::Time deadline) {
-  std::unique_lock<Mutex> lock(mutex_);
-  return empty_.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
-                         [this] { return requests_.empty(); });
+  MutexLock lock(mutex_);
+  while (!requests_.empty() && empty_.WaitUntil(mutex_, deadline)) {
+  }
+  return requests_.empty();
 }
 
 bool RequestRegistry::End(const std::string& request_id, const absl::Status& status) {

@@ -4,7 +4,6 @@
 // stopped reading. Threads: safe.
 #pragma once
 
-#include <condition_variable>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -12,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "base/base.h"
+#include "base/mutex.h"
 
 namespace tessera {
 
@@ -39,7 +38,7 @@ class RequestRegistry {
   std::vector<std::shared_ptr<ActiveRequest>> Snapshot() const;
 
   mutable Mutex mutex_;
-  std::condition_variable_any empty_;
+  CondVar empty_;
   std::unordered_map<ActiveRequest*, std::shared_ptr<ActiveRequest>> requests_
       TESSERA_GUARDED_BY(mutex_);
 };

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "base/mutex.h"
 #include "client/rpc/connection.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -61,8 +62,10 @@ class FakeServer::Inference : public v1::Inference::Service {
   }
 
   Mutex mutex_;
-  std::vector<v1::GenerateRequest> requests_;
-  int in_flight_ = 0, most_in_flight_ = 0, cancelled_ = 0;
+  std::vector<v1::GenerateRequest> requests_ TESSERA_GUARDED_BY(mutex_);
+  int in_flight_ TESSERA_GUARDED_BY(mutex_) = 0;
+  int most_in_flight_ TESSERA_GUARDED_BY(mutex_) = 0;
+  int cancelled_ TESSERA_GUARDED_BY(mutex_) = 0;
 
  private:
   grpc::Status Play(const Reply& reply, grpc::ServerContext* context,

@@ -1,10 +1,11 @@
 #include "tests/engine/engine_testing.h"
 
-#include <condition_variable>
 #include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/str_split.h"
+#include "base/base.h"
+#include "base/mutex.h"
 #include "cache/policies/registry.h"
 #include "kernels/backend/backend.h"
 #include "tests/support/paths.h"
@@ -57,15 +58,15 @@ std::vector<nlohmann::json> ReadLines(const std::string& path) {
 
 struct Reader::Signal {
   Mutex mutex;
-  std::condition_variable_any ready;
-  bool raised = false;
+  CondVar ready;
+  bool raised TESSERA_GUARDED_BY(mutex) = false;
 };
 
 Reader::Reader() : signal_(std::make_shared<Signal>()) {
   output_queue_ = std::make_shared<OutputQueue>([signal = signal_] {
     MutexLock lock(signal->mutex);
     signal->raised = true;
-    signal->ready.notify_all();
+    signal->ready.NotifyAll();
   });
 }
 
@@ -81,12 +82,11 @@ bool Reader::ReadOne(Answer* answer, absl::Duration limit) {
       answer->last = *std::move(event);
       return !done;
     }
-    std::unique_lock<Mutex> lock(signal_->mutex);
-    const bool raised =
-        signal_->ready.wait_for(lock, absl::ToChronoNanoseconds(deadline - SteadyNow()),
-                                [this] { return signal_->raised; });
-    if (!raised) return false;
-    signal_->raised = false;
+    Signal& signal = *signal_;
+    MutexLock lock(signal.mutex);
+    while (!signal.raised && signal.ready.WaitUntil(signal.mutex, deadline)) {
+    }
+    if (!std::exchange(signal.raised, false)) return false;
   }
 }
 

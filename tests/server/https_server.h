@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
-#include "base/base.h"
+#include "base/mutex.h"
 #include "tests/server/certificates.h"
 
 namespace tessera {

@@ -37,7 +37,7 @@ constexpr IsaEntry kIsas[] = {
 std::vector<std::string> AvailableIsas() {
   std::vector<std::string> names;
   for (const IsaEntry& e : kIsas) {
-    if (e.available()) names.push_back(e.name);
+    if (e.available()) names.emplace_back(e.name);
   }
   return names;
 }

@@ -1,5 +1,6 @@
 #include "client/cli/json_fields.h"
 
+#include "base/base.h"
 #include "client/rpc/generation_options.h"
 #include "gtest/gtest.h"
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "base/mutex.h"
 #include "client/load/bench_config.h"
 #include "client/load/bench_report.h"
 #include "client/load/load_run.h"

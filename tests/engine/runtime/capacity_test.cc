@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/base.h"
 #include "cache/policies/registry.h"
 #include "engine/runtime/compressor.h"
 #include "engine/statistics/residual_peaks.h"

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "absl/strings/match.h"
+#include "base/base.h"
 #include "cache/policies/registry.h"
 #include "kernels/backend/backend.h"
 #include "tests/engine/engine_testing.h"

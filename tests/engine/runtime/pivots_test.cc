@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 
+#include "base/base.h"
 #include "cache/policies/registry.h"
 #include "engine/runtime/engine.h"
 #include "engine/weights/weights.h"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/base.h"
 #include "engine/statistics/low_pass_residuals.h"
 #include "gmock/gmock.h"
 #include "tests/engine/engine_testing.h"

@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/base.h"
 #include "base/json.h"
 #include "engine/weights/safetensors.h"
 #include "gmock/gmock.h"
