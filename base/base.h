@@ -1,8 +1,8 @@
-// The floor every folder stands on: data types, checks, status helpers and an annotated mutex.
+// Data types, checks, status helpers and an annotated mutex for every folder.
 //
-// Errors: absl::Status where the outside world can be wrong; TESSERA_CHECK where only we can be
-// (it prints and aborts). This header includes no Abseil, so that .cu files may include it;
-// RETURN_IF_ERROR and ASSIGN_OR_RETURN need absl/status to be included by their user.
+// Errors: absl::Status reports errors of input and environment. TESSERA_CHECK reports bugs of this
+// program: it prints and aborts. This header includes no Abseil header, so that .cu files may
+// include it. Users of RETURN_IF_ERROR and ASSIGN_OR_RETURN include absl/status themselves.
 #pragma once
 
 #include <cstddef>
@@ -34,8 +34,8 @@ constexpr T RoundUp(T a, T b) {
   return CeilDiv(a, b) * b;
 }
 
-// Clang's thread-safety attributes over std::mutex. Not absl::Mutex: Debian's Abseil is not
-// instrumented, so the thread sanitizer reports false races under it.
+// Clang's thread-safety attributes over std::mutex. absl::Mutex would not do: Debian's Abseil is
+// not instrumented, so the thread sanitizer would report false races.
 #if defined(__clang__)
 #define TESSERA_ATTRIBUTE(x) __attribute__((x))
 #else

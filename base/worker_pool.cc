@@ -53,7 +53,7 @@ void WorkerPool::Work() {
     queue_.pop_front();
     lock.unlock();
     task();
-    task = nullptr;  // what it captured is released outside the lock
+    task = nullptr;  // releases captured objects outside the lock
     lock.lock();
   }
 }
