@@ -1,8 +1,8 @@
-// The floor every folder stands on: data types, checks and status helpers.
+// Data types, checks and status helpers for every folder.
 //
-// Errors: absl::Status where the outside world can be wrong; TESSERA_CHECK where only we can be
-// (it prints and aborts). This header includes no Abseil, so that .cu files may include it;
-// RETURN_IF_ERROR and ASSIGN_OR_RETURN need absl/status to be included by their user.
+// Errors: absl::Status reports errors of input and environment. TESSERA_CHECK reports bugs of this
+// program: it prints and aborts. This header includes no Abseil header, so that .cu files may
+// include it. Users of RETURN_IF_ERROR and ASSIGN_OR_RETURN include absl/status themselves.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,7 @@
 #include "base/byte_size.h"
 
+#include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "absl/status/status.h"
@@ -7,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace tessera {
 namespace {
@@ -50,6 +53,19 @@ std::string FormatByteSize(int64_t bytes) {
     if (bytes % u.bytes == 0) return absl::StrCat(bytes / u.bytes, u.name);
   }
   return absl::StrCat(bytes, "B");
+}
+
+std::string FormatBytes(int64_t bytes) {
+  static constexpr const char* kNames[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  // 1023.95 would print as "1024.0", so the next unit starts there.
+  while (std::abs(value) >= 1023.95 && unit + 1 < std::size(kNames)) {
+    value /= 1024;
+    ++unit;
+  }
+  if (unit == 0) return absl::StrCat(bytes, " B");
+  return absl::StrFormat("%.1f %s", value, kNames[unit]);
 }
 
 bool AbslParseFlag(absl::string_view text, ByteSize* size, std::string* error) {

@@ -1,10 +1,10 @@
-// The clock of deadlines and durations. It never jumps; the wall clock does, by hours, when an
-// operator or NTP sets it or a virtual machine wakes, and then no request may expire, live on or
-// stall, no client be given up, no tenant's pace change and no measured time be wrong.
+// The clock of deadlines and durations.
 //
-// Its moments are absl::Time, counted from an arbitrary origin: they can be compared and
-// subtracted, but are no dates. absl::Now() remains for what is one, such as `created`.
-// Threads: safe.
+// The wall clock jumps by hours when an operator or NTP sets it, or when a virtual machine wakes.
+// Deadlines, rate limits and measured times must not follow it, so they use the steady clock.
+//
+// Its moments are absl::Time values with an arbitrary origin: compare and subtract them, but never
+// show them as dates. Use absl::Now() for dates such as `created`. Threads: safe.
 #pragma once
 
 #include <chrono>
@@ -18,8 +18,9 @@ inline absl::Time SteadyNow() {
   return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
 }
 
-// A date, such as gRPC's deadlines, as a moment of the steady clock, and back, by what the wall
-// clock says now. Not absl::Now(), which follows a wall clock that was set two seconds later.
+// Converts a date, such as a gRPC deadline, to a moment of the steady clock and back, using what
+// the wall clock says now. Uses std::chrono, because absl::Now() may lag two seconds behind a wall
+// clock that was set.
 inline absl::Time ToSteady(std::chrono::system_clock::time_point date) {
   return SteadyNow() + absl::FromChrono(date - std::chrono::system_clock::now());
 }

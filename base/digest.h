@@ -1,5 +1,5 @@
-// SHA-256 (libcrypto) as the identity of cached content: images and prefix pages. Full width, so
-// that a collision cannot be made by a client.
+// SHA-256 (libcrypto) as the identity of cached content: images and prefix pages. The full 256 bits
+// are kept, so that a client cannot construct a collision.
 #pragma once
 
 #include <array>
@@ -13,11 +13,12 @@ namespace tessera {
 
 using Digest = std::array<uint8_t, 32>;
 
-struct DigestHash {  // for hash maps: the digest is uniform already
+// Hashes a digest for hash maps by its first bytes, which are uniform already.
+struct DigestHash {
   size_t operator()(const Digest& d) const;
 };
 
-// Incremental SHA-256. One thread.
+// Computes SHA-256 incrementally. Threads: one.
 class Hasher {
  public:
   Hasher();
@@ -27,9 +28,10 @@ class Hasher {
 
   Hasher& Add(const void* data, size_t bytes);
   Hasher& Add(int64_t value) { return Add(&value, sizeof value); }
-  // Length-prefixed, so that ("ab", "c") and ("a", "bc") differ.
+  // Adds the length first, so that ("ab", "c") and ("a", "bc") differ.
   Hasher& AddString(absl::string_view s);
-  Digest Finish();  // once
+  // REQUIRES: called once, last.
+  Digest Finish();
 
  private:
   struct State;

@@ -28,7 +28,7 @@ std::string FileWatch::Look() const {
       look += "none;";
       continue;
     }
-    // The time of the last status change moves even where a tool sets back that of the content.
+    // The time of the last status change moves even if a tool resets the time of the content.
     absl::StrAppend(&look, s.st_dev, ":", s.st_ino, ":", s.st_size, ":", s.st_mtim.tv_sec, ".",
                     s.st_mtim.tv_nsec, ":", s.st_ctim.tv_sec, ".", s.st_ctim.tv_nsec, ";");
   }

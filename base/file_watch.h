@@ -1,7 +1,8 @@
-// Says when any of some files has changed, for what is read again while the daemon runs.
+// Tells when one of several files has changed, so that the daemon can reload it while it runs.
 //
-// By stat(2), links followed, not by inotify: Kubernetes swaps a link above the files it mounts,
-// editors rename, and a look at a few files now and then costs nothing. Threads: one.
+// Uses stat(2) and follows links. inotify would not do: Kubernetes replaces a link above the
+// mounted files, and editors rename files. Checking a few files now and then costs nothing.
+// Threads: one.
 #pragma once
 
 #include <string>
@@ -12,11 +13,11 @@ namespace tessera {
 
 class FileWatch {
  public:
-  // Empty paths are left out. Remembers how the files look now.
+  // Ignores empty paths. Remembers how the files look now.
   explicit FileWatch(const std::vector<std::string>& paths);
 
-  // Whether a file looks different (also: is there no more) from what the last look saw. Read the
-  // files after asking: a change during the reading is then seen by the next look.
+  // Returns whether a file looks different from the last call, or has appeared or disappeared. Read
+  // the files after this call; the next call then notices a change during the reading.
   bool Changed();
 
  private:

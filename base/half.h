@@ -1,4 +1,4 @@
-// IEEE half and bfloat16 <-> float on the host, round half to even; half saturates at 65504.
+// Converts IEEE half and bfloat16 to and from float on the host. Rounds half to even.
 #pragma once
 
 #include <bit>
@@ -27,7 +27,7 @@ constexpr float HalfToFloat(uint16_t h) {
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
-// Beyond the largest half it returns that, never infinity; NaN stays NaN.
+// Saturates at 65504, the largest half, and never returns infinity. NaN stays NaN.
 constexpr uint16_t FloatToHalf(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);
   const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000u);

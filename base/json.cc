@@ -1,42 +1,47 @@
 #include "base/json.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/base.h"
+#include "base/read_file.h"
 
 namespace tessera {
 namespace {
 
 using Json = nlohmann::json;
 
-// nlohmann-json reads strings a byte at a time, 9 ns each: milliseconds for a picture in base64. So
-// what long strings begin with, as far as it is plain, is cut out of the text beforehand and put
-// back when their turn comes. Which strings they are is told by counting: a parser meets strings in
-// the order in which they stand, and up to the first mistake it agrees with this reader where each
-// begins and ends.
+absl::Status Wrong(absl::string_view what, absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat(what, what.empty() ? "" : ": ", why));
+}
+
+absl::Status Wrong(absl::string_view what, const char* key, absl::string_view why) {
+  return Wrong(what, absl::StrCat(key, ": ", why));
+}
+
+// Takes long plain strings out of the text before the parser sees it.
+//
+// nlohmann-json reads strings a byte at a time at 9 ns each, which is milliseconds for a picture in
+// base64. So the plain beginning of each long string is cut out of the text, and put back when the
+// parser hands over that string. Strings are identified by counting: the parser reports them in the
+// order of the text, and up to the first syntax error both agree where each begins and ends.
 struct CutText {
   static constexpr size_t kLong = 1024;
 
   struct Cut {
-    int64_t number = 0;  // of the string, in the order of the text
-    absl::string_view content;
-    size_t position = 0;  // in `text`: where the content was, after the opening quote
+    int64_t number = 0;         // the string's index in the order of the text
+    absl::string_view content;  // the bytes that were cut
+    size_t position = 0;        // where `content` stood in `text`, after the opening quote
   };
-  std::string text;  // empty: nothing was cut
+  std::string text;  // the text without the cuts; empty if nothing was cut
   std::vector<Cut> cuts;
 
-  // Views into `whole`.
+  // `cuts` hold views into `whole`.
   explicit CutText(absl::string_view whole);
-  // Of a byte of `text` in the whole text.
+  // Returns the position in the whole text of a byte of `text`.
   size_t Position(size_t cut_position) const {
     size_t position = cut_position;
     for (const Cut& cut : cuts) {
@@ -46,8 +51,8 @@ struct CutText {
   }
 };
 
-// How many bytes of a string's content are printable ASCII and nothing that must be looked at, in
-// blocks, so that the compiler tests 16 at a time.
+// Returns how many bytes of a string's content are printable ASCII without quotes and backslashes,
+// rounded down to blocks. Blocks let the compiler test 16 bytes at a time.
 size_t PlainBytes(absl::string_view text) {
   constexpr size_t kBlock = 64;
   size_t n = 0;
@@ -64,7 +69,7 @@ size_t PlainBytes(absl::string_view text) {
 }
 
 CutText::CutText(absl::string_view whole) {
-  size_t kept = 0;  // up to here `whole` is in `text`, or cut
+  size_t kept = 0;  // `whole` up to here is in `text` or in `cuts`
   int64_t number = 0;
   for (size_t begin = whole.find('"'); begin != absl::string_view::npos; ++number) {
     ++begin;
@@ -125,7 +130,7 @@ class Builder : public nlohmann::json_sax<Json> {
   Json Take() { return std::move(root_); }
 
  private:
-  // What was cut from the string that was just read: its beginning.
+  // Restores the beginning of the string that was just read, if it was cut.
   void PutBack(string_t* value) {
     if (next_cut_ < cut_.cuts.size() && cut_.cuts[next_cut_].number == strings_) {
       const absl::string_view content = cut_.cuts[next_cut_++].content;
@@ -135,12 +140,12 @@ class Builder : public nlohmann::json_sax<Json> {
   }
 
   bool Fail(const std::string& why) {
-    status_ = absl::InvalidArgumentError(absl::StrCat(what_, ": ", why));
+    status_ = Wrong(what_, why);
     return false;
   }
 
-  // Where the value now lives, or null when a limit is broken. Open containers do not move: only
-  // the innermost one grows, and nothing inside it is open then.
+  // Stores a value and returns its place, or null when a limit is broken. Open containers never
+  // move: only the innermost one grows, and at that time nothing inside it is open.
   Json* Put(Json value) {
     if (++values_ > limits_.max_values) {
       Fail(absl::StrCat("more than ", limits_.max_values, " values"));
@@ -185,59 +190,20 @@ class Builder : public nlohmann::json_sax<Json> {
   absl::Status status_;
 };
 
-absl::Status Wrong(absl::string_view what, const char* key, const std::string& why) {
-  return absl::InvalidArgumentError(absl::StrCat(what, ": ", key, ": ", why));
-}
-
-struct FileCloser {
-  int fd;
-  ~FileCloser() {
-    if (fd >= 0) close(fd);
-  }
-};
-
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view what,
                                const JsonLimits& limits) {
   if (static_cast<int64_t>(text.size()) > limits.max_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(what, ": ", text.size(), " bytes, more than ", limits.max_bytes));
+    return Wrong(what, absl::StrCat(text.size(), " bytes, more than ", limits.max_bytes));
   }
   const CutText cut(text);
   if (!cut.cuts.empty()) text = cut.text;
   Builder builder(what, limits, cut);
   const bool parsed = Json::sax_parse(text.data(), text.data() + text.size(), &builder);
   RETURN_IF_ERROR(builder.status());
-  if (!parsed) return absl::InvalidArgumentError(absl::StrCat(what, ": not valid JSON"));
+  if (!parsed) return Wrong(what, "not valid JSON");
   return builder.Take();
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
-  // Not blocking, so that a pipe put in a model's place cannot hang the start.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  FileCloser closer{fd};
-  if (fd < 0) {
-    const std::string why = absl::StrCat(path, ": ", strerror(errno));
-    return errno == ENOENT ? absl::NotFoundError(why) : absl::InvalidArgumentError(why);
-  }
-  struct stat info;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
-  }
-  if (info.st_size > max_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(path, ": ", info.st_size, " bytes, more than ", max_bytes));
-  }
-  std::string content(static_cast<size_t>(info.st_size), '\0');
-  size_t done = 0;
-  while (done < content.size()) {
-    const ssize_t n = read(fd, content.data() + done, content.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return absl::DataLossError(absl::StrCat(path, ": read stopped at byte ", done));
-    done += static_cast<size_t>(n);
-  }
-  return content;
 }
 
 absl::StatusOr<Json> ReadJsonFile(const std::string& path, const JsonLimits& limits) {
@@ -266,8 +232,18 @@ absl::Status GetInt(const Json& object, absl::string_view what, const char* key,
   return absl::OkStatus();
 }
 
-absl::Status GetFloat(const Json& object, absl::string_view what, const char* key, double min,
-                      double max, float* out) {
+absl::Status GetUint64(const Json& object, absl::string_view what, const char* key, uint64_t* out) {
+  const Json* value = FindMember(object, key);
+  if (value == nullptr) return absl::OkStatus();
+  if (!value->is_number_unsigned()) {
+    return Wrong(what, key, "not an integer from 0 to 2^64-1");
+  }
+  *out = value->get<uint64_t>();
+  return absl::OkStatus();
+}
+
+absl::Status GetDouble(const Json& object, absl::string_view what, const char* key, double min,
+                       double max, double* out) {
   const Json* value = FindMember(object, key);
   if (value == nullptr) return absl::OkStatus();
   if (!value->is_number()) return Wrong(what, key, "not a number");
@@ -275,7 +251,15 @@ absl::Status GetFloat(const Json& object, absl::string_view what, const char* ke
   if (!(v >= min && v <= max)) {
     return Wrong(what, key, absl::StrCat(v, " is outside ", min, "..", max));
   }
-  *out = static_cast<float>(v);
+  *out = v;
+  return absl::OkStatus();
+}
+
+absl::Status GetFloat(const Json& object, absl::string_view what, const char* key, double min,
+                      double max, float* out) {
+  double value = double{*out};
+  RETURN_IF_ERROR(GetDouble(object, what, key, min, max, &value));
+  *out = static_cast<float>(value);
   return absl::OkStatus();
 }
 
@@ -293,6 +277,18 @@ absl::Status GetString(const Json& object, absl::string_view what, const char* k
   if (value == nullptr) return absl::OkStatus();
   if (!value->is_string()) return Wrong(what, key, "not a string");
   *out = value->get<std::string>();
+  return absl::OkStatus();
+}
+
+absl::Status GetStrings(const Json& object, absl::string_view what, const char* key,
+                        std::vector<std::string>* out) {
+  const Json* value = FindMember(object, key);
+  if (value == nullptr) return absl::OkStatus();
+  const bool good =
+      value->is_array() &&
+      std::all_of(value->begin(), value->end(), [](const Json& item) { return item.is_string(); });
+  if (!good) return Wrong(what, key, "not a list of strings");
+  *out = value->get<std::vector<std::string>>();
   return absl::OkStatus();
 }
 

@@ -1,4 +1,4 @@
-// A small file as a string, for configuration that the daemon reads.
+// Reads a whole file into memory, up to a limit.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,11 @@
 
 namespace tessera {
 
-// NOT_FOUND, PERMISSION_DENIED or FAILED_PRECONDITION (also: longer than `max_bytes`), naming path
-// and reason.
-absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t max_bytes);
+// Returns the content of a regular file; links are followed. Never blocks: a pipe or a device in
+// the file's place is refused. Threads: safe.
+//
+// Errors name path and reason: NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT for anything that is
+// not a regular file or holds more than `max_bytes`, or the code that belongs to another errno.
+absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes);
 
 }  // namespace tessera

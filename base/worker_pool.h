@@ -1,8 +1,8 @@
-// A fixed set of threads with a bounded queue, for work that must not run on gRPC's few threads:
-// decoding pictures, tokenising, writing to streams.
+// A fixed set of threads with a bounded queue. It runs work that would block gRPC's few threads:
+// decoding images, tokenizing, writing to streams.
 //
-// Threads: safe. Lifetime: the destructor runs what was accepted, then joins; a task must therefore
-// notice by itself that nobody waits for it any more.
+// Threads: safe. Lifetime: the destructor runs every accepted task and then joins. So a task must
+// notice by itself that its result is no longer wanted.
 #pragma once
 
 #include <deque>
@@ -20,16 +20,17 @@ class WorkerPool {
   // For callers that bound the number of tasks themselves.
   static constexpr size_t kUnbounded = ~size_t{0};
 
-  // `name` (at most 15 characters are kept) names the threads for top and gdb.
+  // `name` names the threads for top and gdb; at most 15 characters are kept.
   WorkerPool(const std::string& name, int threads, size_t max_queue);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // False when `max_queue` tasks wait already, or the pool is ending.
+  // Returns false if `max_queue` tasks are waiting already or the pool is ending.
   bool TrySubmit(std::function<void()> task);
-  // What the destructor does, for a pool that others may still try to use. From one thread.
+  // Does what the destructor does, while other threads may still call TrySubmit. Threads: one.
   void Stop();
+  // Returns the number of tasks that no thread has started.
   size_t waiting() const;
 
  private:

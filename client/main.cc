@@ -8,7 +8,7 @@
 #include "client/commands/commands.h"
 
 int main(int argc, char** argv) {
-  // A closed pipe is a failed write with a message, not a silent death.
+  // With SIGPIPE ignored, a closed pipe is a failed write that gets a message.
   signal(SIGPIPE, SIG_IGN);
   tessera::client::Interrupt interrupt;
   tessera::client::InterruptSignal interrupt_signal(&interrupt);

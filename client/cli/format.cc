@@ -10,25 +10,12 @@
 namespace tessera::client {
 namespace {
 
-// Characters, not bytes: continuation bytes of UTF-8 do not count.
+// Counts characters: continuation bytes of UTF-8 do not count.
 size_t Width(absl::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
 }  // namespace
-
-std::string FormatBytes(int64_t bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  // 1023.95 would print as "1024.0": go to the next unit before that.
-  while (std::abs(value) >= 1023.95 && unit + 1 < std::size(kUnits)) {
-    value /= 1024;
-    ++unit;
-  }
-  if (unit == 0) return absl::StrCat(bytes, " B");
-  return absl::StrFormat("%.1f %s", value, kUnits[unit]);
-}
 
 std::string FormatSeconds(double seconds) {
   if (seconds < 0.9995e-3) return absl::StrFormat("%.0f us", seconds * 1e6);

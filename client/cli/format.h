@@ -1,4 +1,4 @@
-// Numbers and tables for people.
+// Formats numbers and tables for people. base/byte_size.h has FormatBytes.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,16 @@
 
 namespace tessera::client {
 
-std::string FormatBytes(int64_t bytes);     // "0 B", "1.5 KiB", "2.0 GiB"
 std::string FormatSeconds(double seconds);  // "850 us", "41.2 ms", "3.25 s", "2 min 05 s"
 std::string FormatCount(int64_t count);     // "11,300,000"
 
-// Columns padded to their widest cell: the first column left-aligned, the others right-aligned.
-// Width is counted in UTF-8 characters.
+// A text table. The first column is left-aligned, the others are right-aligned. Columns are padded
+// to their widest cell, counted in UTF-8 characters.
 class Table {
  public:
   explicit Table(std::vector<std::string> header);
   void AddRow(std::vector<std::string> cells);  // REQUIRES: as many cells as the header
-  // Each line ends with a newline; a rule follows the header.
+  // Returns the header, a rule and the rows. Each line ends with a newline.
   std::string Render() const;
 
  private:

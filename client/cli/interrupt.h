@@ -1,5 +1,5 @@
-// The interrupt key as an event: a command says what Ctrl-C means at the moment (cancel the answer,
-// stop sending), and whoever sees the signal triggers it.
+// Turns Ctrl-C into an event. A command installs a handler for what Ctrl-C means at the moment,
+// such as cancelling the answer. InterruptSignal triggers it on SIGINT; tests trigger it directly.
 //
 // Threads: safe. A handler runs on the triggering thread and must not block.
 #pragma once
@@ -13,8 +13,8 @@ namespace tessera::client {
 
 class Interrupt {
  public:
-  // Installs a handler for its own lifetime; the innermost one gets the event. After the destructor
-  // returned the handler is not running and will not run.
+  // Installs a handler for the lifetime of this object. The innermost handler gets the event. After
+  // the destructor has returned, the handler neither runs nor will run.
   class Scope {
    public:
     Scope(Interrupt* interrupt, std::function<void()> handler);
@@ -27,7 +27,7 @@ class Interrupt {
     std::function<void()> outer_;
   };
 
-  // False if no handler is installed.
+  // Runs the handler. Returns false if none is installed.
   bool Trigger();
 
  private:
@@ -35,9 +35,9 @@ class Interrupt {
   std::function<void()> handler_ TESSERA_GUARDED_BY(mutex_);
 };
 
-// Routes SIGINT to an Interrupt by a thread of its own; without a handler, or when the key comes
-// twice within a second, the process ends with status 130. Must be made before other threads, since
-// they inherit the blocked signal.
+// Triggers an Interrupt on SIGINT, from a thread of its own. The process exits with status 130 if
+// no handler is installed, or if SIGINT comes twice within a second. Create it before other
+// threads, because they inherit the blocked signal.
 class InterruptSignal {
  public:
   explicit InterruptSignal(Interrupt* interrupt);

@@ -1,5 +1,5 @@
-// What a command may touch of the outside: streams, whether they are terminals, the interrupt key.
-// Commands get it as an argument, so that tests run them in-process without a terminal.
+// The streams, terminal properties and interrupt key that a command uses. Commands get them as an
+// argument, so that tests can run a command in-process without a terminal.
 #pragma once
 
 #include <ostream>
@@ -14,7 +14,7 @@ enum ExitCode { kExitOk = 0, kExitFailure = 1, kExitUsage = 2 };
 
 using Args = std::vector<std::string>;
 
-// Not owned; everything outlives the command.
+// Owns nothing; everything must outlive the command.
 struct Io {
   int in_fd = 0;
   bool in_terminal = false;
@@ -22,7 +22,7 @@ struct Io {
   bool out_terminal = false;
   std::ostream* err = nullptr;  // errors, progress, usage lines
   bool err_terminal = false;
-  int columns = 80;  // of the terminal
+  int columns = 80;  // width of the terminal
   Interrupt* interrupt = nullptr;
 };
 

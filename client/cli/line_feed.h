@@ -1,4 +1,4 @@
-// Reads lines on a thread of its own, so that a slow input holds up neither retries nor answers.
+// Reads lines on a thread of its own, so that slow input delays neither retries nor answers.
 #pragma once
 
 #include <deque>
@@ -12,22 +12,23 @@
 
 namespace tessera::client {
 
-// Threads: safe. At most a few lines are read ahead.
+// Reads at most a few lines ahead. Threads: safe.
 class LineFeed {
  public:
-  // `on_news` is called on the reading thread after each line and at the end; it must not block.
+  // Calls `on_news` on the reading thread after each line and at the end. It must not block. `fd`
+  // is not owned.
   LineFeed(int fd, std::function<void()> on_news);
   ~LineFeed();
   LineFeed(const LineFeed&) = delete;
   LineFeed& operator=(const LineFeed&) = delete;
 
-  // nullopt: no line at the moment, or none ever again if ended().
+  // Returns the next line, or nullopt if there is none yet or the input has ended.
   std::optional<std::string> TryNext();
-  // Every line was taken by TryNext and none will follow.
+  // Returns whether TryNext has returned every line and no further line will follow.
   bool ended();
-  // Ends the input now; lines already read are still to be taken.
+  // Ends the input now. TryNext still returns the lines that were read.
   void Stop();
-  // After ended(): empty unless reading failed.
+  // Returns why reading failed, or "". REQUIRES: ended().
   std::string error();
 
  private:

@@ -55,7 +55,7 @@ bool LineReader::Fill() {
       return false;
     }
     if (fds[1].revents != 0) {
-      buffer_.clear();  // an unfinished line is no line
+      buffer_.clear();  // drops an unfinished line
       return false;
     }
     const size_t held = buffer_.size();

@@ -1,4 +1,4 @@
-// Lines of a file descriptor, with an end that another thread can bring about while a read waits.
+// Reads lines from a file descriptor. Another thread can end the input while a read waits.
 #pragma once
 
 #include <optional>
@@ -14,11 +14,12 @@ class LineReader {
   LineReader(const LineReader&) = delete;
   LineReader& operator=(const LineReader&) = delete;
 
-  // The next line without its end ("\n" or "\r\n"); the last one may lack it. nullopt at the end of
-  // the input, after Stop, and after a read error or a line above 256 MiB: error() says which.
+  // Blocks for the next line and returns it without "\n" or "\r\n"; the last line may lack them.
+  // Returns nullopt at the end of the input, after Stop, and after an error: a failed read or a
+  // line above 256 MiB.
   std::optional<std::string> Next();
   void Stop();
-  // Empty if the input ended by itself or by Stop.
+  // Returns "" unless the input ended with an error.
   const std::string& error() const { return error_; }
 
  private:

@@ -4,8 +4,6 @@
 #include <cmath>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "base/base.h"
 
@@ -14,40 +12,23 @@ namespace {
 
 using absl::InvalidArgumentError;
 
+constexpr int kColumns = 100;  // of the help page
+constexpr int kIndent = 32;    // of its right column
+
 template <class T>
-absl::Status CheckRange(absl::string_view text, const Range<T>& range, T value) {
+absl::Status CheckRange(absl::string_view text, const Range<T>& range, double value) {
   if (value >= range.min && value <= range.max) return absl::OkStatus();
-  const bool lower = range.min != Range<T>().min, upper = range.max != Range<T>().max;
-  if (lower && upper) {
-    return InvalidArgumentError(
-        absl::StrCat(text, " is not between ", range.min, " and ", range.max));
-  }
-  if (lower) return InvalidArgumentError(absl::StrCat(text, " is below ", range.min));
-  return InvalidArgumentError(absl::StrCat(text, " is above ", range.max));
+  return InvalidArgumentError(
+      absl::StrCat(text, " is not between ", range.min, " and ", range.max));
 }
 
-absl::Status ParseInt(absl::string_view text, const Range<int>& range, int* out) {
-  int64_t value = 0;
-  RETURN_IF_ERROR(ParseValue(text, Range<int64_t>{range.min, range.max}, &value));
-  *out = static_cast<int>(value);
-  return absl::OkStatus();
-}
-
-absl::Status ParseBool(absl::string_view text, bool* out) {
-  if (text != "true" && text != "false") {
-    return InvalidArgumentError(absl::StrCat("\"", text, "\" is neither true nor false"));
-  }
-  *out = text == "true";
-  return absl::OkStatus();
-}
-
-// Breaks `text` at spaces so that each line fits, the later ones indented.
-std::string Wrap(absl::string_view text, int indent, int columns) {
+// Breaks `text` at spaces so that each line fits, and indents the later lines.
+std::string Wrap(absl::string_view text, int indent) {
   std::string out;
   int column = indent;
   for (absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
     const int length = static_cast<int>(word.size());
-    if (column > indent && column + 1 + length > columns) {
+    if (column > indent && column + 1 + length > kColumns) {
       absl::StrAppend(&out, "\n", std::string(indent, ' '));
       column = indent;
     } else if (column > indent) {
@@ -60,22 +41,29 @@ std::string Wrap(absl::string_view text, int indent, int columns) {
   return out;
 }
 
+// Returns one entry of the help page: the left column, then the wrapped right one.
+std::string HelpEntry(std::string left, absl::string_view right) {
+  if (static_cast<int>(left.size()) >= kIndent - 1) {
+    absl::StrAppend(&left, "\n", std::string(kIndent, ' '));
+  } else {
+    left.resize(kIndent, ' ');
+  }
+  return absl::StrCat(left, Wrap(right, kIndent), "\n");
+}
+
 }  // namespace
 
-absl::Status ParseValue(absl::string_view text, const Range<int64_t>& range, int64_t* out) {
+absl::Status ParseNumber(absl::string_view text, const Range<int>& range, int* out) {
   int64_t value = 0;
   if (!absl::SimpleAtoi(text, &value)) {
     return InvalidArgumentError(absl::StrCat("\"", text, "\" is not a whole number"));
   }
-  // int's own limits say nothing to a reader: show only limits that were set.
-  Range<int64_t> shown = range;
-  if (shown.min == std::numeric_limits<int>::lowest()) shown.min = Range<int64_t>().min;
-  if (value < range.min || value > range.max) RETURN_IF_ERROR(CheckRange(text, shown, value));
-  *out = value;
+  RETURN_IF_ERROR(CheckRange(text, range, static_cast<double>(value)));
+  *out = static_cast<int>(value);
   return absl::OkStatus();
 }
 
-absl::Status ParseValue(absl::string_view text, const Range<double>& range, double* out) {
+absl::Status ParseNumber(absl::string_view text, const Range<double>& range, double* out) {
   double value = 0;
   if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) {
     return InvalidArgumentError(absl::StrCat("\"", text, "\" is not a finite number"));
@@ -88,106 +76,68 @@ absl::Status ParseValue(absl::string_view text, const Range<double>& range, doub
 Options::Options(absl::string_view command, absl::string_view summary)
     : command_(command), summary_(summary) {}
 
-void Options::Insert(absl::string_view name, absl::string_view value_name, absl::string_view help,
-                     std::string default_text,
-                     std::function<absl::Status(absl::string_view)> take) {
-  Option option;
-  option.name = std::string(name);
-  option.value_name = std::string(value_name);
-  option.help = std::string(help);
-  option.default_text = std::move(default_text);
-  option.take = std::move(take);
-  options_.push_back(std::move(option));
-}
-
-void Options::Add(absl::string_view name, bool* out, absl::string_view help) {
-  Insert(name, "", help, "", [out](absl::string_view text) { return ParseBool(text, out); });
-}
-
-void Options::Add(absl::string_view name, int* out, Range<int> range, absl::string_view help) {
-  Insert(name, "N", help, absl::StrCat(*out),
-         [=](absl::string_view text) { return ParseInt(text, range, out); });
-}
-
-void Options::Add(absl::string_view name, std::optional<int>* out, Range<int> range,
-                  absl::string_view help) {
-  Insert(name, "N", help, "",
-         [=](absl::string_view text) { return ParseInt(text, range, &out->emplace()); });
-}
-
-void Options::Add(absl::string_view name, double* out, Range<double> range,
-                  absl::string_view help) {
-  Insert(name, "X", help, absl::StrCat(*out),
-         [=](absl::string_view text) { return ParseValue(text, range, out); });
-}
-
-void Options::Add(absl::string_view name, std::optional<double>* out, Range<double> range,
-                  absl::string_view help) {
-  Insert(name, "X", help, "",
-         [=](absl::string_view text) { return ParseValue(text, range, &out->emplace()); });
-}
-
-void Options::Add(absl::string_view name, std::optional<uint64_t>* out, absl::string_view help) {
-  Insert(name, "N", help, "", [=](absl::string_view text) -> absl::Status {
-    if (absl::SimpleAtoi(text, &out->emplace())) return absl::OkStatus();
-    return InvalidArgumentError(
-        absl::StrCat("\"", text, "\" is not a whole number from 0 to 2^64-1"));
-  });
-}
-
-void Options::Add(absl::string_view name, absl::string_view value_name, std::string* out,
-                  absl::string_view help) {
-  Insert(name, value_name, help, *out, [out](absl::string_view text) {
-    *out = std::string(text);
-    return absl::OkStatus();
-  });
-}
-
-void Options::Add(absl::string_view name, absl::string_view value_name,
-                  std::optional<std::string>* out, absl::string_view help) {
-  Insert(name, value_name, help, "", [out](absl::string_view text) {
-    *out = std::string(text);
-    return absl::OkStatus();
-  });
-}
-
-void Options::Add(absl::string_view name, absl::Duration* out, absl::string_view help) {
-  Insert(name, "TIME", help, *out == absl::ZeroDuration() ? "" : absl::FormatDuration(*out),
-         [out](absl::string_view text) -> absl::Status {
-           absl::Duration value;
-           if (!absl::ParseDuration(text, &value) || value == absl::InfiniteDuration() ||
-               value < absl::ZeroDuration()) {
-             return InvalidArgumentError(
-                 absl::StrCat("\"", text, "\" is not a time such as 500ms, 30s or 1.5m"));
-           }
-           *out = value;
-           return absl::OkStatus();
-         });
-}
-
-void Options::AddParsed(absl::string_view name, absl::string_view value_name,
-                        std::function<absl::Status(absl::string_view)> take,
+void Options::AddParsed(absl::string_view name, absl::string_view value_name, Take take,
                         absl::string_view help) {
-  Insert(name, value_name, help, "", std::move(take));
+  options_.push_back(
+      {std::string(name), std::string(value_name), std::string(help), "", std::move(take)});
 }
 
-void Options::AddEach(absl::string_view name, absl::string_view value_name,
-                      std::function<absl::Status(absl::string_view)> take, absl::string_view help) {
-  Insert(name, value_name, help, "", std::move(take));
+void Options::AddEach(absl::string_view name, absl::string_view value_name, Take take,
+                      absl::string_view help) {
+  AddParsed(name, value_name, std::move(take), help);
   options_.back().repeatable = true;
 }
 
-void Options::AddArgument(absl::string_view value_name, std::string* out, absl::string_view help) {
-  argument_.emplace();
-  argument_->name = std::string(value_name);
-  argument_->help = std::string(help);
-  argument_->take = [out](absl::string_view text) {
-    *out = std::string(text);
-    return absl::OkStatus();
-  };
+void Options::Add(absl::string_view name, bool* out, absl::string_view help) {
+  AddParsed(
+      name, "",
+      [out](absl::string_view text) {
+        if (text != "true" && text != "false") {
+          return InvalidArgumentError(absl::StrCat("\"", text, "\" is neither true nor false"));
+        }
+        *out = text == "true";
+        return absl::OkStatus();
+      },
+      help);
 }
 
-absl::Status Options::Take(const Option& option, absl::string_view value) {
+void Options::Add(absl::string_view name, std::optional<uint64_t>* out, absl::string_view help) {
+  AddParsed(
+      name, "N",
+      [out](absl::string_view text) -> absl::Status {
+        if (absl::SimpleAtoi(text, &out->emplace())) return absl::OkStatus();
+        return InvalidArgumentError(
+            absl::StrCat("\"", text, "\" is not a whole number from 0 to 2^64-1"));
+      },
+      help);
+}
+
+void Options::Add(absl::string_view name, absl::Duration* out, absl::string_view help) {
+  AddParsed(
+      name, "TIME",
+      [out](absl::string_view text) {
+        absl::Duration value;
+        if (!absl::ParseDuration(text, &value) || value == absl::InfiniteDuration() ||
+            value < absl::ZeroDuration()) {
+          return InvalidArgumentError(
+              absl::StrCat("\"", text, "\" is not a time such as 500ms, 30s or 1.5m"));
+        }
+        *out = value;
+        return absl::OkStatus();
+      },
+      help);
+  if (*out > absl::ZeroDuration()) options_.back().default_text = absl::FormatDuration(*out);
+}
+
+void Options::AddArgument(absl::string_view value_name, std::string* out, absl::string_view help) {
+  argument_ =
+      Option{std::string(value_name), "", std::string(help), "", [out](absl::string_view text) {
+               *out = std::string(text);
+               return absl::OkStatus();
+             }};
+}
+
+absl::Status Options::Set(const Option& option, absl::string_view value) {
   if (!given_.insert(option.name).second && !option.repeatable) {
     return InvalidArgumentError(absl::StrCat("--", option.name, " is given twice"));
   }
@@ -228,7 +178,7 @@ absl::Status Options::Parse(const Args& args) {
     } else {
       return InvalidArgumentError(absl::StrCat("--", name, " needs a value"));
     }
-    RETURN_IF_ERROR(Take(*option, value));
+    RETURN_IF_ERROR(Set(*option, value));
   }
   return absl::OkStatus();
 }
@@ -248,15 +198,13 @@ int Options::UsageError(const absl::Status& status, const Io& io) const {
 }
 
 std::string Options::Help() const {
-  constexpr int kColumns = 100, kIndent = 32;
   std::string out = absl::StrCat("usage: tessera ", command_, " [options]",
                                  argument_ ? absl::StrCat(" ", argument_->name) : "", "\n\n");
   for (absl::string_view paragraph : absl::StrSplit(summary_, '\n')) {
-    absl::StrAppend(&out, Wrap(paragraph, 0, kColumns), "\n");
+    absl::StrAppend(&out, Wrap(paragraph, 0), "\n");
   }
   if (argument_) {
-    absl::StrAppend(&out, "\n", absl::StrFormat("%-32s", "  " + argument_->name), argument_->help,
-                    "\n");
+    absl::StrAppend(&out, "\n", HelpEntry(absl::StrCat("  ", argument_->name), argument_->help));
   }
   out += "\noptions:\n";
   for (const Option& option : options_) {
@@ -267,16 +215,9 @@ std::string Options::Help() const {
     if (!option.default_text.empty()) {
       absl::StrAppend(&right, " (default ", option.default_text, ")");
     }
-    if (static_cast<int>(left.size()) >= kIndent - 1) {
-      absl::StrAppend(&left, "\n", std::string(kIndent, ' '));
-    } else {
-      left.resize(kIndent, ' ');
-    }
-    absl::StrAppend(&out, left, Wrap(right, kIndent, kColumns), "\n");
+    absl::StrAppend(&out, HelpEntry(std::move(left), right));
   }
   return out;
 }
-
-bool Options::given(absl::string_view name) const { return given_.count(std::string(name)) > 0; }
 
 }  // namespace tessera::client

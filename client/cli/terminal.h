@@ -1,4 +1,4 @@
-// What is only for terminals: colours, a progress bar, and keeping foreign text from steering them.
+// Terminal output: colours, a progress bar, and a filter for escape sequences in foreign text.
 #pragma once
 
 #include <chrono>
@@ -11,7 +11,7 @@
 
 namespace tessera::client {
 
-// Text in a colour, or unchanged when the stream is no terminal.
+// Colours text, or returns it unchanged if the stream is not a terminal.
 class Style {
  public:
   explicit Style(bool terminal) : on_(terminal) {}
@@ -25,21 +25,21 @@ class Style {
   bool on_;
 };
 
-// Drops control characters other than newline and tab, C1 ones in UTF-8 included: an answer must
-// not be able to send escape sequences to the terminal.
+// Drops control characters except newline and tab, so that an answer cannot send escape sequences
+// to the terminal. That includes C1 characters in UTF-8.
 std::string Printable(absl::string_view text);
 
 struct Progress {
   int64_t done = 0;
-  int64_t total = 0;  // 0: not known yet
+  int64_t total = 0;  // 0 if not known yet
   int64_t failed = 0;
   double elapsed_seconds = 0;
 };
 
-// One line of at most `columns` characters, without newline or colour.
+// Returns one line of at most `columns` characters, without newline or colour.
 std::string RenderProgress(const Progress& progress, int columns);
 
-// Redraws its line on io.err at most ten times a second; does nothing when that is no terminal.
+// Redraws its line on io.err at most ten times a second. Does nothing if io.err is not a terminal.
 class ProgressBar {
  public:
   explicit ProgressBar(const Io& io);

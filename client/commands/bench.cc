@@ -1,4 +1,4 @@
-// `tessera bench`: latency, throughput and goodput of a server under load.
+// `tessera bench`: measures latency, throughput and goodput of a server under load.
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -21,16 +21,16 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Sends requests of made-up words and pictures, and reports time to first token, time between "
-    "tokens, end-to-end time, throughput and goodput. Closed loop (--concurrency) asks how fast "
-    "the server is with so many at once; open loop (--rate) asks what its users see at that many a "
-    "second.\n"
-    "Requests are not retried: a refusal is a result. Exit status 1 if a request failed.\n"
-    "With --compare_http it asks what OpenAI's HTTP costs against gRPC.\n"
-    "With --soak it asks another question: whether the server loses memory, KV pages or open files "
-    "while clients cancel and read slowly.";
+    "Sends requests of made-up words and images, and reports time to first token, time between "
+    "tokens, end-to-end time, throughput and goodput. A closed loop (--concurrency) measures a "
+    "server with a fixed number of requests in flight. An open loop (--rate) measures what users "
+    "see at a fixed rate of arrivals.\n"
+    "Requests are not retried. Exits with status 1 if a request failed.\n"
+    "With --compare_http it compares OpenAI's HTTP with gRPC.\n"
+    "With --soak it checks whether the server leaks memory, KV pages or open files while clients "
+    "cancel and read slowly.";
 
-// How many words make about `tokens` text tokens with this server's tokenizer and template.
+// Finds how many words make about `tokens` text tokens with this server's tokenizer and template.
 grpc::Status CalibrateWords(const std::shared_ptr<grpc::Channel>& channel, int tokens, int* words) {
   constexpr int kFew = 1, kMany = 257;
   const auto stub = v1::Tokenizer::NewStub(channel);
@@ -57,7 +57,7 @@ grpc::Status CalibrateWords(const std::shared_ptr<grpc::Channel>& channel, int t
   return grpc::Status::OK;
 }
 
-// The first error of each code in full.
+// Shows the first error of each code in full.
 void ShowErrors(const std::vector<Measured>& results, const Io& io) {
   std::set<grpc::StatusCode> shown;
   for (const Measured& measured : results) {
@@ -79,7 +79,7 @@ LoadPlan PlanOf(const BenchConfig& config) {
   return plan;
 }
 
-// False if a warm-up request failed: the errors are shown.
+// Sends the warm-up requests. Shows errors and returns false if one failed.
 bool Warm(const std::shared_ptr<grpc::Channel>& channel, const BenchConfig& config,
           const Workload& workload, const Io& io) {
   if (config.warmup == 0) return true;

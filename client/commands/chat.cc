@@ -1,4 +1,4 @@
-// `tessera chat`: one-shot messages or an interactive conversation about pictures.
+// `tessera chat`: single messages or an interactive conversation about images.
 #include <iostream>
 #include <utility>
 
@@ -16,14 +16,13 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Asks a tesserad server about pictures. With --message each message is one turn; without it "
-    "turns are read from the terminal (or, line by line, from a pipe).\n"
-    "An --image belongs to the --message that follows it; after the last --message it belongs to "
-    "that one. Pictures come before the text, in order, unless the text says {image} where they "
-    "stand.\n"
-    "In a conversation: /image FILE adds a picture to the next message, /clear forgets the "
-    "conversation, /quit ends it; Ctrl-C cancels the running answer.\n"
-    "Exit status 1 if an answer failed or differs from --expect.";
+    "Asks a tesserad server about images. Each --message is one turn of a conversation. Without "
+    "--message, turns are read from the terminal, or line by line from a pipe.\n"
+    "An --image belongs to the next --message, or to the last one if none follows. Images come "
+    "before the text in order, unless the text marks their places with {image}.\n"
+    "In a conversation, /image FILE adds an image to the next message, /clear forgets the turns, "
+    "and /quit ends it. Ctrl-C cancels the running answer.\n"
+    "Exits with status 1 if an answer failed or differs from --expect.";
 
 struct Turn {
   std::vector<std::string> images;
@@ -33,13 +32,13 @@ struct Turn {
 struct Config {
   Endpoint endpoint{kDefaultAddress};
   std::vector<Turn> turns;
-  std::vector<std::string> images;  // not followed by a message
+  std::vector<std::string> images;  // given after the last message
   ChatSession::Settings session;
   std::optional<std::string> expect;
   bool json = false;
 };
 
-// Options whose order matters: images gather until their message comes.
+// --image and --message depend on order: images are collected until their message comes.
 void Register(Options* options, Config* config) {
   config->endpoint.Register(options);
   options->AddEach(
@@ -48,23 +47,23 @@ void Register(Options* options, Config* config) {
         config->images.emplace_back(path);
         return absl::OkStatus();
       },
-      "a picture for the next --message");
+      "an image for the next --message");
   options->AddEach(
       "message", "TEXT",
       [config](absl::string_view text) -> absl::Status {
         config->turns.push_back({std::exchange(config->images, {}), std::string(text)});
         return absl::OkStatus();
       },
-      "ask this instead of reading turns from the input");
+      "ask this; without it turns are read from the input");
   options->Add("system", "TEXT", &config->session.system, "system prompt");
   options->Add("raw", &config->session.raw,
-               "send the one --message as the whole prompt, without chat template; pictures "
+               "send the one --message as the whole prompt, without chat template; images "
                "replace its <image> markers");
   options->Add("expect", "TEXT", &config->expect,
-               "exit with status 1 unless the last answer is this, spaces around it aside");
-  options->Add("json", &config->json, "print one JSON line for each answer instead of streaming");
+               "exit with status 1 unless the last answer is this; spaces around it are ignored");
+  options->Add("json", &config->json, "print each answer as one JSON line instead of streaming it");
   config->session.generation.Register(options);
-  options->Add("timeout", &config->session.timeout, "deadline of an answer; 0 is none");
+  options->Add("timeout", &config->session.timeout, "deadline of an answer; 0 is no limit");
 }
 
 absl::Status Check(Config* config) {
@@ -118,7 +117,7 @@ class Chat {
     if (prompts) {
       *io_.out << Style(true).Dim("/image FILE, /clear, /quit; Ctrl-C cancels an answer") << "\n";
     }
-    // At the prompt the terminal itself drops the typed line; only the prompt is to be shown again.
+    // The terminal drops the typed line by itself, so only the prompt is shown again.
     Interrupt::Scope at_prompt(io_.interrupt, [this, prompts] {
       if (prompts)
         *io_.out << "\n" << Style(true).Dim("(/quit or Ctrl-D ends)") << "\n> " << std::flush;
@@ -134,7 +133,7 @@ class Chat {
       }
       next.text = *std::move(line);
       std::string answer;
-      // After an error the pictures stay with the next message.
+      // After an error the images stay with the next message.
       if (AskAndPrint(next, &answer)) {
         next = Turn();
       } else {
@@ -145,7 +144,7 @@ class Chat {
       *io_.err << "tessera chat: input: " << reader.error() << "\n";
       return kExitFailure;
     }
-    // People see errors as they come; a script needs them in the status.
+    // People see errors as they come. A script needs them in the exit status.
     return all_good || prompts ? kExitOk : kExitFailure;
   }
 
@@ -156,7 +155,7 @@ class Chat {
 
   void Stream(absl::string_view text) {
     if (config_.json) return;
-    // Models that join words by spaces begin with one; it means nothing at the start of a line.
+    // Some models start an answer with a space, because they join words with spaces.
     if (at_start_) text = absl::StripLeadingAsciiWhitespace(text);
     if (text.empty()) return;
     at_start_ = false;
@@ -216,7 +215,7 @@ class Chat {
   const Config& config_;
   const Io& io_;
   const Style style_;
-  bool at_start_ = true;  // written by the stream's thread while Ask waits, else by this one
+  bool at_start_ = true;  // the stream's thread writes it while Ask waits, else this one
   ChatSession session_;
 };
 

@@ -59,7 +59,7 @@ absl::StatusOr<CallResult> ChatSession::Ask(absl::string_view text, std::vector<
     history_.push_back(request->messages(request->messages_size() - 1));
     v1::Message& answer = history_.emplace_back();
     answer.set_role(v1::Message::ROLE_ASSISTANT);
-    // Templates put their own spaces around an answer.
+    // Chat templates put their own spaces around an answer.
     answer.add_content()->set_text(std::string(absl::StripAsciiWhitespace(result->text)));
   }
   return std::move(*result);

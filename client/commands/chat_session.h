@@ -1,4 +1,4 @@
-// A conversation with the server: the turns so far, and one more asked and answered.
+// A conversation with the server: holds the turns so far, and asks the next one.
 #pragma once
 
 #include <memory>
@@ -15,30 +15,30 @@
 
 namespace tessera::client {
 
-// Threads: one (deltas come on a gRPC thread while Ask waits).
+// Threads: one. `on_delta` is called on a gRPC thread while Ask waits.
 class ChatSession {
  public:
   struct Settings {
     std::string system;
     GenerationOptions generation;
     absl::Duration timeout;
-    bool raw = false;      // one prompt as it is, no template, no history
+    bool raw = false;      // send the text as the whole prompt: no template, no history
     bool explain = false;  // ask for Finished.explanation
   };
 
   ChatSession(std::shared_ptr<grpc::Channel> channel, Settings settings, Interrupt* interrupt,
               CallQueue::OnDelta on_delta);
 
-  // The request that Ask would send: history, then this turn (raw: this text alone, split at
-  // <image>). INVALID_ARGUMENT when markers and images do not match.
+  // Returns the request that Ask would send: the history and this turn, or for `raw` the text
+  // alone, split at <image>. INVALID_ARGUMENT if markers and images do not match.
   absl::StatusOr<v1::GenerateRequest> Compose(absl::string_view text,
                                               std::vector<v1::Image> images) const;
   // Waits for the whole answer; an interrupt cancels it. Only a good answer enters the history, so
-  // that a failed turn can be asked again. Errors of Compose come as Status, those of the call in
-  // the result.
+  // that a failed turn can be asked again. Returns errors of Compose as the status, and those of
+  // the call in the result.
   absl::StatusOr<CallResult> Ask(absl::string_view text, std::vector<v1::Image> images);
 
-  // Forgets the turns, not the system prompt.
+  // Forgets the turns and keeps the system prompt.
   void Clear() { history_.clear(); }
   int turns() const { return static_cast<int>(history_.size()) / 2; }
 

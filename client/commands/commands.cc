@@ -15,13 +15,13 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"chat", "ask about pictures, once or in turns, and watch the answer stream", RunChat},
+    {"chat", "ask about images, once or in a conversation; answers stream", RunChat},
     {"generate", "answer a file of JSON lines, many at a time", RunGenerate},
     {"eval", "measure accuracy on a file of questions with known answers", RunEval},
-    {"explain", "draw what a KV policy did to one question", RunExplain},
+    {"explain", "draw what a KV policy did to one request", RunExplain},
     {"bench", "measure latency, throughput and goodput under load", RunBench},
     {"info", "show a server's state, model, load and cache", RunInfo},
-    {"health", "ask whether a server takes requests, or wait until it does", RunHealth},
+    {"health", "ask whether a server accepts requests, or wait until it does", RunHealth},
     {"tokenize", "show the token ids and pieces of a text", RunTokenize},
     {"stress", "write a checkpoint that is harder to compress; needs no server", RunStress},
 };
@@ -34,7 +34,7 @@ std::string Help() {
   for (const Command& command : kCommands) {
     absl::StrAppendFormat(&out, "  %-10s %s\n", command.name, command.summary);
   }
-  out += "\nExit status: 0 all went well, 1 something failed, 2 the command line is wrong.\n";
+  out += "\nExit status: 0 success, 1 failure, 2 wrong command line.\n";
   return out;
 }
 
@@ -56,7 +56,7 @@ int RunTessera(const Args& args, const Io& io) {
   for (const Command& command : kCommands) {
     if (args[0] != command.name) continue;
     const int code = command.run(Args(args.begin() + 1, args.end()), io);
-    // A full disk or a closed pipe must not look like success.
+    // A full disk or a closed pipe must be reported as a failure.
     io.out->flush();
     if (io.out->good()) return code;
     *io.err << "tessera " << command.name << ": the output could not be written\n";

@@ -1,7 +1,7 @@
-// The commands of `tessera` and the table that finds them.
+// The commands of `tessera`, and the table that finds them by name.
 //
-// Each takes the arguments after its name, prints results on io.out and everything else on io.err,
-// and returns an ExitCode.
+// Each command takes the arguments after its name. It prints results on io.out and everything else
+// on io.err, and returns an ExitCode.
 #pragma once
 
 #include <optional>
@@ -22,7 +22,7 @@ int RunTokenize(const Args& args, const Io& io);
 int RunExplain(const Args& args, const Io& io);
 int RunStress(const Args& args, const Io& io);
 
-// `args` without the program's name: `--help`, `--version`, or a command and its arguments.
+// Runs `--help`, `--version`, or a command with its arguments. `args` excludes the program's name.
 int RunTessera(const Args& args, const Io& io);
 
 }  // namespace tessera::client

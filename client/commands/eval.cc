@@ -1,4 +1,5 @@
-// `tessera eval`: accuracy on questions with known answers, and agreement with a reference.
+// `tessera eval`: measures accuracy on questions with known answers, and agreement with a
+// reference.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -25,15 +26,16 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Asks the questions of a JSON lines file ({\"task\", \"prompt\", \"images\", \"answer\", "
-    "\"reference\"}; the prompt is sent raw, split at <image>; image paths are relative to the "
-    "file), greedily, 8 tokens each, and compares answers with the spaces around them removed.\n"
-    "accuracy: share of answers equal to \"answer\"; mean_accuracy: that share over all questions; "
-    "agreement: share equal to \"reference\"; kv_bytes_per_token: the server's figure, mean over "
-    "questions; mean_bits: per stored value, metadata included; evicted_share: of the prompt's "
-    "tokens. A failed call counts as a wrong answer.\n"
-    "With --policies the same questions are asked under each policy in turn, and compared.\n"
-    "Exit status 1 if a call failed; a low score is no failure unless --min_agreement says so.";
+    "Asks the questions of a JSON lines file. Each line is {\"task\", \"prompt\", \"images\", "
+    "\"answer\", \"reference\"}. The prompt is sent without chat template and split at <image>; "
+    "image paths are relative to the file. Answers are greedy with at most 8 tokens. Spaces around "
+    "answers are ignored.\n"
+    "accuracy: share of answers equal to \"answer\", by task; mean_accuracy: that share over all "
+    "questions; agreement: share equal to \"reference\". A failed call counts as a wrong answer. "
+    "kv_bytes_per_token, mean_bits (per stored value, with metadata) and evicted_share (of the "
+    "prompt's tokens) are means over questions.\n"
+    "With --policies the same questions are asked under each policy in turn.\n"
+    "Exits with status 1 if a call failed, or if the agreement is below --min_agreement.";
 
 struct Config {
   Endpoint endpoint{kDefaultAddress};
@@ -67,18 +69,20 @@ struct Config {
           tasks = absl::StrSplit(text, ',', absl::SkipWhitespace());
           return absl::OkStatus();
         },
-        "report the accuracy over these tasks too, and draw it");
+        "also report the accuracy over these tasks, and draw it");
     options->Add("report", "FILE", &report,
-                 "write a page with the picture of accuracy over KV bytes per token (HTML)");
-    options->Add("bypass_prefix", &bypass_prefix, "neither read nor feed the server's caches");
-    options->Add("show_wrong", &show_wrong, "list answers that differ from answer or reference");
+                 "write an HTML page with a chart of accuracy over KV bytes per token");
+    options->Add("bypass_prefix", &bypass_prefix, "neither read nor fill the server's caches");
+    options->Add("show_wrong", &show_wrong,
+                 "list answers that differ from \"answer\" or \"reference\"");
     options->Add("min_agreement", &min_agreement, Range<double>{0, 1},
                  "exit with status 1 if agreement is below this");
-    options->Add("json", &json, "print the scores as JSON, one line a policy, at the end");
+    options->Add("json", &json,
+                 "also print the scores as JSON at the end, one line for each policy");
     retry.Register(options);
   }
 
-  // In the order of --policies; "" is the server's default.
+  // Returns the policies in the order of --policies; "" is the server's default.
   absl::StatusOr<std::vector<std::string>> Policies() const {
     if (policies.empty()) return std::vector<std::string>{kv_policy};
     if (!kv_policy.empty())
@@ -95,8 +99,8 @@ struct Config {
 
 struct Asked {
   std::vector<QuestionResult> results;
-  std::vector<RpcError> errors;  // by question; OK where answered
-  bool stopped = false;          // by the user
+  std::vector<RpcError> errors;  // by question; OK if it was answered
+  bool stopped = false;          // by an interrupt
 };
 
 absl::StatusOr<v1::GenerateRequest> BuildRequest(const Question& question, const Config& config,
@@ -108,7 +112,7 @@ absl::StatusOr<v1::GenerateRequest> BuildRequest(const Question& question, const
   return request;
 }
 
-// A misspelt task would have no accuracy at all.
+// Refuses a misspelt task, because it would have no accuracy at all.
 absl::Status CheckTasks(const std::vector<Question>& questions, const Config& config) {
   for (const std::string& name : config.tasks) {
     const bool known = std::any_of(questions.begin(), questions.end(),
@@ -120,7 +124,7 @@ absl::Status CheckTasks(const std::vector<Question>& questions, const Config& co
   return absl::OkStatus();
 }
 
-// Finds a missing picture before the first question is asked, not in the middle of a long run.
+// Finds a missing image before the first question is asked, instead of in the middle of a long run.
 absl::Status CheckAll(const std::vector<Question>& questions, const Config& config) {
   for (size_t i = 0; i < questions.size(); ++i) {
     const absl::Status status = BuildRequest(questions[i], config, "").status();
@@ -148,7 +152,7 @@ Asked AskAll(std::shared_ptr<grpc::Channel> channel, const Config& config,
       auto request = BuildRequest(questions[index], config, policy);
       if (request.ok()) {
         calls.Start(index, *std::move(request));
-      } else {  // the file changed since CheckAll
+      } else {  // an image has changed since CheckAll
         asked.errors[index] = {grpc::StatusCode::NOT_FOUND,
                                std::string(request.status().message())};
       }
@@ -179,7 +183,7 @@ void ShowWrong(const std::vector<Question>& questions, const Asked& asked, const
   }
 }
 
-// The first few errors in full, so that a server that is down does not print a screen for each.
+// Shows only the first errors in full, because a server that is down causes one for each question.
 void ShowErrors(const Asked& asked, const Io& io) {
   constexpr int kShown = 5;
   int failed = 0;

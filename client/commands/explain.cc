@@ -1,4 +1,4 @@
-// `tessera explain`: asks one question and draws where the KV cache holds each of its tokens.
+// `tessera explain`: asks one question and draws how the KV cache stores each of its tokens.
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -16,11 +16,11 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Asks one question and writes a page (HTML) that shows what a KV policy did to it: every token "
-    "of every layer by the bits it is stored at, the patches that stayed over the pictures, bytes "
-    "by layer and by class.\n"
-    "The server must allow it (tesserad --allow_explain). Pictures come before the question, in "
-    "order, unless it says {image} where they stand.";
+    "Asks one question and writes an HTML page that shows what a KV policy did to it: the bits of "
+    "every token in every layer, the kept patches of each image, and the bytes by layer and "
+    "class.\n"
+    "Needs a server that runs with --allow_explain. Images come before the question in order, "
+    "unless the question marks their places with {image}.";
 
 struct Config {
   Endpoint endpoint{kDefaultAddress};
@@ -38,9 +38,9 @@ struct Config {
           images.emplace_back(path);
           return absl::OkStatus();
         },
-        "a picture");
+        "an image");
     options->Add("policy", "POLICY", &generation.kv_policy,
-                 "KV-compression method; the server's default if not given");
+                 "KV-compression method; without it the server's default");
     options->AddParsed(
         "commit_at", "prompt|question",
         [&generation](absl::string_view text) {
@@ -48,12 +48,12 @@ struct Config {
         },
         kCommitAtHelp);
     options->Add("raw", &session.raw,
-                 "send the question as the whole prompt, without chat template; pictures replace "
+                 "send the question as the whole prompt, without chat template; images replace "
                  "its <image> markers");
     options->Add("max_tokens", &generation.max_tokens, Range<int>{1, 1 << 24},
-                 "most tokens of the answer");
-    options->Add("out", "FILE", &out, "the page");
-    options->Add("timeout", &session.timeout, "deadline of the answer; 0 is none");
+                 "maximum tokens of the answer");
+    options->Add("out", "FILE", &out, "the page to write");
+    options->Add("timeout", &session.timeout, "deadline of the answer; 0 is no limit");
     session.explain = true;
   }
 };

@@ -1,4 +1,4 @@
-// `tessera generate`: a file of JSON lines in, a file of JSON lines out, many calls in flight.
+// `tessera generate`: answers a file of JSON lines, with many calls in flight.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -23,14 +23,15 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Answers JSON lines, each an object with \"prompt\" (and \"images\": [paths], {image} in the "
-    "prompt marking their places; \"raw\": true for a prompt with <image> markers and no chat "
-    "template) or \"messages\" ([{\"role\", \"content\"}]), an optional \"id\", and any of the "
-    "settings below by name. Image paths are relative to the input file.\n"
+    "Answers JSON lines. Each line is an object with \"prompt\" or \"messages\" ([{\"role\", "
+    "\"content\"}]), an optional \"id\", and any of the generation settings below by name.\n"
+    "A prompt may have \"images\": [paths]; {image} in the prompt marks their places. With "
+    "\"raw\": true the prompt is sent without chat template, and <image> marks the places. Image "
+    "paths are relative to the input file.\n"
     "Writes one line for each: {\"id\", \"text\", \"finish_reason\", \"usage\", \"attempts\"} or "
-    "{\"id\", \"error\"}. A server that is full or away is tried again after a pause. Ctrl-C stops "
-    "reading; what was read gets its line.\n"
-    "Exit status 1 if a line failed.";
+    "{\"id\", \"error\"}. Calls are retried when the server is full or unavailable. Ctrl-C stops "
+    "reading, and every line that was read still gets its answer line.\n"
+    "Exits with status 1 if a line failed.";
 
 struct Config {
   Endpoint endpoint{kDefaultAddress};
@@ -43,12 +44,12 @@ struct Config {
 
   void Register(Options* options) {
     endpoint.Register(options);
-    options->Add("input", "FILE", &input, "JSON lines to answer; - is the standard input");
+    options->Add("input", "FILE", &input, "the lines to answer; - is the standard input");
     options->Add("output", "FILE", &output, "where answers go; - is the standard output");
     options->Add("image_directory", "DIR", &image_directory,
                  "image paths are relative to this instead of the input file's directory");
     options->Add("concurrency", &concurrency, Range<int>{1, 65536}, "calls in flight");
-    options->Add("unordered", &unordered, "write answers as they come, not in input order");
+    options->Add("unordered", &unordered, "write answers as they come instead of in input order");
     options->Add("system", "TEXT", &line.system, "system prompt of lines with a \"prompt\"");
     line.generation.Register(options);
     retry.Register(options);
@@ -60,7 +61,7 @@ class Generator {
   Generator(std::shared_ptr<grpc::Channel> channel, const Config& config, const Io& io, int fd,
             std::ostream* out)
       : config_(config),
-        // Answers that wait for an earlier one are memory: do not run ahead without limit.
+        // Answers that wait for an earlier one take memory, so the run-ahead has a limit.
         max_ahead_(std::max(1024, 16 * config.concurrency)),
         io_(io),
         out_(*out),
@@ -85,7 +86,7 @@ class Generator {
         Answer(index, result->call.ok(), AnswerLine(ids_.at(index), *result));
         ids_.erase(index);
       }
-      if (!out_.good()) break;  // nobody gets the answers: stop asking
+      if (!out_.good()) break;  // further answers could not be written
       bar.Update(done_, feed_.ended() ? lines_ : 0, failed_);
     }
     out_.flush();
@@ -152,9 +153,9 @@ class Generator {
   const Io& io_;
   std::ostream& out_;
   RetryingCalls calls_;
-  LineFeed feed_;  // wakes calls_, so it must end first
+  LineFeed feed_;  // wakes calls_, so it is destroyed first
   int64_t line_number_ = 0, lines_ = 0, written_ = 0, done_ = 0, failed_ = 0;
-  std::map<int64_t, nlohmann::json> ids_;   // of calls in flight
+  std::map<int64_t, nlohmann::json> ids_;   // ids of the calls in flight
   std::map<int64_t, std::string> waiting_;  // answers that an earlier line holds back
 };
 

@@ -1,4 +1,5 @@
-// One JSON line of `tessera generate`: the request it asks for and the line that answers it.
+// Converts one JSON line of `tessera generate` to a request, and its result to a line.
+// Threads: functions only, safe.
 #pragma once
 
 #include <string>
@@ -13,25 +14,29 @@ namespace tessera::client {
 
 struct LineDefaults {
   GenerationOptions generation;
-  std::string system;           // for lines with a "prompt"
-  std::string image_directory;  // for relative image paths; empty: the working directory
+  std::string system;           // system prompt of lines with a "prompt"
+  std::string image_directory;  // relative image paths start here; "" is the working directory
 };
 
 struct LineRequest {
-  nlohmann::json id;  // the line's "id", else its number from 1
+  nlohmann::json id;  // the line's "id", or its number, counted from 1
   v1::GenerateRequest request;
 };
 
-// Keys: "id" (string or number); "prompt" (string, with "images", "system" and "raw") or "messages"
-// ([{"role", "content": string or [{"type": "text", "text"} | {"type": "image", "path"}]}]); every
-// key of GenerationOptions. Unknown keys are errors. `*id` is set even when the rest is wrong.
+// Parses a line. Its keys are:
+//   - "id": a string or a number;
+//   - "prompt": a string, with "images", "system" and "raw"; or
+//   - "messages": [{"role", "content"}], where "content" is a string or a list of
+//     {"type": "text", "text"} and {"type": "image", "path"};
+//   - every key of GenerationOptions.
+// Unknown keys are errors. Sets `out->id` even if the rest of the line is wrong.
 absl::Status ParseLine(absl::string_view line, int64_t number, const LineDefaults& defaults,
                        LineRequest* out);
 
-// {"id", "text", "finish_reason", "usage", "attempts"} or {"id", "error", "attempts", "text"?}:
-// text that came before an error is kept.
+// Returns {"id", "text", "finish_reason", "usage", "attempts"}, or {"id", "text"?, "error",
+// "attempts"} with the text that came before the error.
 nlohmann::ordered_json AnswerLine(const nlohmann::json& id, const FinalResult& result);
-// {"id", "error": {"code", "message"}}: the line never became a call.
+// Returns {"id", "error": {"code", "message"}} for a line that never became a call.
 nlohmann::ordered_json ErrorLine(const nlohmann::json& id, absl::string_view code,
                                  absl::string_view message);
 

@@ -1,5 +1,5 @@
-// `tessera health`: asks the standard health service, for container health checks, units and
-// scripts that wait for a server.
+// `tessera health`: asks the standard gRPC health service. For container health checks, service
+// units, and scripts that wait for a server.
 #include <algorithm>
 #include <string>
 
@@ -18,15 +18,15 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Asks a server's health service: without --service whether it takes requests, with "
-    "--service=live whether its engine turns. Status 0 means SERVING.";
+    "Asks a server's health service whether it accepts requests, or with --service=live whether "
+    "its engine makes progress. Exits with status 0 if the answer is SERVING.";
 constexpr char kMethod[] = "/grpc.health.v1.Health/Check";
 constexpr absl::Duration kBetweenTries = absl::Milliseconds(100);
-// A HealthCheckRequest of one short string has one byte of length.
+// Up to here the length of the string takes one byte in a HealthCheckRequest.
 constexpr size_t kMaxServiceName = 127;
 
-// grpc.health.v1 without generated code, which the distributions' gRPC does not install:
-// HealthCheckRequest{1: service}, HealthCheckResponse{1: status} with SERVING = 1.
+// Debian's gRPC installs no generated code for grpc.health.v1, so these two encode the messages:
+// HealthCheckRequest{1: service} and HealthCheckResponse{1: status} with SERVING = 1.
 std::string EncodeRequest(const std::string& service) {
   if (service.empty()) return "";
   return absl::StrCat("\n", std::string(1, static_cast<char>(service.size())), service);
@@ -66,10 +66,10 @@ int RunHealth(const Args& args, const Io& io) {
   std::string service;
   absl::Duration timeout = absl::Seconds(3), wait;
   Options options("health", kSummary);
-  endpoint.Register(&options, "the server, its public or its admin listener");
+  endpoint.Register(&options, "the server; its public or its admin listener");
   options.Add("service", "NAME", &service, "health service: empty, live or tessera.v1.Inference");
   options.Add("wait", &wait, "ask again until the answer is SERVING, for this long");
-  options.Add("timeout", &timeout, "deadline of each call; 0 is none");
+  options.Add("timeout", &timeout, "deadline of each call; 0 is no limit");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
   const auto channel = Connect(endpoint);
   if (!channel.ok()) return options.UsageError(channel.status(), io);

@@ -1,4 +1,4 @@
-// `tessera info`: what the admin listener says about server, model, load and cache.
+// `tessera info`: shows the server, model, load and cache, as the admin listener reports them.
 #include <google/protobuf/util/json_util.h>
 
 #include <map>
@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/byte_size.h"
 #include "client/cli/format.h"
 #include "client/cli/options.h"
 #include "client/cli/terminal.h"
@@ -19,9 +20,9 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Shows state, model, load and cache of a server. They come from its admin listener (tesserad's "
-    "--admin_listen), which is another one than that for requests: --address is the admin "
-    "listener's here, and --admin_address another name for it.";
+    "Shows the state, model, load and cache of a server. They come from its admin listener "
+    "(tesserad --admin_listen), which has a port of its own. So --address is the address of the "
+    "admin listener here, and --admin_address is another name for it.";
 
 struct Snapshot {
   v1::GetServerInfoResponse server;
@@ -46,7 +47,7 @@ grpc::Status Fetch(v1::Control::Stub* stub, absl::Duration timeout, Snapshot* ou
   return call(&v1::Control::Stub::GetCacheStats, v1::GetCacheStatsRequest(), &out->cache);
 }
 
-// Collects "name  value" rows under a title.
+// Prints a title, and rows "name  value" below it.
 class Section {
  public:
   Section(const Io& io, absl::string_view title) : io_(io) {
@@ -62,7 +63,7 @@ class Section {
 
 std::string YesNo(bool value) { return value ? "yes" : "no"; }
 
-// "12 of 40 (30.0%)"
+// Returns text such as "12 of 40 (30.0%)".
 std::string Share(int64_t part, int64_t whole) {
   std::string text = absl::StrCat(FormatCount(part), " of ", FormatCount(whole));
   if (whole > 0) absl::StrAppendFormat(&text, " (%.1f%%)", 100.0 * part / whole);
@@ -98,7 +99,7 @@ void ShowModel(const v1::GetModelInfoResponse& model, const Io& io) {
   section.Row("KV at 16 bit", absl::StrCat(FormatBytes(model.kv_bytes_per_token()), " a token"));
   section.Row("KV policies", absl::StrJoin(model.kv_policies(), ", "));
   section.Row("default KV policy", model.default_kv_policy());
-  section.Row("takes images", YesNo(model.supports_images()));
+  section.Row("accepts images", YesNo(model.supports_images()));
   section.Row("logprobs", YesNo(model.supports_logprobs()));
   section.Row("prefix cache", YesNo(model.supports_prefix_cache()));
   section.Row("structured output", YesNo(model.supports_structured_output()));
@@ -139,7 +140,7 @@ void ShowCache(const v1::GetCacheStatsResponse& cache, const Io& io) {
   *io.out << table.Render();
 }
 
-// {"server": ..., "model": ..., "load": ..., "cache": ...}, fields by their proto names.
+// Prints {"server": ..., "model": ..., "load": ..., "cache": ...} with the proto's field names.
 bool PrintJson(const Snapshot& snapshot, const Io& io) {
   google::protobuf::util::JsonPrintOptions print;
   print.always_print_primitive_fields = true;
@@ -168,9 +169,9 @@ int RunInfo(const Args& args, const Io& io) {
   absl::Duration timeout = absl::Seconds(5);
   Options options("info", kSummary);
   endpoint.Register(&options, "the server's admin listener");
-  options.Add("admin_address", "HOST:PORT", &admin_address, "the same");
+  options.Add("admin_address", "HOST:PORT", &admin_address, "the same as --address");
   options.Add("json", &json, "print one JSON line");
-  options.Add("timeout", &timeout, "deadline of each call; 0 is none");
+  options.Add("timeout", &timeout, "deadline of each call; 0 is no limit");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
   if (options.given("admin_address")) {
     if (options.given("address")) {
@@ -188,8 +189,8 @@ int RunInfo(const Args& args, const Io& io) {
     *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(DecodeError(status));
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
       *io.err << "  " << endpoint.address
-              << " is not an admin listener: tessera info wants tesserad's "
-              << "--admin_listen (default " << kDefaultAdminAddress << "), not --listen\n";
+              << " is not an admin listener: tessera info needs the address of tesserad "
+              << "--admin_listen (default " << kDefaultAdminAddress << "), not of --listen\n";
     }
     return kExitFailure;
   }

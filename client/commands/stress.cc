@@ -1,5 +1,5 @@
-// `tessera stress`: writes a checkpoint that computes the same and is harder to compress. Needs no
-// server.
+// `tessera stress`: writes a checkpoint that computes the same function but is harder to compress.
+// Needs no server.
 #include "tools/stress/stress.h"
 
 #include "absl/strings/str_cat.h"
@@ -11,14 +11,13 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Writes a copy of a llava-hf checkpoint, in float32, whose answers are the same and whose keys "
-    "are harder to store in few bits. Needs no server.\n"
-    "--factor F makes key outliers: in every head two RoPE pairs of W_k are multiplied by F and of "
-    "W_q divided by it, which changes no product of query and key.\n"
-    "--massive gives the first token an activation thousands of times the median and keys to "
-    "match, "
-    "as trained LLaVA models have; one RoPE pair of each head, the one that weighs least, is taken "
-    "out of the queries for it, so that answers may differ a little.";
+    "Writes a float32 copy of a llava-hf checkpoint. Its answers stay the same, but its keys are "
+    "harder to store in few bits. Needs no server.\n"
+    "--factor F plants key outliers: in every head two RoPE pairs of W_k are multiplied by F, and "
+    "those of W_q divided by F. No product of query and key changes.\n"
+    "--massive plants massive activations, as trained LLaVA models have them: the first token gets "
+    "an activation thousands of times the median, and large keys. For this the least important "
+    "RoPE pair of each head is removed from the queries, so answers may differ a little.";
 
 }  // namespace
 
@@ -28,7 +27,8 @@ int RunStress(const Args& args, const Io& io) {
   Options options("stress", kSummary);
   options.Add("model", "DIR", &model, "the checkpoint to read; must be given");
   options.Add("out", "DIR", &out, "where to write: a new or empty directory; must be given");
-  options.Add("factor", &stress.factor, Range<double>{1e-3, 1e4}, "of the key outliers; 1 is none");
+  options.Add("factor", &stress.factor, Range<double>{1e-3, 1e4},
+              "scale of the key outliers; 1 is none");
   options.Add("massive", &stress.massive, "plant massive activations");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
   if (model.empty() || out.empty()) {
@@ -36,7 +36,7 @@ int RunStress(const Args& args, const Io& io) {
   }
   if (stress.factor == 1 && !stress.massive) {
     return options.UsageError(
-        absl::InvalidArgumentError("nothing to do: want --factor, --massive or both"), io);
+        absl::InvalidArgumentError("nothing to do: give --factor, --massive or both"), io);
   }
   const absl::Status status = WriteStressCheckpoint(model, out, stress);
   if (!status.ok()) {

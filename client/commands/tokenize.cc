@@ -1,4 +1,4 @@
-// `tessera tokenize`: the ids and pieces of a text, as Generate sees them.
+// `tessera tokenize`: shows the ids and pieces of a text, as Generate sees them.
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,9 +19,9 @@ namespace tessera::client {
 namespace {
 
 constexpr char kSummary[] =
-    "Prints id and piece of each token of a text, from --text or the standard input (all of it).";
+    "Prints the id and piece of each token. The text is --text, or the whole standard input.";
 
-// Every byte as it is, line ends included: they are tokens too.
+// Returns every byte of the input, including line ends, because they are tokens too.
 absl::StatusOr<std::string> ReadAll(int fd) {
   std::string text;
   char buffer[64 << 10];
@@ -46,9 +46,10 @@ int RunTokenize(const Args& args, const Io& io) {
   Options options("tokenize", kSummary);
   endpoint.Register(&options);
   options.Add("text", "TEXT", &text, "the text");
-  options.Add("no_special_tokens", &no_special, "leave out what the tokenizer adds, such as BOS");
+  options.Add("no_special_tokens", &no_special,
+              "leave out tokens that the tokenizer adds, such as BOS");
   options.Add("json", &json, "print one JSON line {\"ids\", \"pieces\"}");
-  options.Add("timeout", &timeout, "give up after this time; 0 is never");
+  options.Add("timeout", &timeout, "deadline of the call; 0 is no limit");
   if (const auto code = options.ParseOrExit(args, io)) return *code;
   auto channel = Connect(endpoint);
   if (!channel.ok()) return options.UsageError(channel.status(), io);

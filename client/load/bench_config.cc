@@ -12,7 +12,8 @@ namespace {
 
 using absl::InvalidArgumentError;
 
-// Seeds of different purposes must not meet: one mixing step (splitmix64's) on each part.
+// Derives a seed from two numbers with one step of splitmix64, so that seeds of different purposes
+// do not collide.
 uint64_t Mix(uint64_t a, uint64_t b) {
   uint64_t z = a + 0x9E3779B97F4A7C15u * (b + 1);
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -22,10 +23,10 @@ uint64_t Mix(uint64_t a, uint64_t b) {
 
 constexpr uint64_t kSharedImages = ~uint64_t{0};
 
-// What a comparison of doors does not do, or HTTP cannot.
-constexpr const char* kOneDoorOnly[] = {"rate",    "requests", "duration",      "slo",
-                                        "timeout", "soak",     "bypass_prefix", "tls_ca"};
-// Below, the bounds of a median are no bounds.
+// Options that a comparison of transports does not support.
+constexpr const char* kNotForComparison[] = {"rate",    "requests", "duration",      "slo",
+                                             "timeout", "soak",     "bypass_prefix", "tls_ca"};
+// With fewer rounds a median has no bounds of 95 % (percentile.h).
 constexpr int kMinRounds = 6;
 
 }  // namespace
@@ -59,39 +60,41 @@ absl::Status ParseSlo(absl::string_view text, Slo* out) {
 void BenchConfig::Register(Options* options) {
   endpoint.Register(options);
   options->Add("concurrency", &concurrency, Range<int>{1, 65536},
-               "closed loop: requests in flight, the next is sent when one ends");
+               "closed loop: requests in flight; a new one is sent when one ends");
   options->Add("rate", &rate, Range<double>{0, 1e6},
-               "open loop: requests a second on average, Poisson arrivals, sent whether or not "
-               "earlier ones have ended; 0 is closed loop");
+               "open loop: requests per second on average, with Poisson arrivals that do not wait "
+               "for earlier requests; 0 is closed loop");
   options->Add("requests", &requests, Range<int>{0},
-               "measured requests; 0 is no limit, 64 if there is no --duration either");
-  options->Add("duration", &duration, "send requests for this long; all that were sent count");
-  options->Add("warmup", &warmup, Range<int>{0}, "requests sent first and not measured");
-  options->Add("images", &images, Range<int>{0, 4096}, "pictures in a request");
-  options->Add("image_side", &image_side, Range<int>{1, 8192}, "their side in pixels");
+               "measured requests; 0 is no limit, or 64 without --duration");
+  options->Add("duration", &duration,
+               "send requests for this long; every request that was sent counts");
+  options->Add("warmup", &warmup, Range<int>{0}, "requests that are sent first and not measured");
+  options->Add("images", &images, Range<int>{0, 4096}, "images in a request");
+  options->Add("image_side", &image_side, Range<int>{1, 8192}, "side of an image in pixels");
   options->Add("shared_images", &shared_images,
-               "the same pictures in every request; without it each picture is new");
+               "send the same images in every request; without it each image is new");
   options->Add("prompt_tokens", &prompt_tokens, Range<int>{1, 1 << 24},
-               "text tokens of a prompt of random words, template included; met within a few "
-               "tokens, the report says what the server counted");
+               "text tokens of a prompt of random words, including the template; approximate, the "
+               "report shows the server's count");
   options->Add("prompt", "TEXT", &prompt, "send this text instead");
   options->Add("output_tokens", &output_tokens, Range<int>{1, 1 << 24},
-               "tokens of each answer; end of sequence is ignored");
+               "tokens of each answer; end-of-sequence is ignored");
   options->Add("seed", &given_seed_,
-               "of pictures, words and arrivals; a new one for each run by default, so that a "
-               "run does not find the pictures of the last one in the server's caches");
+               "seed of images, words and arrivals; random by default, so that a run does not find "
+               "the images of the last one in the server's caches");
   options->AddEach(
       "slo", "LIST", [this](absl::string_view text) { return ParseSlo(text, &slo); },
-      "what counts as good, such as ttft=200ms,tpot=50ms,e2e=2s");
-  options->Add("timeout", &timeout, "deadline of a request; 0 is none");
+      "limits of a request that counts for goodput, such as ttft=200ms,tpot=50ms,e2e=2s");
+  options->Add("timeout", &timeout, "deadline of a request; 0 is no limit");
   options->Add("kv_policy", "POLICY", &kv_policy, "KV-compression method of every request");
-  options->Add("bypass_prefix", &bypass_prefix, "neither read nor feed the server's caches");
+  options->Add("bypass_prefix", &bypass_prefix, "neither read nor fill the server's caches");
   options->Add("compare_http", "HOST:PORT", &compare_http,
-               "what HTTP costs against gRPC: --rounds of the same requests over gRPC and over the "
-               "OpenAI port at this address (plain text), which goes first taking turns; with "
-               "--concurrency=1 a round is one request, else 4 for each in flight. Prints the "
-               "ratio of times and rates; --warmup counts rounds");
-  options->Add("rounds", &rounds, Range<int>{kMinRounds, 1 << 20}, "of --compare_http");
+               "compare HTTP with gRPC: send the same requests over gRPC and to the OpenAI port at "
+               "this address (plain text) in --rounds rounds, in alternating order. With "
+               "--concurrency=1 a round is one request, else 4 for each request in flight. Prints "
+               "the ratios of times and rates. --warmup counts rounds");
+  options->Add("rounds", &rounds, Range<int>{kMinRounds, 1 << 20},
+               "--compare_http: number of rounds");
   options->Add("json", &json, "print one JSON line instead of tables");
 }
 
@@ -109,7 +112,7 @@ absl::Status BenchConfig::Finish(const Options& options) {
   if (options.given("rounds") && compare_http.empty()) {
     return InvalidArgumentError("--rounds needs --compare_http");
   }
-  for (const char* name : kOneDoorOnly) {
+  for (const char* name : kNotForComparison) {
     if (!compare_http.empty() && options.given(name)) {
       return InvalidArgumentError(absl::StrCat("--compare_http does not go with --", name));
     }

@@ -4,22 +4,23 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/byte_size.h"
 #include "client/cli/format.h"
 #include "client/rpc/usage.h"
 
 namespace tessera::client {
 
 const char kDefinitions[] =
-    "TTFT: due time -> first token read. Due is the arrival time in open loop and the sending time "
-    "in closed loop.\n"
-    "ITL: time between neighbouring tokens of an answer, every gap of every answer in one list; a "
-    "message of k tokens counts as k gaps of 1/k of its distance.\n"
-    "TPOT: one number an answer, (last token - first message) / tokens after the first message; "
-    "(e2e - TTFT) / (tokens - 1) if messages bring one token each.\n"
+    "TTFT (time to first token): due time -> first token read. The due time is the arrival in an "
+    "open loop and the sending in a closed loop.\n"
+    "ITL (inter-token latency): time between neighbouring tokens, over all gaps of all answers. A "
+    "message of k tokens counts as k gaps of equal length.\n"
+    "TPOT (time per output token): one number per answer, (last token - first message) / tokens "
+    "after the first message. With one token per message this is (e2e - TTFT) / (tokens - 1).\n"
     "e2e: due time -> end of the answer.\n"
     "Latencies are of good requests; percentiles interpolate linearly between ranks. Throughput "
-    "counts good requests over the time from the first due time to the last end.\n"
-    "Goodput: good requests a second that kept every limit of --slo.\n";
+    "counts good requests from the first due time to the last end.\n"
+    "Goodput: good requests per second that kept every limit of --slo.\n";
 
 Latency MeasureLatency(const Measured& measured) {
   const CallResult& call = measured.call;
@@ -30,7 +31,7 @@ Latency MeasureLatency(const Measured& measured) {
   const CallResult::Mark* previous = nullptr;
   int64_t later_tokens = 0;
   for (const CallResult::Mark& mark : call.marks) {
-    if (mark.tokens <= 0) continue;  // text of a token that was counted before
+    if (mark.tokens <= 0) continue;  // text of tokens that were counted before
     if (previous == nullptr) {
       first = &mark;
       latency.ttft_seconds = Seconds(mark.at - measured.due);
@@ -72,7 +73,7 @@ BenchReport MakeReport(const std::vector<Measured>& results, const Slo& slo) {
     lag.push_back(Seconds(call.sent - measured.due));
     if (!call.ok()) {
       ++report.failed;
-      ++report.errors[std::string(CodeName(call.error.code))];
+      ++report.errors[CodeName(call.error.code)];
       continue;
     }
     ++report.good;

@@ -18,7 +18,7 @@ namespace {
 
 using SharedRequest = std::shared_ptr<const v1::GenerateRequest>;
 
-// Makes requests ahead on a thread of its own: drawing pictures must not delay the sending.
+// Makes requests ahead on a thread of its own, because drawing images would delay the sending.
 class RequestFeed {
  public:
   RequestFeed(const LoadPlan& plan, const MakeRequest& make) {
@@ -62,8 +62,8 @@ class RequestFeed {
   std::thread thread_;
 };
 
-// When requests are due. Open loop: a Poisson process, drawn in advance of and apart from what the
-// server does. Closed loop: whenever a place is free.
+// Decides when requests are due. In an open loop they follow a Poisson process that does not depend
+// on the server. In a closed loop a request is due when fewer than `concurrency` are in flight.
 class Arrivals {
  public:
   explicit Arrivals(const LoadPlan& plan)
@@ -80,9 +80,9 @@ class Arrivals {
   bool is_due(int in_flight) const {
     return plan_.rate > 0 ? due_ <= Clock::now() : in_flight < plan_.concurrency;
   }
-  // Until when to wait for results before looking again.
+  // Returns until when RunLoad may wait for results.
   Clock::time_point next() const { return plan_.rate > 0 ? due_ : Clock::time_point::max(); }
-  // The due time of the request that is sent now.
+  // Returns the due time of the request that is sent now.
   Clock::time_point Take() {
     if (plan_.rate <= 0) return Clock::now();
     const auto due = due_;
@@ -92,7 +92,7 @@ class Arrivals {
 
  private:
   void Advance() {
-    // 1 - uniform is in (0, 1]: its logarithm is finite.
+    // 1 - uniform is in (0, 1], so its logarithm is finite.
     const double uniform = std::generate_canonical<double, 53>(random_);
     const std::chrono::duration<double> gap(-std::log(1.0 - uniform) / plan_.rate);
     due_ += std::chrono::duration_cast<Clock::duration>(gap);

@@ -1,4 +1,4 @@
-// Sends a workload, closed loop or open loop, and keeps when each request was due and how it went.
+// Sends a workload in a closed or open loop, and records when each request was due and its result.
 #pragma once
 
 #include <functional>
@@ -13,31 +13,31 @@ namespace tessera::client {
 
 // How this client behaves towards one request.
 struct Treatment {
-  std::optional<absl::Duration> cancel_after;  // sending
-  absl::Duration read_pause;                   // before each message but the first
+  std::optional<absl::Duration> cancel_after;  // from the sending to the cancellation
+  absl::Duration read_pause;                   // before each message after the first
 };
 
 struct LoadPlan {
-  int64_t first_index = 0;  // of the workload
+  int64_t first_index = 0;  // index of the first request in the workload
   int64_t requests = 0;     // 0: no limit
-  absl::Duration duration;  // of sending; 0: no limit
-  int concurrency = 1;      // closed loop; not used in open loop
-  double rate = 0;          // > 0: open loop, requests a second
-  uint64_t seed = 0;        // of the arrivals
-  absl::Duration timeout;   // of a request
-  // Null: every request is read as fast as it comes, and to its end. Called when request number i
-  // is sent, on the thread of RunLoad.
+  absl::Duration duration;  // how long requests are sent; 0: no limit
+  int concurrency = 1;      // requests in flight of a closed loop
+  double rate = 0;          // requests/s; above 0 the loop is open
+  uint64_t seed = 0;        // seed of the arrivals
+  absl::Duration timeout;   // deadline of a request; 0 is none
+  // Called on the thread of RunLoad when request `index` is sent. If null, every request is read to
+  // its end as fast as it comes.
   std::function<Treatment(int64_t index)> treat;
 };
 
-// Makes request number i; called on a thread of its own, ahead of need.
+// Makes request `index`. Called ahead of need on a thread of its own.
 using MakeRequest = std::function<v1::GenerateRequest(int64_t index)>;
-// Called after each finished request; cancelled ones that ended so have not failed.
+// Called after each finished request. A request that this client cancelled has not failed.
 using OnProgress = std::function<void(int64_t done, int64_t failed)>;
 
-// Returns when every request that was sent has ended; an interrupt cancels what runs, and those
-// requests are not in the result. REQUIRES: requests or duration is limited. Answers' text is
-// dropped.
+// Blocks until every request that was sent has ended, and returns the results without the answers'
+// text. An interrupt cancels running requests and leaves them out of the results. REQUIRES: a limit
+// of requests or duration.
 std::vector<Measured> RunLoad(std::shared_ptr<grpc::Channel> channel, const LoadPlan& plan,
                               const MakeRequest& make, Interrupt* interrupt,
                               const OnProgress& on_progress);

@@ -34,7 +34,8 @@ absl::Status Unavailable(absl::string_view address, absl::string_view what) {
   return absl::UnavailableError(absl::StrCat("metrics of ", address, ": ", what));
 }
 
-// The whole answer, head included.
+// Returns the whole answer with its head. Plain sockets, because Asio's blocking calls have no
+// timeouts.
 absl::StatusOr<std::string> Get(absl::string_view address, const addrinfo& target,
                                 absl::Duration timeout) {
   const Descriptor peer(socket(target.ai_family, target.ai_socktype | SOCK_CLOEXEC, 0));
@@ -45,7 +46,7 @@ absl::StatusOr<std::string> Get(absl::string_view address, const addrinfo& targe
   if (connect(peer.number, target.ai_addr, target.ai_addrlen) != 0) {
     return Unavailable(address, std::strerror(errno));
   }
-  // HTTP/1.0: the peer closes after the body, and does not send it in chunks.
+  // With HTTP/1.0 the peer sends the body without chunks and then closes.
   const std::string request = absl::StrCat("GET /metrics HTTP/1.0\r\nHost: ", address, "\r\n\r\n");
   for (size_t sent = 0; sent < request.size();) {
     const ssize_t n = send(peer.number, request.data() + sent, request.size() - sent, MSG_NOSIGNAL);
@@ -57,7 +58,8 @@ absl::StatusOr<std::string> Get(absl::string_view address, const addrinfo& targe
   ssize_t n = 0;
   while ((n = recv(peer.number, buffer, sizeof(buffer), 0)) > 0) {
     answer.append(buffer, static_cast<size_t>(n));
-    if (answer.size() > kMaxPageBytes) return absl::InternalError("a metrics page without end");
+    if (answer.size() > kMaxPageBytes)
+      return absl::InternalError("the metrics page is larger than 64 MiB");
   }
   if (n < 0) return Unavailable(address, std::strerror(errno));
   return answer;
@@ -70,7 +72,7 @@ absl::StatusOr<MetricsPage> MetricsPage::Parse(absl::string_view text) {
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     line = absl::StripAsciiWhitespace(line);
     if (line.empty() || line.front() == '#') continue;
-    // Label values may hold spaces, and a time stamp may follow the value.
+    // Label values may contain spaces, and a time stamp may follow the value.
     const size_t labels = line.rfind('}');
     const size_t name_end = labels == absl::string_view::npos ? line.find(' ') : labels + 1;
     double value = 0;
@@ -128,7 +130,7 @@ absl::StatusOr<MetricsPage> FetchMetrics(absl::string_view address, absl::Durati
   const absl::string_view status_line = parts.first.substr(0, parts.first.find('\r'));
   if (!absl::StartsWith(status_line, "HTTP/1.") || !absl::StrContains(status_line, " 200 ")) {
     return absl::InternalError(
-        absl::StrCat("metrics of ", address, ": want status 200, have ", status_line));
+        absl::StrCat("metrics of ", address, ": expected status 200, got ", status_line));
   }
   auto page = MetricsPage::Parse(parts.second);
   if (!page.ok()) {

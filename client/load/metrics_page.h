@@ -1,4 +1,4 @@
-// A server's /metrics page, fetched over plain HTTP and parsed: what a Prometheus server would see.
+// Fetches and parses the /metrics page of a server over plain HTTP, as a Prometheus server does.
 #pragma once
 
 #include <map>
@@ -11,24 +11,24 @@
 
 namespace tessera::client {
 
-// A value. Threads: reading is safe.
+// The values of a page. Threads: const functions are safe.
 class MetricsPage {
  public:
-  // Prometheus' text format 0.0.4. INVALID_ARGUMENT with the line that is none of it.
+  // Parses Prometheus' text format 0.0.4. INVALID_ARGUMENT quotes the first line that is not in it.
   static absl::StatusOr<MetricsPage> Parse(absl::string_view text);
 
-  // Of one series, named as the page does: `up` or `kv_bytes{state="used"}`.
+  // Returns the value of a series, named as on the page: `up` or `kv_bytes{state="used"}`.
   std::optional<double> Get(absl::string_view series) const;
-  // Over all series of a metric, whatever their labels.
+  // Returns the sum over all series of a metric.
   std::optional<double> Sum(absl::string_view name) const;
 
  private:
   std::map<std::string, double, std::less<>> values_;
 };
 
-// GET http://`address`/metrics; `address` is HOST:PORT or [IPV6]:PORT, `timeout` is of each wait
-// for the peer. INVALID_ARGUMENT (the address), UNAVAILABLE (no such server), INTERNAL (an answer
-// that is no metrics page).
+// Gets http://`address`/metrics, where `address` is HOST:PORT or [IPV6]:PORT. `timeout` limits each
+// wait for the peer. Errors: INVALID_ARGUMENT for the address, UNAVAILABLE if the server cannot be
+// reached, INTERNAL if the answer is not a metrics page.
 absl::StatusOr<MetricsPage> FetchMetrics(absl::string_view address, absl::Duration timeout);
 
 }  // namespace tessera::client

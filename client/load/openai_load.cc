@@ -64,7 +64,7 @@ OpenAiAnswer ParseOpenAiStream(absl::string_view events) {
   bool done = false, counted = false;
   for (absl::string_view event : absl::StrSplit(events, "\n\n", absl::SkipEmpty())) {
     if (done || !absl::ConsumePrefix(&event, "data: ")) {
-      answer.error = "the stream holds something else than events, or events after its end";
+      answer.error = "the stream contains something that is not an event, or events after [DONE]";
       return answer;
     }
     if (event == "[DONE]") {
@@ -82,7 +82,7 @@ OpenAiAnswer ParseOpenAiStream(absl::string_view events) {
     answer.prompt_tokens = Count(*usage, "prompt_tokens");
     answer.output_tokens = Count(*usage, "completion_tokens");
   }
-  if (!done || !counted) answer.error = "the stream ended without its usage or its [DONE]";
+  if (!done || !counted) answer.error = "the stream ended without usage or without [DONE]";
   return answer;
 }
 
@@ -130,7 +130,7 @@ class OpenAiLoad::Connection {
     return answer;
   }
 
-  // What is being read or written ends with an error, and what follows too. Any thread.
+  // Makes the current and all later requests fail. Threads: any.
   void Stop() {
     MutexLock lock(mutex_);
     stopped_ = true;
@@ -138,10 +138,10 @@ class OpenAiLoad::Connection {
   }
 
  private:
-  // Unless a connection is there that the peer has not closed.
+  // Connects unless there is a connection that the peer has not closed.
   error_code Connect() {
     char byte;
-    // Nothing is due: the last answer was read to its end.
+    // No byte is due, because the last answer was read to its end. So EAGAIN means "still open".
     if (socket_.is_open() && recv(socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
         (errno == EAGAIN || errno == EWOULDBLOCK)) {
       return {};
@@ -167,13 +167,13 @@ class OpenAiLoad::Connection {
 
   const std::string host_, token_;
   const asio::ip::tcp::resolver::results_type targets_;
-  // The asking thread's.
+  // Used by the thread that calls Ask.
   asio::io_context context_;
   asio::ip::tcp::socket socket_{context_};
   boost::beast::flat_buffer buffer_;
 
   Mutex mutex_;
-  int descriptor_ TESSERA_GUARDED_BY(mutex_) = -1;  // of an open connection
+  int descriptor_ TESSERA_GUARDED_BY(mutex_) = -1;  // the open connection's, or -1
   bool stopped_ TESSERA_GUARDED_BY(mutex_) = false;
 };
 

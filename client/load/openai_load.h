@@ -1,8 +1,8 @@
-// Sends requests to a server's OpenAI port as RunLoad does over gRPC, for `tessera bench
-// --compare_http`: closed loop, a thread and a kept connection for each request in flight.
+// Sends requests to a server's OpenAI port in a closed loop, for `tessera bench --compare_http`.
+// Each request in flight has a thread and a persistent connection.
 //
-// Plain HTTP/1.1, chat completions as event streams. Bodies are made before the clock starts, as
-// gRPC's messages are. Threads: one at a time; Run's own threads end with it.
+// Uses plain HTTP/1.1 and chat completions as event streams. Bodies are made before the clock
+// starts, as RunLoad does for gRPC. Threads: one at a time; Run's own threads end with it.
 #pragma once
 
 #include <memory>
@@ -17,30 +17,30 @@
 
 namespace tessera::client {
 
-// The same request as a chat completion's body, streamed and with usage. REQUIRES: `content` alone,
-// of texts and pictures as bytes; of the other fields those that Workload sets.
+// Returns the same request as the body of a chat completion, streamed and with usage. REQUIRES: a
+// request of Workload: `content` of texts and image bytes, and no fields that Workload never sets.
 std::string ToOpenAiBody(const v1::GenerateRequest& request);
 
 struct OpenAiAnswer {
-  std::string error;  // empty: a whole answer; the fields below mean nothing otherwise
-  Clock::time_point sent, first, done;  // first: when its first event was read
+  std::string error;                    // if not empty, the other fields have no meaning
+  Clock::time_point sent, first, done;  // `first` is when the first event was read
   int64_t prompt_tokens = 0, output_tokens = 0;
 };
 
-// What a whole event stream holds; times are left out.
+// Parses a whole event stream; leaves out the times.
 OpenAiAnswer ParseOpenAiStream(absl::string_view events);
 
 class OpenAiLoad {
  public:
-  // `address`: HOST:PORT or [IPV6]:PORT; resolved here: INVALID_ARGUMENT, UNAVAILABLE. `token` may
-  // be empty.
+  // Resolves `address`, which is HOST:PORT or [IPV6]:PORT. `token` may be empty. Errors:
+  // INVALID_ARGUMENT, UNAVAILABLE.
   static absl::StatusOr<std::unique_ptr<OpenAiLoad>> Create(absl::string_view address,
                                                             absl::string_view token,
                                                             int connections);
   ~OpenAiLoad();
 
-  // Answers in the order of `bodies`. An interrupt closes the connections: what has not ended ends
-  // with an error.
+  // Sends the bodies and returns the answers in the same order. An interrupt closes the
+  // connections, so that unfinished requests end with an error.
   std::vector<OpenAiAnswer> Run(const std::vector<std::string>& bodies, Interrupt* interrupt);
 
  private:

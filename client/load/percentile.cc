@@ -35,8 +35,9 @@ Summary Summarize(std::vector<double> values) {
 Median MedianOf(std::vector<double> values) {
   TESSERA_CHECK(!values.empty());
   std::sort(values.begin(), values.end());
-  // Outside [x_k, x_(n-1-k)] with P(B <= k) on either side, B ~ Binomial(n, 1/2): the largest k
-  // with a chance of at most 2.5 %, by logarithms since 2^-n underflows.
+  // The true median lies below x_k with probability P(B <= k), B ~ Binomial(n, 1/2), and above
+  // x_(n-1-k) with the same. Takes the largest k with at most 2.5 %. Uses logarithms, because 2^-n
+  // underflows.
   constexpr double kOneSide = 0.025;
   const double n = static_cast<double>(values.size());
   size_t k = 0;

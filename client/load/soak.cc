@@ -21,8 +21,8 @@ namespace {
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(30);
 constexpr int kSamples = 90;
-// Cancels come at up to so many mean request times after the sending: most hit a live request, at
-// any stage of its life; the late ones race with its end.
+// A cancellation comes at most this many mean request times after the sending. Most hit a running
+// request at any stage; the late ones race with its end.
 constexpr double kCancelSpan = 1.2;
 
 absl::Status ToStatus(absl::string_view what, const RpcError& error) {
@@ -56,7 +56,8 @@ class Server {
     return SoakSample::Of(page, requests);
   }
 
-  // Flushes and samples until `done` likes what it sees or `settle` has passed; the last sample.
+  // Flushes and samples until `done` accepts a sample or `settle` has passed. Returns the last
+  // sample.
   template <class Done>
   absl::StatusOr<SoakSample> Settle(int64_t requests, const Done& done) {
     const absl::Time deadline = SteadyNow() + config_.settle;
@@ -73,14 +74,14 @@ class Server {
   const std::unique_ptr<v1::Control::Stub> control_;
 };
 
-// How each request is treated. One thread.
+// Draws how each request is treated: cancelled, read slowly, or neither. Threads: one.
 class Abuse {
  public:
   Abuse(const BenchConfig& bench, const SoakConfig& soak)
       : bench_(bench), soak_(soak), random_(bench.seed), start_(Clock::now()) {}
 
   Treatment Draw() {
-    // Every request draws the same numbers, so that one does not change the fate of the next.
+    // Every request draws three numbers, so that one option does not change the other draws.
     const double cancel = Uniform(), moment = Uniform(), slow = Uniform();
     Treatment treatment;
     if (cancel < soak_.cancel_share) {
@@ -98,7 +99,7 @@ class Abuse {
 
  private:
   double Uniform() { return std::generate_canonical<double, 53>(random_); }
-  // Little's law: `concurrency` requests are always there.
+  // By Little's law, because `concurrency` requests are always in flight.
   double MeanRequestSeconds() const {
     return elapsed() * bench_.concurrency / static_cast<double>(std::max<int64_t>(1, done_));
   }
@@ -110,14 +111,14 @@ class Abuse {
   int64_t done_ = 0, slow_ = 0;
 };
 
-// Shows the first error of each code.
+// Counts the results, and shows the first error of each code.
 void Tally(const std::vector<Measured>& results, const Io& io, SoakRecord* record) {
   for (const Measured& measured : results) {
     if (measured.call.ok()) {
       ++record->good;
     } else if (measured.cancelled && measured.call.error.code == grpc::StatusCode::CANCELLED) {
       ++record->cancelled;
-    } else if (++record->errors[std::string(CodeName(measured.call.error.code))] == 1) {
+    } else if (++record->errors[CodeName(measured.call.error.code)] == 1) {
       *io.err << Style(io.err_terminal).Red("error") << ": " << FormatError(measured.call.error);
     }
   }
@@ -133,6 +134,51 @@ LoadPlan PlanOf(const BenchConfig& bench, int64_t first, int64_t requests) {
   return plan;
 }
 
+// Returns a function that makes request `index`: of the policies in turn, and of every length with
+// every policy. Keeps references.
+MakeRequest MixRequests(const Workload& workload, const std::vector<std::string>& policies,
+                        int output_tokens) {
+  return [&workload, &policies, output_tokens](int64_t index) {
+    v1::GenerateRequest request = workload.Make(index);
+    const uint64_t turn = static_cast<uint64_t>(index);
+    const std::string& policy = policies[turn % policies.size()];
+    if (!policy.empty()) request.mutable_kv_policy()->set_text(policy);
+    // A prime step makes the lengths of neighbours differ.
+    const uint64_t round = turn / policies.size();
+    request.mutable_stopping()->set_max_tokens(
+        1 + static_cast<int>(round * 7919 % static_cast<uint64_t>(output_tokens)));
+    return request;
+  };
+}
+
+// Sends the load, and samples the server meanwhile.
+absl::Status SendLoad(const std::shared_ptr<grpc::Channel>& channel, const Server& server,
+                      const BenchConfig& bench, const SoakConfig& soak, int64_t first,
+                      const MakeRequest& make, const Io& io, SoakRecord* record) {
+  Abuse abuse(bench, soak);
+  LoadPlan plan = PlanOf(bench, first, bench.requests);
+  plan.treat = [&](int64_t) { return abuse.Draw(); };
+  absl::Status scraped;
+  std::vector<Measured> results;
+  {
+    ProgressBar bar(io);
+    const int64_t every = std::max<int64_t>(1, bench.requests / kSamples);
+    results = RunLoad(channel, plan, make, io.interrupt, [&](int64_t done, int64_t failed) {
+      bar.Update(done, bench.requests, failed);
+      abuse.SetDone(done);
+      if (done % every != 0 || !scraped.ok()) return;
+      auto sample = server.Sample(done);
+      scraped = sample.status();
+      if (sample.ok()) record->during.push_back(*std::move(sample));
+    });
+  }
+  record->seconds = abuse.elapsed();
+  record->slow = abuse.slow();
+  record->after.requests = static_cast<int64_t>(results.size());
+  Tally(results, io, record);
+  return scraped;
+}
+
 }  // namespace
 
 absl::StatusOr<SoakRecord> RunSoak(const std::shared_ptr<grpc::Channel>& channel,
@@ -145,19 +191,8 @@ absl::StatusOr<SoakRecord> RunSoak(const std::shared_ptr<grpc::Channel>& channel
     ASSIGN_OR_RETURN(policies, server.Policies());
     if (policies.empty()) policies = {""};
   }
-  const MakeRequest make = [&](int64_t index) {
-    v1::GenerateRequest request = workload.Make(index);
-    const uint64_t turn = static_cast<uint64_t>(index);
-    const std::string& policy = policies[turn % policies.size()];
-    if (!policy.empty()) request.mutable_kv_policy()->set_text(policy);
-    // Every length with every policy; a prime step, so that neighbours differ.
-    const uint64_t round = turn / policies.size();
-    request.mutable_stopping()->set_max_tokens(
-        1 + static_cast<int>(round * 7919 % static_cast<uint64_t>(bench.output_tokens)));
-    return request;
-  };
-
-  // One warm-up request a policy at least, so that what each allocates once is there before.
+  const MakeRequest make = MixRequests(workload, policies, bench.output_tokens);
+  // Each policy gets a warm-up request, because it may allocate memory once.
   const int64_t warmup = std::max<int64_t>(bench.warmup, static_cast<int64_t>(policies.size()));
   for (const Measured& measured :
        RunLoad(channel, PlanOf(bench, 0, warmup), make, io.interrupt, [](int64_t, int64_t) {})) {
@@ -168,37 +203,12 @@ absl::StatusOr<SoakRecord> RunSoak(const std::shared_ptr<grpc::Channel>& channel
     return s.running == 0 && s.waiting == 0 && s.calls == 0 && s.kv_pages == 0;
   };
   ASSIGN_OR_RETURN(record.before, server.Settle(0, idle));
-
-  Abuse abuse(bench, soak);
-  LoadPlan plan = PlanOf(bench, warmup, bench.requests);
-  plan.treat = [&](int64_t) { return abuse.Draw(); };
-  absl::Status scraped;
-  std::vector<Measured> results;
-  {
-    ProgressBar bar(io);
-    const int64_t every = std::max<int64_t>(1, bench.requests / kSamples);
-    results = RunLoad(channel, plan, make, io.interrupt, [&](int64_t done, int64_t failed) {
-      bar.Update(done, bench.requests, failed);
-      abuse.SetDone(done);
-      if (done % every != 0 || !scraped.ok()) return;
-      auto sample = server.Sample(done);
-      if (sample.ok()) {
-        record.during.push_back(*sample);
-      } else {
-        scraped = sample.status();
-      }
-    });
-  }
-  record.seconds = abuse.elapsed();
-  record.slow = abuse.slow();
-  Tally(results, io, &record);
-  RETURN_IF_ERROR(scraped);
-  const SoakSample& before = record.before;
-  const auto clean = [&](const SoakSample& s) {
+  RETURN_IF_ERROR(SendLoad(channel, server, bench, soak, warmup, make, io, &record));
+  const auto clean = [&before = record.before](const SoakSample& s) {
     return s.running == 0 && s.waiting == 0 && s.calls == 0 && s.kv_pages == before.kv_pages &&
            s.open_files <= before.open_files;
   };
-  ASSIGN_OR_RETURN(record.after, server.Settle(static_cast<int64_t>(results.size()), clean));
+  ASSIGN_OR_RETURN(record.after, server.Settle(record.after.requests, clean));
   return record;
 }
 

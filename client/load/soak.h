@@ -1,4 +1,4 @@
-// Drives a server through a soak and says whether it lost anything (soak_checks.h).
+// Runs a soak test against a server, and records samples for soak_checks.h.
 #pragma once
 
 #include <memory>
@@ -12,10 +12,12 @@
 
 namespace tessera::client {
 
-// Warms the server up, waits until it is idle, flushes its caches and takes the sample before; then
-// sends the load and samples beside it; flushes again and takes the sample after, once that equals
-// the one before or `settle` has passed. An interrupt ends the sending; what was sent is checked.
-// Errors: those of the first failed warm-up request, admin call or scrape.
+// Runs these steps:
+//   1. Warms the server up, waits until it is idle, flushes its caches, and takes the first sample.
+//   2. Sends the load, and takes samples meanwhile. An interrupt ends the sending.
+//   3. Flushes the caches, and takes the last sample when it equals the first one or when `settle`
+//      has passed.
+// Returns the error of the first failed warm-up request, admin call or scrape.
 absl::StatusOr<SoakRecord> RunSoak(const std::shared_ptr<grpc::Channel>& channel,
                                    const std::shared_ptr<grpc::Channel>& admin,
                                    const BenchConfig& bench, const SoakConfig& soak,

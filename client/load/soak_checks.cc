@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/base.h"
+#include "base/byte_size.h"
 #include "client/cli/format.h"
 
 namespace tessera::client {
@@ -87,7 +88,7 @@ std::vector<SoakCheck> CheckSoak(const SoakRecord& record, double max_resident_g
   for (const auto& [name, gauge] : idle) {
     checks.push_back({name, before.*gauge, after.*gauge, "0", /*bytes=*/false, after.*gauge == 0});
   }
-  // A server that cannot read its own /proc reports 0: that shows nothing.
+  // A server that cannot read its own /proc reports 0, which proves nothing.
   checks.push_back({"open files", before.open_files, after.open_files, "no more than before",
                     /*bytes=*/false,
                     before.open_files > 0 && after.open_files <= before.open_files});
@@ -102,7 +103,7 @@ std::vector<SoakCheck> CheckSoak(const SoakRecord& record, double max_resident_g
                                  ", is ", Show(resident, *growth));
     resident.ok = before.resident_bytes > 0 && *growth <= max_resident_growth_bytes;
   } else {
-    resident.want = "three samples or more";
+    resident.want = "at least three samples";
   }
   checks.push_back(std::move(resident));
   const double errors = static_cast<double>(CountErrors(record));
@@ -121,7 +122,7 @@ std::string RenderSoak(const SoakRecord& record, const std::vector<SoakCheck>& c
   if (const auto caches = FittedGrowth(record.during, &SoakSample::cache_bytes)) {
     const SoakCheck unit{"", 0, 0, "", /*bytes=*/true, true};
     absl::StrAppend(&out, "caches grew by ", Show(unit, *caches),
-                    " in thirds 2 and 3: that much of the server's memory is theirs\n");
+                    " in thirds 2 and 3, which is part of the server's memory growth\n");
   }
   Table table({"check", "before", "after", "want", ""});
   for (const SoakCheck& check : checks) {

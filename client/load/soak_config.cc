@@ -9,11 +9,11 @@ namespace {
 constexpr const char* kSoakOnly[] = {"admin_address", "metrics_address", "cancel_share",
                                      "slow_share",    "read_pause",      "settle",
                                      "max_growth_mib"};
-// A soak measures no latencies, and counts requests.
+// A soak test measures no latencies, and its length is a number of requests.
 constexpr const char* kBenchOnly[] = {"rate", "duration", "slo"};
 
 constexpr int kDefaultRequests = 5000;
-// Below, a third of the run has too few samples for a slope.
+// With fewer requests, a third of the run has too few samples for a slope.
 constexpr int kMinRequests = 30;
 
 }  // namespace
@@ -21,26 +21,26 @@ constexpr int kMinRequests = 30;
 void SoakConfig::Register(Options* options) {
   admin_address = kDefaultAdminAddress;
   metrics_address = "127.0.0.1:9090";
-  options->Add("soak", &on,
-               "check that the server loses nothing: --requests (5,000) with a picture each, "
-               "answers of up to --output_tokens tokens, every KV policy that the server offers in "
-               "turn (or --kv_policy), some cancelled at random moments and some read slowly; then "
-               "KV pages, requests, open files and memory must be as before. Nobody else may use "
-               "the server meanwhile, and its caches should be small enough to be full after a "
-               "third of the run. Exit status 1 if a check fails");
+  options->Add(
+      "soak", &on,
+      "check for leaks: send --requests requests (default 5000) with an image each, answers "
+      "of up to --output_tokens tokens, and every KV policy of the server in turn (or "
+      "--kv_policy). Some are cancelled at random moments, some are read slowly. Afterwards "
+      "KV pages, requests, open files and memory must be as before. No other client may "
+      "use the server meanwhile, and its caches should be full after a third of the run. "
+      "Exits with status 1 if a check fails");
   options->Add("admin_address", "HOST:PORT", &admin_address,
-               "--soak: the admin listener, to flush the caches");
+               "--soak: the admin listener, which flushes the caches");
   options->Add("metrics_address", "HOST:PORT", &metrics_address, "--soak: the metrics listener");
   options->Add("cancel_share", &cancel_share, Range<double>{0, 1},
                "--soak: share of the requests that are cancelled");
   options->Add("slow_share", &slow_share, Range<double>{0, 1},
                "--soak: share of the requests that are read slowly");
-  options->Add("read_pause", &read_pause, "--soak: before each message that is read slowly");
-  options->Add("settle", &settle,
-               "--soak: how long the server may take to be idle and clean afterwards");
+  options->Add("read_pause", &read_pause, "--soak: pause before each message of a slow reader");
+  options->Add("settle", &settle, "--soak: how long the server may take to become idle afterwards");
   options->Add("max_growth_mib", &max_resident_growth_mib, Range<double>{0, 1 << 20},
                "--soak: by how many MiB the server's resident memory may grow from the second "
-               "third of the requests to the end, after the line that fits best");
+               "third of the requests to the end, by the line that fits best");
 }
 
 absl::Status SoakConfig::Finish(const Options& options, BenchConfig* bench) const {
@@ -59,7 +59,7 @@ absl::Status SoakConfig::Finish(const Options& options, BenchConfig* bench) cons
   if (!options.given("requests")) bench->requests = kDefaultRequests;
   if (bench->requests < kMinRequests) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--soak: want --requests of ", kMinRequests, " or more"));
+        absl::StrCat("--soak: --requests must be ", kMinRequests, " or more"));
   }
   return absl::OkStatus();
 }

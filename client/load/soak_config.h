@@ -1,4 +1,4 @@
-// What `tessera bench --soak` does besides what every bench run does.
+// The options of `tessera bench --soak`, in addition to those of every bench run.
 #pragma once
 
 #include <string>
@@ -13,14 +13,14 @@ namespace tessera::client {
 struct SoakConfig {
   bool on = false;
   std::string admin_address, metrics_address;
-  double cancel_share = 0.1;  // of the requests
+  double cancel_share = 0.1;  // share of the requests
   double slow_share = 0.05;
-  absl::Duration read_pause = absl::Milliseconds(20);  // of a slow reader
-  absl::Duration settle = absl::Seconds(30);           // for the last request to be gone
+  absl::Duration read_pause = absl::Milliseconds(20);  // pause of a slow reader
+  absl::Duration settle = absl::Seconds(30);           // time for the server to become idle
   double max_resident_growth_mib = 32;
 
   void Register(Options* options);
-  // Also gives the bench options their defaults for a soak.
+  // Checks the options, and sets the defaults of bench options for a soak test.
   absl::Status Finish(const Options& options, BenchConfig* bench) const;
 };
 

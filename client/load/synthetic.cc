@@ -19,7 +19,7 @@ constexpr const char* kWords[] = {
     "do",   "how",   "their", "if",   "will", "up",    "other", "about", "out",  "many",  "then",
     "them", "these", "so",    "some", "her",  "would", "make",  "like",  "time"};
 
-// Distribution classes of the standard library differ between libraries; this does not.
+// Unlike std::uniform_int_distribution, this gives the same numbers with every standard library.
 uint64_t Below(std::mt19937_64& random, uint64_t limit) { return random() % limit; }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Made-up pictures and prompts for load tests: of a given size, all different, the same for a seed.
+// Makes images and prompts of a given size for load tests. The same seed gives the same result;
+// different seeds give different ones. Threads: functions only, safe.
 #pragma once
 
 #include <cstdint>
@@ -6,11 +7,11 @@
 
 namespace tessera::client {
 
-// An RGB PNG of side x side pixels: a gradient with random rectangles and a little noise, so that
-// it costs about what a real picture costs to decode. Different seeds give different pixels.
+// Returns an RGB PNG of side x side pixels: a gradient with random rectangles and a little noise,
+// so that decoding costs about as much as for a real image.
 std::string SyntheticPng(int side, uint64_t seed);
 
-// `words` common English words, separated by spaces.
+// Returns `words` common English words, separated by spaces.
 std::string SyntheticText(int words, uint64_t seed);
 
 }  // namespace tessera::client

@@ -15,9 +15,9 @@
 namespace tessera::client {
 namespace {
 
-constexpr char kGrpcSalt[] = "door-grpc", kHttpSalt[] = "door-http";
+constexpr char kGrpcSalt[] = "transport-grpc", kHttpSalt[] = "transport-http";
 
-// What is compared, in the order of the report.
+// The compared quantities, in the order of the report.
 struct Quantity {
   const char* name;
   const char* json;
@@ -29,12 +29,12 @@ constexpr Quantity kQuantities[] = {
     {"e2e", "e2e_seconds", &TransportRound::e2e_seconds},
     {"output tokens/s", "tokens_per_second", &TransportRound::tokens_per_second}};
 
-constexpr char kDoorDefinitions[] =
-    "A door's numbers are medians over rounds of the round's median call (tokens/s: of the round's "
-    "total). TTFT: sent -> first token read. TPOT: (e2e - TTFT) / (output tokens - 1). The ratio "
-    "is "
-    "taken within each round, HTTP over gRPC; of the rounds' ratios the median, and between which "
-    "bounds the true one lies with 95 %.\n";
+constexpr char kTransportDefinitions[] =
+    "The columns gRPC and HTTP show the median over rounds of each round's median call; for "
+    "tokens/s, "
+    "of each round's total. TTFT: sent -> first token read. TPOT: (e2e - TTFT) / (output tokens - "
+    "1). HTTP/gRPC is the median over rounds of the ratio within a round; the true median lies "
+    "within the bounds with 95 % confidence.\n";
 
 double MedianOfField(const std::vector<TransportRound>& rounds, double TransportRound::*field) {
   std::vector<double> values;
@@ -42,7 +42,7 @@ double MedianOfField(const std::vector<TransportRound>& rounds, double Transport
   return MedianOf(std::move(values)).value;
 }
 
-// The calls of one round over one door, in the order of the requests.
+// The calls of one round over one transport, in the order of the requests.
 using Calls = absl::StatusOr<std::vector<TransportCall>>;
 
 Calls OverGrpc(const std::shared_ptr<grpc::Channel>& channel, int concurrency,
@@ -95,7 +95,7 @@ Calls OverHttp(OpenAiLoad* load, const std::vector<v1::GenerateRequest>& request
   return calls;
 }
 
-// The doors must have been asked for the same work.
+// Checks that both transports did the same work.
 absl::Status CheckSame(const std::vector<TransportCall>& grpc,
                        const std::vector<TransportCall>& http) {
   for (size_t i = 0; i < grpc.size(); ++i) {
@@ -138,14 +138,14 @@ Median TransportComparison::Ratio(double TransportRound::*field) const {
 
 std::string TransportComparison::Render() const {
   std::string out = absl::StrFormat(
-      "%d rounds of %d requests over each door, %d in flight; a request: %.1f prompt tokens, %.1f "
-      "output tokens\n\n",
+      "%d rounds of %d requests over each transport, %d in flight; a request: %.1f prompt tokens, "
+      "%.1f output tokens\n\n",
       grpc.size(), requests_per_round, concurrency, prompt_tokens, output_tokens);
   Table table({"median", "gRPC", "HTTP", "HTTP/gRPC", "95 % bounds"});
   for (const Quantity& quantity : kQuantities) {
     const double over_grpc = MedianOfField(grpc, quantity.field);
     const double over_http = MedianOfField(http, quantity.field);
-    if (over_grpc == 0 || over_http == 0) continue;  // no TPOT of one token
+    if (over_grpc == 0 || over_http == 0) continue;  // answers of one token have no TPOT
     const bool rate = quantity.field == &TransportRound::tokens_per_second;
     const auto show = [rate](double v) {
       return rate ? absl::StrFormat("%.1f", v) : FormatSeconds(v);
@@ -155,7 +155,7 @@ std::string TransportComparison::Render() const {
                   absl::StrFormat("%.4f", ratio.value),
                   absl::StrFormat("%.4f to %.4f", ratio.low, ratio.high)});
   }
-  absl::StrAppend(&out, table.Render(), "\n", kDoorDefinitions);
+  absl::StrAppend(&out, table.Render(), "\n", kTransportDefinitions);
   return out;
 }
 
@@ -177,7 +177,7 @@ nlohmann::ordered_json TransportComparison::ToJson() const {
                            {"ratio_low", ratio.low},
                            {"ratio_high", ratio.high}};
   }
-  json["definitions"] = kDoorDefinitions;
+  json["definitions"] = kTransportDefinitions;
   return json;
 }
 

@@ -8,15 +8,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/byte_size.h"
 #include "client/cli/format.h"
 #include "client/report/html.h"
+#include "client/report/svg.h"
 
 namespace tessera::client {
 namespace {
 
 constexpr double kWidth = 920, kHeight = 480;
 constexpr double kLeft = 56, kRight = 24, kTop = 16, kBottom = 48;
-constexpr double kRadius = 5, kLetter = 6.4, kLine = 15;  // of a label: width, height
+constexpr double kRadius = 5;                // radius of a point
+constexpr double kLetter = 6.4, kLine = 15;  // width of a letter, and height of a label
 
 struct Box {
   double left, top, right, bottom;
@@ -25,7 +28,7 @@ struct Box {
   }
 };
 
-// Pixels of the plane; bytes are logarithmic.
+// Maps bytes (logarithmic) and accuracy to pixels.
 class Axes {
  public:
   explicit Axes(const std::vector<EvalPoint>& points) {
@@ -46,32 +49,22 @@ class Axes {
   double Y(double accuracy) const {
     return kHeight - kBottom - (accuracy - bottom_) / (1 - bottom_) * (kHeight - kTop - kBottom);
   }
-  std::string Grid() const {
-    std::string out;
+  void DrawGrid(Svg* svg) const {
+    constexpr char kStroke[] = "stroke=\"var(--line)\"";
+    const double base = kHeight - kBottom, end = kWidth - kRight;
     for (int power = static_cast<int>(first_); power <= static_cast<int>(last_); ++power) {
       const double x = X(std::exp2(power));
-      absl::StrAppendFormat(&out,
-                            "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" "
-                            "stroke=\"var(--line)\"/>\n<text class=\"soft\" x=\"%.1f\" y=\"%.1f\" "
-                            "text-anchor=\"%s\">%s</text>\n",
-                            x, kTop, x, kHeight - kBottom, x, kHeight - kBottom + 18,
-                            power == static_cast<int>(last_) ? "end" : "middle",
-                            FormatBytes(std::llround(std::exp2(power))));
+      svg->Line(x, kTop, x, base, kStroke);
+      svg->Text(x, base + 18, FormatBytes(std::llround(std::exp2(power))),
+                power == static_cast<int>(last_) ? Svg::Anchor::kEnd : Svg::Anchor::kMiddle);
     }
     const int ticks = static_cast<int>(std::lround((1 - bottom_) * 10));
     for (int i = 0; i <= ticks; ++i) {
       const double accuracy = bottom_ + i / 10.0, y = Y(accuracy);
-      absl::StrAppendFormat(&out,
-                            "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" "
-                            "stroke=\"var(--line)\"/>\n<text class=\"soft\" x=\"%.1f\" y=\"%.1f\" "
-                            "text-anchor=\"end\">%.1f</text>\n",
-                            kLeft, y, kWidth - kRight, y, kLeft - 8, y + 4, accuracy);
+      svg->Line(kLeft, y, end, y, kStroke);
+      svg->Text(kLeft - 8, y + 4, absl::StrFormat("%.1f", accuracy), Svg::Anchor::kEnd);
     }
-    absl::StrAppendFormat(&out,
-                          "<text class=\"soft\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">KV bytes "
-                          "per token</text>\n",
-                          kWidth - kRight, kHeight - 8);
-    return out;
+    svg->Text(end, kHeight - 8, "KV bytes per token", Svg::Anchor::kEnd);
   }
 
  private:
@@ -79,7 +72,8 @@ class Axes {
   double bottom_;
 };
 
-// Where a label of this width fits beside (x, y): the nearest place that meets nothing in `taken`.
+// Returns the free place nearest to (x, y) for a label of this width, next to everything in
+// `taken`. If there is none, returns the place to the right of the point.
 Box PlaceLabel(double x, double y, double width, const std::vector<Box>& taken) {
   Box fallback{};
   for (int shift = 0; shift < 40; ++shift) {
@@ -100,6 +94,27 @@ Box PlaceLabel(double x, double y, double width, const std::vector<Box>& taken) 
     }
   }
   return fallback;
+}
+
+// Returns the path of the front, and adds it to `taken`. It is a staircase: between two points of
+// the front, the best accuracy is that of the smaller point.
+std::string FrontPath(const std::vector<EvalPoint>& points, const std::vector<size_t>& front,
+                      const Axes& axes, std::vector<Box>* taken) {
+  std::string path;
+  double last_x = 0, last_y = 0;
+  for (const size_t i : front) {
+    const double x = axes.X(points[i].bytes_per_token), y = axes.Y(points[i].accuracy);
+    if (path.empty()) {
+      path = absl::StrFormat("M%.1f %.1f", x, y);
+    } else {
+      absl::StrAppendFormat(&path, " L%.1f %.1f L%.1f %.1f", x, last_y, x, y);
+      taken->push_back({last_x, last_y - 2, x, last_y + 2});
+      taken->push_back({x - 2, std::min(y, last_y), x + 2, std::max(y, last_y)});
+    }
+    last_x = x;
+    last_y = y;
+  }
+  return path;
 }
 
 std::vector<std::string> TaskNames(const std::vector<EvalReport>& reports) {
@@ -155,29 +170,11 @@ std::string RenderParetoPicture(const std::vector<EvalPoint>& points) {
   const Axes axes(points);
   const std::vector<size_t> front = ParetoFront(points);
   const std::set<size_t> on_front(front.begin(), front.end());
-  std::string out = absl::StrFormat(
-      "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"accuracy over KV bytes per "
-      "token\">\n%s",
-      kWidth, kHeight, axes.Grid());
-  // With the bytes of a point on the front one has its accuracy, until the next point: steps.
-  std::string path;
-  std::vector<Box> taken;  // where labels may not lie
-  double last_x = 0, last_y = 0;
-  for (const size_t i : front) {
-    const double x = axes.X(points[i].bytes_per_token), y = axes.Y(points[i].accuracy);
-    absl::StrAppendFormat(&path, "%c%.1f %.1f L%.1f %.1f ", path.empty() ? 'M' : 'L', x,
-                          path.empty() ? y : last_y, x, y);
-    if (last_x > 0) {
-      taken.push_back({last_x, last_y - 2, x, last_y + 2});
-      taken.push_back({x - 2, std::min(y, last_y), x + 2, std::max(y, last_y)});
-    }
-    last_x = x;
-    last_y = y;
-  }
-  absl::StrAppendFormat(&out,
-                        "<path d=\"%s\" fill=\"none\" stroke=\"var(--accent)\" stroke-width=\"2\" "
-                        "stroke-linejoin=\"round\"/>\n",
-                        path);
+  Svg svg(kWidth, kHeight, "accuracy over KV bytes per token");
+  axes.DrawGrid(&svg);
+  std::vector<Box> taken;  // no label may lie here
+  svg.Path(FrontPath(points, front, axes, &taken),
+           "fill=\"none\" stroke=\"var(--accent)\" stroke-width=\"2\" stroke-linejoin=\"round\"");
   for (const EvalPoint& p : points) {
     const double x = axes.X(p.bytes_per_token), y = axes.Y(p.accuracy);
     taken.push_back({x - kRadius - 1, y - kRadius - 1, x + kRadius + 1, y + kRadius + 1});
@@ -189,19 +186,18 @@ std::string RenderParetoPicture(const std::vector<EvalPoint>& points) {
     const Box box = PlaceLabel(x, y, kLetter * static_cast<double>(p.name.size()), taken);
     taken.push_back(box);
     const bool right = box.left > x;
-    absl::StrAppendFormat(
-        &out,
-        "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"var(--line)\"/>\n"
-        "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.0f\" fill=\"%s\" stroke=\"%s\" stroke-width=\"2\">"
-        "<title>%s: accuracy %.3f, %.0f bytes per token</title></circle>\n"
-        "<text%s x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n",
-        x, y, right ? box.left : box.right, (box.top + box.bottom) / 2, x, y, kRadius,
-        best ? "var(--accent)" : "var(--page)", best ? "var(--accent)" : "var(--soft)",
-        EscapeHtml(p.name), p.accuracy, p.bytes_per_token, best ? "" : " class=\"soft\"",
-        right ? box.left + 2 : box.right - 2, box.bottom - 4, right ? "start" : "end",
-        EscapeHtml(p.name));
+    svg.Line(x, y, right ? box.left : box.right, (box.top + box.bottom) / 2,
+             "stroke=\"var(--line)\"");
+    svg.Circle(x, y, kRadius,
+               best ? "fill=\"var(--accent)\" stroke=\"var(--accent)\" stroke-width=\"2\""
+                    : "fill=\"var(--page)\" stroke=\"var(--soft)\" stroke-width=\"2\"",
+               absl::StrFormat("%s: accuracy %.3f, %.0f bytes per token", p.name, p.accuracy,
+                               p.bytes_per_token));
+    svg.Text(right ? box.left + 2 : box.right - 2, box.bottom - 4, p.name,
+             right ? Svg::Anchor::kStart : Svg::Anchor::kEnd,
+             best ? Svg::Ink::kFull : Svg::Ink::kSoft);
   }
-  return out + "</svg>\n";
+  return svg.Render();
 }
 
 std::string RenderEvalPage(const std::vector<EvalReport>& reports, const std::string& questions,
@@ -223,13 +219,15 @@ std::string RenderEvalPage(const std::vector<EvalReport>& reports, const std::st
       tasks.empty() ? "" : absl::StrCat(" on ", EscapeHtml(absl::StrJoin(tasks, ", "))),
       " by KV bytes per token</h2>\n",
       points.empty() ? "<p>No policy answered.</p>\n" : RenderParetoPicture(points),
-      "<p class=\"soft\">Filled: on the Pareto front, no other policy is as accurate with as few "
-      "bytes. Bytes are those of all pages held at the end, metadata and part-filled pages "
-      "included, over all tokens, evicted ones included.</p>\n<h2>Scores</h2>\n",
+      "<p class=\"soft\">Filled points are on the Pareto front: no other policy is as accurate "
+      "with "
+      "as few bytes. Bytes per token are the bytes of all pages at the end, with metadata and "
+      "part-filled pages, over all tokens, with evicted ones.</p>\n<h2>Scores</h2>\n",
       ScoreTable(reports, tasks),
-      "<p class=\"soft\">accuracy: share of answers that are right; agreement: share equal to the "
-      "reference's; mean bits: per stored value, metadata included; evicted: share of the prompt's "
-      "tokens, mean over layers. Task columns are accuracies.</p>\n");
+      "<p class=\"soft\">accuracy: share of right answers; agreement: share of answers equal to "
+      "the "
+      "reference; mean bits: per stored value, with metadata; evicted: share of the prompt's "
+      "tokens, mean over layers. The columns of tasks are accuracies.</p>\n");
   return HtmlPage("Accuracy and KV-cache size", body);
 }
 

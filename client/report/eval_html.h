@@ -1,5 +1,5 @@
-// The picture of an evaluation: accuracy over KV bytes per token, a point for each policy, with the
-// Pareto front, and the scores by task.
+// The page of an evaluation: a chart of accuracy over KV bytes per token with the Pareto front, and
+// the scores by task. Threads: functions only, safe.
 #pragma once
 
 #include <string>
@@ -15,15 +15,16 @@ struct EvalPoint {
   double accuracy = 0;
 };
 
-// Indices of the points that no other one beats: none is at least as accurate with at most the
-// bytes, and better in one of them. By bytes, ascending; of equal points all stay.
+// Returns the indices of the points on the Pareto front, by ascending bytes. A point is on the
+// front if no other one is at least as good in accuracy and bytes and better in one. Equal points
+// all stay.
 std::vector<size_t> ParetoFront(const std::vector<EvalPoint>& points);
 
-// <svg>: accuracy over bytes per token (logarithmic). REQUIRES: points not empty.
+// Returns the chart as <svg>; the axis of bytes is logarithmic. REQUIRES: `points` is not empty.
 std::string RenderParetoPicture(const std::vector<EvalPoint>& points);
 
-// A standalone page. `questions` names the file; `tasks` are those whose mean the picture shows;
-// empty: all.
+// Returns a standalone HTML page (html.h). `questions` is the name of the file. The chart shows the
+// accuracy over `tasks`, or over all if it is empty.
 std::string RenderEvalPage(const std::vector<EvalReport>& reports, const std::string& questions,
                            const std::vector<std::string>& tasks);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/base.h"
+#include "base/read_file.h"
 #include "client/cli/format.h"
 #include "client/cli/json_fields.h"
 #include "client/rpc/prompt_parts.h"
@@ -40,7 +41,7 @@ double Share(int part, int whole) { return whole > 0 ? static_cast<double>(part)
 }  // namespace
 
 absl::StatusOr<std::vector<Question>> ReadQuestions(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxFileBytes));
   const std::string directory = DirectoryOf(path);
   std::vector<Question> questions;
   int number = 0;

@@ -1,5 +1,6 @@
-// The picture of what a KV policy did to one request: every token of every layer by the bits it is
-// stored at, the patches that stayed over the pictures themselves, bytes by layer and by class.
+// The page that shows what a KV policy did to one request. It draws the bits of every token in
+// every layer, the kept patches of each image, and the bytes by layer and class. Threads: functions
+// only, safe.
 #pragma once
 
 #include <string>
@@ -11,19 +12,19 @@
 
 namespace tessera::client {
 
-// A request as it was asked, and what came back.
+// A request and its result.
 struct Explained {
   std::string question;
-  std::vector<std::string> images;  // their files' bytes
+  std::vector<std::string> images;  // the bytes of their files
   std::string answer;
   v1::Finished finished;
 };
 
-// A server's explanation is foreign: INVALID_ARGUMENT unless its parts fit together and belong to
-// as many images.
+// Checks an explanation, because it comes from outside. INVALID_ARGUMENT unless its parts are
+// consistent and it describes `images` images.
 absl::Status CheckExplanation(const v1::Explanation& explanation, size_t images);
 
-// A standalone page. REQUIRES: CheckExplanation is OK.
+// Returns a standalone HTML page (html.h). REQUIRES: CheckExplanation accepts the explanation.
 std::string RenderExplainPage(const Explained& explained);
 
 }  // namespace tessera::client

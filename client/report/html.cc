@@ -38,7 +38,7 @@ svg .soft { fill: var(--soft); }
 }  // namespace
 
 std::string EscapeHtml(absl::string_view text) {
-  // The JSON library replaces what is not UTF-8; its quotes and escapes are taken off again.
+  // The JSON library replaces bytes that are not UTF-8; parsing removes its quotes and escapes.
   const std::string dumped = nlohmann::json(std::string(text))
                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   const std::string clean = nlohmann::json::parse(dumped).get<std::string>();

@@ -10,7 +10,7 @@
 
 namespace tessera::client {
 
-// One call's reactor. It deletes itself in OnDone: gRPC touches nothing of it afterwards.
+// The reactor of one call. It deletes itself in OnDone, the last call that gRPC makes to it.
 class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
   Call(CallQueue* queue, int64_t tag, std::shared_ptr<const v1::GenerateRequest> request,
@@ -39,8 +39,8 @@ class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
       StartRead(&response_);
       return;
     }
-    AddHold();  // without a read under way the call could end before the alarm
-    // A new alarm each time: the function of the last one may still be returning.
+    AddHold();  // keeps the call from ending while the alarm is pending
+    // Each pause needs a new alarm, because the callback of the last one may still be returning.
     alarm_ = std::make_unique<grpc::Alarm>();
     alarm_->Set(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(read_pause_),
                 [this](bool) {
@@ -59,9 +59,8 @@ class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
       result_.error = {grpc::StatusCode::INTERNAL,
                        "the stream ended with OK but without a `finished` event"};
     }
-    // First every trace of the call, then the news of its end: whoever waits for that may drop the
-    // channel, and its last reference must not go on a gRPC thread (gRPC would join it with
-    // itself).
+    // Removes the call before it reports the end. A waiting thread may drop the channel then, and
+    // the last reference must not be dropped on a gRPC thread: gRPC would join it with itself.
     CallQueue* const queue = queue_;
     CallResult result = std::move(result_);
     queue->Forget(this);
@@ -95,7 +94,7 @@ class CallQueue::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
         result_.finished = std::move(*response_.mutable_finished());
         break;
       case v1::GenerateResponse::EVENT_NOT_SET:
-        break;  // an event of a later protocol
+        break;  // an event of a newer protocol
     }
     response_.Clear();
   }
@@ -163,7 +162,7 @@ void CallQueue::Cancel(int64_t tag) {
 }
 
 void CallQueue::CancelAll() {
-  // Cancelled outside the lock: it may run a call's reactions on this thread.
+  // Cancels outside the lock, because TryCancel may run reactor callbacks on this thread.
   std::vector<std::shared_ptr<grpc::ClientContext>> contexts;
   {
     MutexLock lock(mutex_);
@@ -179,13 +178,13 @@ void CallQueue::Wake() {
 }
 
 void CallQueue::Forget(Call* call) {
-  // The call still holds its context, so that none is destroyed under the lock.
+  // The call still holds its context, so no context is destroyed under the lock.
   MutexLock lock(mutex_);
   running_.erase(call);
 }
 
 void CallQueue::Finish(CallResult result) {
-  // Notified under the lock: once it is free, the destructor may end this object.
+  // Notifies under the lock: once it is free, the destructor may end this object.
   MutexLock lock(mutex_);
   --unfinished_;
   finished_.push_back(std::move(result));

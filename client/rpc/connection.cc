@@ -26,10 +26,10 @@ constexpr char kTokenVariable[] = "TESSERA_TOKEN";
 
 bool IsUnix(absl::string_view address) { return absl::StartsWith(address, "unix:"); }
 
-// Of this machine alone. REQUIRES: a good address.
+// Returns whether the address reaches this machine only. REQUIRES: a valid address.
 bool IsLocal(absl::string_view address) {
   const absl::string_view host = address.substr(0, address.rfind(':'));
-  // "127.example.com" is a name, of any machine.
+  // "127.example.com" is a name and may belong to any machine.
   return IsUnix(address) || host == "localhost" || host == "[::1]" ||
          (absl::StartsWith(host, "127.") &&
           host.find_first_not_of("0123456789.") == absl::string_view::npos);
@@ -53,7 +53,7 @@ absl::Status CheckAddress(absl::string_view address) {
 
 absl::Status CheckTls(const Endpoint& endpoint) {
   if (endpoint.tls_cert.empty() != endpoint.tls_key.empty()) {
-    return InvalidArgumentError("--tls_cert and --tls_key: want both or neither");
+    return InvalidArgumentError("--tls_cert and --tls_key: give both or neither");
   }
   if (endpoint.tls_ca.empty()) {
     if (endpoint.tls_cert.empty() && endpoint.tls_name.empty()) return absl::OkStatus();
@@ -63,7 +63,10 @@ absl::Status CheckTls(const Endpoint& endpoint) {
   return InvalidArgumentError("--tls_ca: a Unix socket is not encrypted");
 }
 
-absl::StatusOr<std::string> ReadFile(absl::string_view option, const std::string& path) {
+// Not base/read_file.h, which refuses pipes: `--token_file <(pass show tessera)` must work.
+// Reads a file or a pipe, so that `--token_file <(pass show tessera)` works. ReadFile of
+// base/read_file.h refuses pipes.
+absl::StatusOr<std::string> ReadCredential(absl::string_view option, const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::stringstream text;
   text << file.rdbuf();
@@ -76,15 +79,16 @@ absl::StatusOr<std::string> ReadFile(absl::string_view option, const std::string
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(const Endpoint& endpoint) {
   if (endpoint.tls_ca.empty()) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions files;
-  ASSIGN_OR_RETURN(files.pem_root_certs, ReadFile("tls_ca", endpoint.tls_ca));
+  ASSIGN_OR_RETURN(files.pem_root_certs, ReadCredential("tls_ca", endpoint.tls_ca));
   if (!endpoint.tls_cert.empty()) {
-    ASSIGN_OR_RETURN(files.pem_cert_chain, ReadFile("tls_cert", endpoint.tls_cert));
-    ASSIGN_OR_RETURN(files.pem_private_key, ReadFile("tls_key", endpoint.tls_key));
+    ASSIGN_OR_RETURN(files.pem_cert_chain, ReadCredential("tls_cert", endpoint.tls_cert));
+    ASSIGN_OR_RETURN(files.pem_private_key, ReadCredential("tls_key", endpoint.tls_key));
   }
   return grpc::SslCredentials(files);
 }
 
-// Puts the token into every call. gRPC's own call credentials refuse plain channels, loopback too.
+// Puts the token into every call. gRPC's call credentials would refuse every channel without TLS,
+// even one to a loopback address.
 class TokenSender final : public grpc::experimental::Interceptor {
  public:
   explicit TokenSender(const std::string* header) : header_(header) {}
@@ -117,14 +121,15 @@ class TokenSenders final : public grpc::experimental::ClientInterceptorFactoryIn
 void Endpoint::Register(Options* options, absl::string_view address_help) {
   options->Add("address", "HOST:PORT", &address, address_help);
   options->Add("tls_ca", "FILE", &tls_ca,
-               "connect with TLS; the server's certificate must be signed by one of these (PEM), "
-               "such as /etc/ssl/certs/ca-certificates.crt");
-  options->Add("tls_cert", "FILE", &tls_cert, "this client's certificate, if the server asks");
-  options->Add("tls_key", "FILE", &tls_key, "its private key");
+               "connect with TLS and trust certificates signed by one of these (PEM), such as "
+               "/etc/ssl/certs/ca-certificates.crt");
+  options->Add("tls_cert", "FILE", &tls_cert,
+               "this client's certificate, if the server asks for one");
+  options->Add("tls_key", "FILE", &tls_key, "the private key of --tls_cert");
   options->Add("tls_name", "NAME", &tls_name,
-               "the name in the server's certificate, if it is not that of --address");
+               "the name in the server's certificate, if it differs from --address");
   options->Add("token_file", "FILE", &token_file,
-               "a file that holds the token to show; without it, $TESSERA_TOKEN");
+               "a file with the access token; without it, $TESSERA_TOKEN");
   options->Add("allow_plaintext", &allow_plaintext,
                "send the token to another machine without TLS");
 }
@@ -132,14 +137,14 @@ void Endpoint::Register(Options* options, absl::string_view address_help) {
 absl::StatusOr<std::string> FindToken(const Endpoint& endpoint) {
   std::string token, source = absl::StrCat("$", kTokenVariable);
   if (!endpoint.token_file.empty()) {
-    ASSIGN_OR_RETURN(token, ReadFile("token_file", endpoint.token_file));
+    ASSIGN_OR_RETURN(token, ReadCredential("token_file", endpoint.token_file));
     source = absl::StrCat("--token_file: ", endpoint.token_file);
   } else if (const char* variable = std::getenv(kTokenVariable); variable != nullptr) {
     token = variable;
   }
   token = std::string(absl::StripAsciiWhitespace(token));
   if (token.empty() && endpoint.token_file.empty()) return "";
-  // It would end, or forge, a header.
+  // Other characters could end the header or forge another one.
   const bool good =
       std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c < 127; });
   if (token.empty() || !good) {
@@ -161,8 +166,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const Endpoint& endpoint)
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetUserAgentPrefix("tessera-client");
-  // After a refused connection gRPC waits a second, then ever longer; a server that restarts should
-  // be found again soon.
+  // By default gRPC waits a second after a refused connection, and longer after each further one. A
+  // server that restarts should be found sooner.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
   if (!endpoint.tls_name.empty()) arguments.SetSslTargetNameOverride(endpoint.tls_name);

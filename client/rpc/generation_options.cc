@@ -7,20 +7,23 @@ namespace tessera::client {
 namespace {
 
 constexpr Range<int> kTokens = {1, 1 << 24};
-// Stand for the open ends of the proto's ranges: closer to them no setting makes a difference.
+// Stand for the open ends of the proto's ranges. Values closer to them make no difference.
 constexpr double kAboveZero = 1e-6, kBelowOne = 1 - 1e-6;
 
 // Calls visit(name, target, range, help) for each optional number.
 template <class Visit>
 absl::Status ForEachNumber(GenerationOptions* g, Visit visit) {
-  RETURN_IF_ERROR(visit("max_tokens", &g->max_tokens, kTokens, "most tokens of an answer"));
+  RETURN_IF_ERROR(visit("max_tokens", &g->max_tokens, kTokens, "maximum tokens of an answer"));
   RETURN_IF_ERROR(visit("min_tokens", &g->min_tokens, Range<int>{0, 1 << 24},
-                        "no stop before this many tokens"));
-  RETURN_IF_ERROR(visit("temperature", &g->temperature, Range<double>{0, 100}, "0 is greedy"));
-  RETURN_IF_ERROR(visit("top_k", &g->top_k, Range<int>{0, 1 << 24}, "0 is off"));
-  RETURN_IF_ERROR(visit("top_p", &g->top_p, Range<double>{kAboveZero, 1}, "nucleus sampling"));
+                        "do not stop before this many tokens"));
+  RETURN_IF_ERROR(visit("temperature", &g->temperature, Range<double>{0, 100},
+                        "sampling temperature; 0 is greedy"));
+  RETURN_IF_ERROR(visit("top_k", &g->top_k, Range<int>{0, 1 << 24},
+                        "sample from this many best tokens; 0 is off"));
+  RETURN_IF_ERROR(visit("top_p", &g->top_p, Range<double>{kAboveZero, 1},
+                        "sample from the fewest tokens with this probability; 1 is off"));
   RETURN_IF_ERROR(visit("min_p", &g->min_p, Range<double>{0, kBelowOne},
-                        "least probability, as a share of the best token's"));
+                        "minimum probability, relative to the best token"));
   RETURN_IF_ERROR(visit("repetition_penalty", &g->repetition_penalty,
                         Range<double>{kAboveZero, 1e6}, "1 is off"));
   RETURN_IF_ERROR(
@@ -48,7 +51,7 @@ void GenerationOptions::Register(Options* options) {
     return absl::OkStatus();
   };
   TESSERA_CHECK(ForEachNumber(this, add).ok());
-  options->Add("seed", &seed, "same seed and request, same answer");
+  options->Add("seed", &seed, "the same seed and request give the same answer");
   options->AddEach(
       "stop", "TEXT",
       [this](absl::string_view text) -> absl::Status {
@@ -64,10 +67,10 @@ void GenerationOptions::Register(Options* options) {
       "commit_at", "prompt|question",
       [this](absl::string_view text) { return ParseCommitAt(text, &commit_at); }, kCommitAtHelp);
   options->Add("model", "NAME", &model, "fail unless the server serves this model");
-  options->Add("priority", &priority, Range<int>{}, "larger runs first");
-  options->Add("bypass_prefix", &bypass_prefix, "neither read nor feed the server's caches");
+  options->Add("priority", &priority, Range<int>{}, "requests of higher priority run first");
+  options->Add("bypass_prefix", &bypass_prefix, "neither read nor fill the server's caches");
   options->Add("cache_salt", "TEXT", &cache_salt,
-               "share cached prefixes only with requests of the same salt");
+               "share cached prefixes only with requests of this salt");
 }
 
 absl::Status GenerationOptions::Read(Fields* fields) {
@@ -83,7 +86,7 @@ absl::Status GenerationOptions::Read(Fields* fields) {
   RETURN_IF_ERROR(fields->Get("commit_at", &read_commit_at));
   if (!read_commit_at.empty()) {
     if (const absl::Status status = ParseCommitAt(read_commit_at, &commit_at); !status.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("\"commit_at\": ", status.message()));
+      return absl::InvalidArgumentError(absl::StrCat("commit_at: ", status.message()));
     }
   }
   RETURN_IF_ERROR(fields->Get("model", &model));

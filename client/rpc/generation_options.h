@@ -1,5 +1,5 @@
-// The settings of a generation that are the same everywhere: as options of a command line and as
-// keys of a JSON line, from one list with one set of ranges.
+// Generation settings that several commands share. One list with one set of ranges serves options
+// of the command line and keys of a JSON line.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,14 @@
 
 namespace tessera::client {
 
-// "prompt" or "question"; INVALID_ARGUMENT for anything else.
+// Parses "prompt" or "question"; INVALID_ARGUMENT for other text.
 absl::Status ParseCommitAt(absl::string_view text, v1::KvPolicy::CommitAt* out);
 inline constexpr char kCommitAtHelp[] =
-    "when the KV cache is compressed: prompt (at its end), or question (after the last picture, so "
-    "that the question reads the compressed cache)";
+    "when the KV cache is compressed: prompt (at the end of the prompt) or question (after the "
+    "last "
+    "image, so that the question reads the compressed cache)";
 
-// Unset fields are not sent: the server's defaults hold.
+// Unset fields are not sent, so the server's defaults apply. Threads: one.
 struct GenerationOptions {
   std::optional<int> max_tokens, min_tokens, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
@@ -37,8 +38,9 @@ struct GenerationOptions {
   std::string cache_salt;
 
   void Register(Options* options);
-  // Sets what the object holds; the rest keeps its value.
+  // Sets the fields that the object has; the others keep their values.
   absl::Status Read(Fields* fields);
+  // Writes the fields that are set to the request.
   void Apply(v1::GenerateRequest* request) const;
 };
 

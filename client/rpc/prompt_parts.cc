@@ -1,14 +1,11 @@
 #include "client/rpc/prompt_parts.h"
 
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/base.h"
+#include "base/read_file.h"
 
 namespace tessera::client {
 namespace {
@@ -19,28 +16,8 @@ void AddText(absl::string_view text, Parts* parts) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0) {
-    return absl::NotFoundError(absl::StrCat(path, ": ", std::strerror(errno)));
-  }
-  if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
-  }
-  if (info.st_size > max_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", info.st_size, " bytes, at most ", max_bytes, " are taken"));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes(info.st_size, '\0');
-  if (!file.read(bytes.data(), info.st_size)) {
-    return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  }
-  return bytes;
-}
-
 absl::StatusOr<v1::Image> LoadImage(const std::string& path) {
-  ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
+  ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, kMaxFileBytes));
   if (bytes.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": the file is empty"));
   v1::Image image;
   image.set_data(std::move(bytes));

@@ -10,8 +10,8 @@ namespace tessera::client {
 
 void RetryPolicy::Register(Options* options) {
   options->Add("retries", &retries, Range<int>{0, 1000},
-               "attempts after the first one when the server is full or away");
-  options->Add("timeout", &timeout, "deadline of one attempt; 0 is none");
+               "attempts after the first one if the server is full or unavailable");
+  options->Add("timeout", &timeout, "deadline of one attempt; 0 is no limit");
 }
 
 bool Retryable(const RpcError& error) {
@@ -22,10 +22,11 @@ bool Retryable(const RpcError& error) {
 
 absl::Duration Backoff(const RetryPolicy& policy, int attempt, double jitter,
                        std::optional<absl::Duration> asked) {
-  // 2^30 pauses of any length are above every limit, and larger powers would overflow.
+  // 2^30 times any pause exceeds every limit, and larger powers would overflow.
   const double growth = std::exp2(std::min(attempt - 1, 30));
   const absl::Duration pause = std::min(policy.initial * growth, policy.limit) * jitter;
-  // Spread above what was asked: every call of a full server was told the same moment.
+  // Spreads the calls after the time that was asked for: a full server tells all calls the same
+  // time.
   return std::max(pause, asked.value_or(absl::ZeroDuration()) * (0.5 + jitter));
 }
 
@@ -42,7 +43,7 @@ void RetryingCalls::Start(int64_t tag, v1::GenerateRequest request) {
 void RetryingCalls::Attempt(int64_t tag, State* state) {
   ++state->attempts;
   queue_.Start(tag, state->request, policy_.timeout);
-  // Stop may have cancelled what ran just before this call was there.
+  // Stop may have cancelled the running calls just before this one was added.
   if (stopped_) queue_.CancelAll();
 }
 

@@ -1,5 +1,5 @@
-// Generate calls that are sent again when the server was only busy or away: UNAVAILABLE and
-// RESOURCE_EXHAUSTED, with exponential backoff, never sooner than the server's RetryInfo says.
+// Retries Generate calls that fail with UNAVAILABLE or RESOURCE_EXHAUSTED, with exponential backoff
+// and never before the time in the server's RetryInfo. gRPC's own retries ignore RetryInfo.
 //
 // Threads: as CallQueue; Stop and Wake from any thread.
 #pragma once
@@ -18,17 +18,19 @@ namespace tessera::client {
 struct RetryPolicy {
   int retries = 8;  // after the first attempt
   absl::Duration initial = absl::Milliseconds(250);
-  absl::Duration limit = absl::Seconds(30);  // of one pause, unless the server asks for more
-  absl::Duration timeout;                    // of one attempt; 0: none
+  absl::Duration limit = absl::Seconds(30);  // longest pause, unless the server asks for more
+  absl::Duration timeout;                    // deadline of one attempt; 0 is none
 
   void Register(Options* options);
 };
 
-// A limit that the request can never keep (reason LIMIT_EXCEEDED) is final whatever its code.
+// Returns whether a retry may succeed. The reason LIMIT_EXCEEDED is final whatever the code,
+// because the request can never keep that limit.
 bool Retryable(const RpcError& error);
 
-// The pause after failed attempt number `attempt` (1, 2, ...): initial * 2^(attempt-1), at most
-// limit, times `jitter` from [0.5, 1); at least `asked` and up to half of it more.
+// Returns the pause after failed attempt number `attempt` (1, 2, ...): the larger of
+// min(initial * 2^(attempt-1), limit) * jitter and asked * (0.5 + jitter), for a `jitter` in [0.5,
+// 1).
 absl::Duration Backoff(const RetryPolicy& policy, int attempt, double jitter,
                        std::optional<absl::Duration> asked);
 
@@ -43,15 +45,15 @@ class RetryingCalls {
 
   // REQUIRES: no call of this tag is in flight.
   void Start(int64_t tag, v1::GenerateRequest request);
-  // The next call that is over for good. nullopt at `until` and after Wake, and it may come at any
-  // other time (a pause ended): call again while in_flight() > 0.
+  // Blocks for the next call that has ended for good. Returns nullopt at `until`, after Wake, and
+  // sometimes in between, such as after a pause. So call it again while in_flight() > 0.
   std::optional<FinalResult> Next(Clock::time_point until = Clock::time_point::max());
-  // Started and not over, pauses between attempts included.
+  // Returns the number of calls that have not ended for good, including pausing ones.
   int in_flight() const { return static_cast<int>(calls_.size()); }
-  // Of those: waiting to be sent again.
+  // Returns the number of calls that wait for their next attempt.
   int pausing() const { return static_cast<int>(pausing_.size()); }
 
-  // Cancels running calls and gives up those that pause; each still comes back from Next.
+  // Cancels running calls and gives up pausing ones. Next still returns each of them.
   void Stop();
   bool stopped() const { return stopped_; }
   void Wake() { queue_.Wake(); }
@@ -60,7 +62,7 @@ class RetryingCalls {
   struct State {
     std::shared_ptr<const v1::GenerateRequest> request;
     int attempts = 0;
-    CallResult last;  // of the latest attempt, while pausing
+    CallResult last;  // result of the latest attempt, while pausing
   };
   void Attempt(int64_t tag, State* state);
   FinalResult Finish(int64_t tag, CallResult call);

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/terminal.h"
 #include "google/rpc/error_details.pb.h"
@@ -10,7 +11,7 @@
 namespace tessera::client {
 namespace {
 
-// True if `any` holds a T that parses.
+// Returns whether `any` holds a T that parses.
 template <class T>
 bool Unpack(const google::protobuf::Any& any, T* out) {
   return any.Is<T>() && any.UnpackTo(out);
@@ -31,7 +32,7 @@ void Decode(const google::protobuf::Any& any, RpcError* error) {
   } else if (Unpack(any, &info)) {
     error->reason = info.reason();
     std::string line = absl::StrCat("reason ", info.reason(), " (", info.domain(), ")");
-    // Maps have no order of their own; std::map gives one.
+    // The proto map has no order, so std::map gives it one.
     for (const auto& [key, value] :
          std::map<std::string, std::string>(info.metadata().begin(), info.metadata().end())) {
       absl::StrAppend(&line, " ", key, "=", value);
@@ -49,26 +50,9 @@ void Decode(const google::protobuf::Any& any, RpcError* error) {
 
 }  // namespace
 
-absl::string_view CodeName(grpc::StatusCode code) {
-  static constexpr absl::string_view kNames[] = {"OK",
-                                                 "CANCELLED",
-                                                 "UNKNOWN",
-                                                 "INVALID_ARGUMENT",
-                                                 "DEADLINE_EXCEEDED",
-                                                 "NOT_FOUND",
-                                                 "ALREADY_EXISTS",
-                                                 "PERMISSION_DENIED",
-                                                 "RESOURCE_EXHAUSTED",
-                                                 "FAILED_PRECONDITION",
-                                                 "ABORTED",
-                                                 "OUT_OF_RANGE",
-                                                 "UNIMPLEMENTED",
-                                                 "INTERNAL",
-                                                 "UNAVAILABLE",
-                                                 "DATA_LOSS",
-                                                 "UNAUTHENTICATED"};
-  const size_t index = static_cast<size_t>(code);
-  return index < std::size(kNames) ? kNames[index] : "UNRECOGNISED_CODE";
+std::string CodeName(grpc::StatusCode code) {
+  // Both enumerations have the canonical codes with the same numbers.
+  return absl::StatusCodeToString(static_cast<absl::StatusCode>(code));
 }
 
 RpcError DecodeError(const grpc::Status& status) {
@@ -100,7 +84,7 @@ std::string FormatError(const RpcError& error) {
 
 nlohmann::ordered_json ToJson(const RpcError& error) {
   nlohmann::ordered_json json;
-  json["code"] = std::string(CodeName(error.code));
+  json["code"] = CodeName(error.code);
   json["message"] = error.message;
   if (!error.reason.empty()) json["reason"] = error.reason;
   for (const auto& [field, description] : error.field_violations) {

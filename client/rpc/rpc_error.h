@@ -1,4 +1,4 @@
-// A failed call as people and programs need it: code, message, and google.rpc details decoded.
+// A failed call: code, message, and decoded google.rpc details. Threads: functions only, safe.
 #pragma once
 
 #include <optional>
@@ -16,27 +16,27 @@ namespace tessera::client {
 struct RpcError {
   grpc::StatusCode code = grpc::StatusCode::OK;
   std::string message;
-  // BadRequest: (field path, what is wrong).
+  // From BadRequest: (field path, description).
   std::vector<std::pair<std::string, std::string>> field_violations;
-  std::optional<absl::Duration> retry_delay;  // RetryInfo
-  std::string reason;                         // ErrorInfo: stable, for programs
-  // Every other detail, one readable line each; one of an unknown type is named.
+  std::optional<absl::Duration> retry_delay;  // from RetryInfo
+  std::string reason;                         // from ErrorInfo: a stable name for programs
+  // One readable line for every other detail. For an unknown type it is the type's name.
   std::vector<std::string> other;
 
   bool ok() const { return code == grpc::StatusCode::OK; }
 };
 
-// "RESOURCE_EXHAUSTED"
-absl::string_view CodeName(grpc::StatusCode code);
+// Returns a name such as "RESOURCE_EXHAUSTED".
+std::string CodeName(grpc::StatusCode code);
 
-// Details come from the trailer grpc-status-details-bin, which gRPC hands over as error_details();
-// what cannot be parsed is said so in `other`.
+// Decodes the details from the trailer grpc-status-details-bin, which gRPC returns as
+// error_details(). If they cannot be parsed, a line of `other` says so.
 RpcError DecodeError(const grpc::Status& status);
 
-// "CODE: message", then an indented line for each detail that says more; ends with a newline.
-// Without control characters: servers quote what they were sent.
+// Returns "CODE: message" and an indented line for each further detail; ends with a newline. Drops
+// control characters, because servers quote text from requests.
 std::string FormatError(const RpcError& error);
-// {"code", "message", "reason"?, "fields"?, "retry_after_seconds"?, "details"?}
+// Returns {"code", "message", "reason"?, "fields"?, "retry_after_seconds"?, "details"?}.
 nlohmann::ordered_json ToJson(const RpcError& error);
 
 }  // namespace tessera::client

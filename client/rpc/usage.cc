@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/byte_size.h"
 #include "client/cli/format.h"
 
 namespace tessera::client {
@@ -24,7 +25,8 @@ std::string UsageLine(const CallResult& result) {
   absl::StrAppendFormat(&line, " at %.2f bits (%s)", usage.kv_mean_bits(), usage.kv_policy());
   const auto first = FirstToken(result);
   absl::StrAppend(&line, " | first token ", FormatSeconds(Seconds(first - result.sent)));
-  // The rate of the tokens after the first delta; with one delta there is no interval to divide by.
+  // The rate counts the tokens after the first delta. A single delta leaves no interval to divide
+  // by.
   if (result.marks.size() > 1) {
     int later = 0;
     for (size_t i = 1; i < result.marks.size(); ++i) later += result.marks[i].tokens;

@@ -1,4 +1,4 @@
-// What an answer cost, for people and for programs.
+// Formats the usage of an answer for people and for programs. Threads: functions only, safe.
 #pragma once
 
 #include <string>
@@ -8,22 +8,23 @@
 
 namespace tessera::client {
 
-// One line without newline: tokens in and out, KV bytes, time to first token, tokens per second.
-// Times are the client's own, except the decode rate's fallback.
+// Returns one line without newline: tokens in and out, KV bytes, time to first token, and tokens
+// per second. The client measured the times.
 std::string UsageLine(const CallResult& result);
 
-// Every field of v1.Usage by its proto name, times nested.
+// Returns every field of v1.Usage by its proto name, with nested times.
 nlohmann::ordered_json UsageJson(const v1::Usage& usage);
 
-// "stop", "length", or "" for a reason that this client does not know.
+// Returns "stop", "length", or "" for an unknown reason.
 std::string ReasonText(const v1::Finished& finished);
 
-// The `finish_reason`, what matched, and `usage` of a good result.
+// Adds finish_reason, the stop string or token that matched, and usage of a good result.
 void AddFinish(const v1::Finished& finished, nlohmann::ordered_json* json);
 
+// Converts a duration to seconds.
 double Seconds(Clock::duration duration);
 
-// Moment of the first token or text; `done` when there was none.
+// Returns when the first token or text came, or the end of the call if there was none.
 Clock::time_point FirstToken(const CallResult& result);
 
 }  // namespace tessera::client

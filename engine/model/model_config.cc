@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
+#include "base/read_file.h"
 #include "engine/model/model_config_parts.h"
 #include "engine/text/chat_template.h"
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/base.h"
 #include "base/json.h"
+#include "base/read_file.h"
 #include "engine/text/spm_bpe.h"
 #include "engine/text/spm_model.h"
 #include "engine/text/tokenizer.h"

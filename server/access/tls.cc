@@ -114,8 +114,8 @@ absl::Status AskClients(const TlsPaths& paths, TlsMaterial* material) {
 
 absl::StatusOr<std::shared_ptr<const TlsMaterial>> ReadTls(const TlsPaths& paths) {
   auto material = std::make_shared<TlsMaterial>();
-  ASSIGN_OR_RETURN(material->cert, ReadSmallFile(paths.cert, kMaxPemBytes));
-  ASSIGN_OR_RETURN(material->key, ReadSmallFile(paths.key, kMaxPemBytes));
+  ASSIGN_OR_RETURN(material->cert, ReadFile(paths.cert, kMaxPemBytes));
+  ASSIGN_OR_RETURN(material->key, ReadFile(paths.key, kMaxPemBytes));
   material->http = std::shared_ptr<SSL_CTX>(SSL_CTX_new(TLS_server_method()), Free());
   SSL_CTX* context = material->http.get();
   TESSERA_CHECK(context != nullptr);
@@ -129,7 +129,7 @@ absl::StatusOr<std::shared_ptr<const TlsMaterial>> ReadTls(const TlsPaths& paths
   SSL_CTX_set_session_id_context(context, kSessions, sizeof(kSessions) - 1);
   RETURN_IF_ERROR(UseCertificate(paths, material.get()));
   if (!paths.client_ca.empty()) {
-    ASSIGN_OR_RETURN(material->client_ca, ReadSmallFile(paths.client_ca, kMaxPemBytes));
+    ASSIGN_OR_RETURN(material->client_ca, ReadFile(paths.client_ca, kMaxPemBytes));
     RETURN_IF_ERROR(AskClients(paths, material.get()));
   }
   return material;

@@ -133,7 +133,7 @@ absl::StatusOr<std::shared_ptr<const TokenTable>> TokenTable::Parse(absl::string
 }
 
 absl::StatusOr<std::shared_ptr<const TokenTable>> TokenTable::Read(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxFileBytes));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxFileBytes));
   auto table = Parse(text);
   if (table.ok()) return table;
   return absl::Status(table.status().code(), absl::StrCat(path, ": ", table.status().message()));

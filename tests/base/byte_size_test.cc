@@ -39,5 +39,13 @@ TEST(ByteSizeTest, FormatReadsBack) {
   EXPECT_EQ(FormatByteSize(512 << 20), "512MiB");
 }
 
+TEST(ByteSizeTest, RoundsForPeople) {
+  EXPECT_EQ(FormatBytes(0), "0 B");
+  EXPECT_EQ(FormatBytes(1023), "1023 B");
+  EXPECT_EQ(FormatBytes(1024), "1.0 KiB");
+  EXPECT_EQ(FormatBytes(1024 * 1024 - 1), "1.0 MiB");
+  EXPECT_EQ(FormatBytes(int64_t{5} << 39), "2.5 TiB");
+}
+
 }  // namespace
 }  // namespace tessera

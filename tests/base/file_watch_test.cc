@@ -2,7 +2,6 @@
 
 #include <filesystem>
 
-#include "base/read_file.h"
 #include "gtest/gtest.h"
 #include "tests/server/certificates.h"
 
@@ -26,7 +25,7 @@ TEST(FileWatchTest, SeesEachChangeOnce) {
   EXPECT_FALSE(watch.Changed());
 }
 
-// How Kubernetes renews what it mounts: a link to a folder, replaced as a whole.
+// Kubernetes renews mounted files by replacing a link to their folder.
 TEST(FileWatchTest, FollowsLinks) {
   const TestCertificates folder;
   for (const char* version : {"v1", "v2"}) {
@@ -39,16 +38,6 @@ TEST(FileWatchTest, FollowsLinks) {
   fs::create_directory_symlink("v2", folder.Path("next"));
   fs::rename(folder.Path("next"), folder.Path("data"));
   EXPECT_TRUE(watch.Changed());
-}
-
-TEST(ReadSmallFileTest, SaysWhatIsWrong) {
-  const TestCertificates folder;
-  folder.Write("file", "12345");
-  EXPECT_EQ(*ReadSmallFile(folder.Path("file"), 5), "12345");
-  EXPECT_EQ(ReadSmallFile(folder.Path("file"), 4).status().code(),
-            absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(ReadSmallFile(folder.Path("none"), 4).status().code(), absl::StatusCode::kNotFound);
-  EXPECT_FALSE(ReadSmallFile(folder.Path(""), 4).ok());  // a folder
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// Half and bfloat16: every half value, every rounding border, and the SIMD conversions against
-// half.h.
+// Tests every half value, every rounding border, and the SIMD conversions against half.h.
 #include "base/half.h"
 
 #include <bit>
@@ -11,7 +10,7 @@
 namespace tessera::testing {
 namespace {
 
-// The value of a half from its definition.
+// Computes the value of a half from its definition.
 double HalfValue(uint16_t h) {
   const double sign = h & 0x8000 ? -1 : 1;
   const int exponent = (h >> 10) & 31, mantissa = h & 0x3ff;
@@ -37,8 +36,8 @@ TEST(HalfTest, AllValuesToFloatAndBack) {
   }
 }
 
-// Between each two neighbours: the tie goes to the even one, and the floats beside the tie to the
-// nearer.
+// Between two neighbours, the tie rounds to the even one. The floats next to the tie round to the
+// nearer one.
 TEST(HalfTest, RoundsToNearestEven) {
   for (uint16_t h = 0; h < 0x7bff; ++h) {
     const auto tie = static_cast<float>((HalfValue(h) + HalfValue(h + 1)) / 2);
@@ -74,7 +73,7 @@ TEST(BFloat16Test, AllValuesAndRounding) {
     ASSERT_EQ(FloatToBFloat16(std::bit_cast<float>((h << 16) + 0x7fff)), h);
     ASSERT_EQ(FloatToBFloat16(std::bit_cast<float>((h << 16) + 0x8001)), h + 1);
   }
-  // A NaN whose payload lies only in the lower half stays NaN.
+  // A NaN with payload only in the lower 16 bits stays NaN.
   EXPECT_TRUE(std::isnan(BFloat16ToFloat(FloatToBFloat16(std::bit_cast<float>(0x7f800001u)))));
 }
 
@@ -83,7 +82,7 @@ class HalfKernelTest : public ::testing::TestWithParam<const char*> {};
 TEST_P(HalfKernelTest, SameAsScalarConversion) {
   if (!IsaAvailable(GetParam())) GTEST_SKIP() << "this machine lacks " << GetParam();
   const CpuKernels& kernels = **FindKernels(GetParam());
-  // All halves, and all ties with their neighbours; an odd count also meets the tail.
+  // All halves, and all ties with their neighbours. An odd count also tests the tail loop.
   std::vector<uint16_t> halves(65535);
   for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
   std::vector<float> floats(halves.size());

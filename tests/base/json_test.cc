@@ -23,7 +23,7 @@ TEST(JsonTest, ParsesEveryKindOfValue) {
             "\"e\":18446744073709551615}");
 }
 
-// The builder of ours must agree with the library's own on documents that both accept.
+// ParseJson and the library agree on documents that both accept.
 TEST(JsonTest, AgreesWithTheLibrary) {
   for (const char* text :
        {"0", "\"\"", "[]", "{}", "[[[]],[{}],{\"k\":[{\"k\":{\"j\":1}}]}]", "[1,[2,[3,[4]]],5]",
@@ -35,8 +35,8 @@ TEST(JsonTest, AgreesWithTheLibrary) {
   }
 }
 
-// Long plain strings take a way of their own: it must lead to the same place, whatever follows the
-// plain part, and wherever the string stands.
+// Long plain strings are cut out before parsing. The result must not depend on that, whatever
+// follows the plain part and wherever the string stands.
 TEST(JsonTest, LongStringsAreTheLibrarysToo) {
   const std::string rest[] = {"",        "x", "\\n",         "\\\"",        "\\\\",
                               "\\u00e9", "é", "\\\\\\\"end", "\\\"],[\\\"", " \\/ "};
@@ -56,7 +56,7 @@ TEST(JsonTest, LongStringsAreTheLibrarysToo) {
   }
 }
 
-TEST(JsonTest, MistakesBesideLongStringsAreFound) {
+TEST(JsonTest, MistakesNextToLongStringsAreFound) {
   const std::string s = absl::StrCat("\"", std::string(5000, 'a'), "\"");
   for (const std::string& text :
        {absl::StrCat("[", s), absl::StrCat("[", s, s, "]"), absl::StrCat(s, ":1"),
@@ -67,7 +67,7 @@ TEST(JsonTest, MistakesBesideLongStringsAreFound) {
         absl::StrCat("{", s, ":1,", s, ":2}")}) {
     EXPECT_TRUE(Fails(ParseJson(text, "t"), kInvalid, {"t: "})) << text.size();
   }
-  // Positions are of the text as it came.
+  // Positions count bytes of the original text.
   EXPECT_TRUE(Fails(ParseJson(absl::StrCat("[", s, ",nul]"), "t"), kInvalid,
                     {absl::StrCat("at byte ", 1 + s.size() + 5)}));
   EXPECT_TRUE(Fails(ParseJson(absl::StrCat("[nul,", s, "]"), "t"), kInvalid, {"at byte 5"}));
@@ -142,17 +142,46 @@ TEST(JsonTest, GetFloatBoolString) {
   EXPECT_EQ(FindMember(nlohmann::json::array(), "f"), nullptr);
 }
 
-TEST(JsonTest, ReadFileWantsARegularFileInSize) {
-  const std::string dir = testing::TempDir() + "/json_test";
-  std::filesystem::create_directories(dir);
-  const std::string path = dir + "/a.json";
+TEST(JsonTest, GetUint64TakesTheWholeRange) {
+  const auto json = *ParseJson(R"({"max":18446744073709551615,"minus":-1,"f":1.0,"s":"1"})", "t");
+  uint64_t v = 7;
+  EXPECT_TRUE(GetUint64(json, "t", "absent", &v).ok());
+  EXPECT_EQ(v, 7u);
+  EXPECT_TRUE(GetUint64(json, "t", "max", &v).ok());
+  EXPECT_EQ(v, ~uint64_t{0});
+  for (const char* key : {"minus", "f", "s"}) {
+    EXPECT_TRUE(Fails(GetUint64(json, "t", key, &v), kInvalid, {"t: ", key, "2^64-1"}));
+  }
+}
+
+TEST(JsonTest, GetStringsWantsAListOfStrings) {
+  const auto json = *ParseJson(R"({"l":["a","b"],"e":[],"s":"a","o":{},"n":[1],"nn":null})", "t");
+  std::vector<std::string> v = {"keep"};
+  EXPECT_TRUE(GetStrings(json, "t", "nn", &v).ok());
+  EXPECT_EQ(v, std::vector<std::string>({"keep"}));
+  EXPECT_TRUE(GetStrings(json, "t", "l", &v).ok());
+  EXPECT_EQ(v, std::vector<std::string>({"a", "b"}));
+  for (const char* key : {"s", "o", "n"}) {
+    EXPECT_TRUE(Fails(GetStrings(json, "t", key, &v), kInvalid, {"t: ", key, "list of strings"}));
+  }
+  EXPECT_TRUE(GetStrings(json, "t", "e", &v).ok());
+  EXPECT_TRUE(v.empty());
+}
+
+TEST(JsonTest, AnEmptyNameLeavesNoTrace) {
+  EXPECT_EQ(ParseJson("{", "").status().message(), "not valid JSON at byte 2");
+  int v = 0;
+  EXPECT_EQ(GetInt(*ParseJson(R"({"i":5})", ""), "", "i", 6, 9, &v).message(),
+            "i: 5 is outside 6..9");
+}
+
+TEST(JsonTest, ReadsFiles) {
+  const std::string path = testing::TempDir() + "/json_test.json";
   std::ofstream(path) << "{\"a\":1}";
-  EXPECT_EQ(*ReadFile(path, 7), "{\"a\":1}");
-  EXPECT_TRUE(Fails(ReadFile(path, 6), absl::StatusCode::kResourceExhausted, {path, "7", "6"}));
-  EXPECT_TRUE(Fails(ReadFile(dir + "/none", 6), absl::StatusCode::kNotFound, {"none"}));
-  EXPECT_TRUE(Fails(ReadFile(dir, 6), kInvalid, {"not a regular file"}));
-  EXPECT_TRUE(ReadJsonFile(path).ok());
-  std::filesystem::remove_all(dir);
+  EXPECT_EQ(ReadJsonFile(path)->dump(), "{\"a\":1}");
+  EXPECT_TRUE(Fails(ReadJsonFile(path, {.max_bytes = 6}), kInvalid, {path, "7 bytes"}));
+  EXPECT_EQ(ReadJsonFile(path + "x").status().code(), absl::StatusCode::kNotFound);
+  std::filesystem::remove(path);
 }
 
 }  // namespace

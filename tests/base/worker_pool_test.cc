@@ -24,7 +24,7 @@ TEST(WorkerPoolTest, RefusesBeyondItsBound) {
     started.set_value();
     release.get_future().wait();
   }));
-  started.get_future().wait();  // the thread is busy, the queue empty
+  started.get_future().wait();  // the thread is busy and the queue is empty
   std::atomic<int> ran{0};
   EXPECT_TRUE(pool.TrySubmit([&ran] { ++ran; }));
   EXPECT_TRUE(pool.TrySubmit([&ran] { ++ran; }));

@@ -87,7 +87,7 @@ class FakeServer::Inference : public v1::Inference::Service {
     }
     while (reply.hang && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(2));
     {
-      // Before the client can see the end and send its next call.
+      // Counts down before the client can see the end and send its next call.
       MutexLock lock(mutex_);
       --in_flight_;
     }

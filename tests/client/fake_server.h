@@ -1,4 +1,4 @@
-// A tesserad stand-in for client tests: real gRPC over loopback, answers from a script.
+// A fake tesserad for tests of the client: real gRPC over loopback, with scripted answers.
 #pragma once
 
 #include <functional>
@@ -19,20 +19,20 @@ struct Reply {
   std::vector<std::string> deltas;  // texts, in order
   int tokens_per_delta = 1;
   absl::Duration first_delay, delta_delay;  // before the first delta, between deltas
-  grpc::Status status;                      // of the stream; errors come after the deltas
-  bool accepted = true, finished = true;    // false: the event is left out
-  int gather = 0;               // do not start before so many calls have been in flight together
-  bool hang = false;            // after the deltas, until the client cancels
+  grpc::Status status;                      // final status; an error comes after the deltas
+  bool accepted = true, finished = true;    // false leaves out the event
+  int gather = 0;               // wait until this many calls have been in flight together
+  bool hang = false;            // after the deltas, wait until the client cancels
   v1::Explanation explanation;  // left out if empty
   v1::Usage usage;              // prompt_tokens and output_tokens are filled if 0
 };
 
-// An answer of one delta a character.
+// Returns an answer with one delta for each character.
 Reply Answer(const std::string& text);
-// A status that carries google.rpc details.
+// Returns a status with google.rpc details.
 grpc::Status DetailedStatus(grpc::StatusCode code, const std::string& message,
                             const std::vector<const google::protobuf::Message*>& details);
-// UNAVAILABLE with RetryInfo.
+// Returns UNAVAILABLE with RetryInfo.
 grpc::Status RetryAfter(absl::Duration delay);
 
 // Threads: safe. The handler runs on the server's threads; `call` counts from 0.
@@ -46,9 +46,9 @@ class FakeServer {
   const std::string& address() const { return address_; }
   std::shared_ptr<grpc::Channel> channel() const;
   std::vector<v1::GenerateRequest> requests();
-  // Of calls whose end the client could not know yet.
+  // Returns the largest number of calls in flight. A call counts until the client can see its end.
   int most_in_flight();
-  // Calls that the server saw being cancelled.
+  // Returns the number of calls that the client cancelled.
   int cancelled();
 
  private:
@@ -62,7 +62,7 @@ class FakeServer {
   std::string address_;
 };
 
-// The text of all text parts, with "[N]" for an image of N bytes.
+// Joins the text parts, with "[N]" for an image of N bytes.
 std::string Flatten(const google::protobuf::RepeatedPtrField<v1::ContentPart>& parts);
 
 }  // namespace tessera::client

@@ -1,4 +1,4 @@
-// Runs a client command in this process with strings for streams.
+// Runs a command of the client in this process, with strings as its streams.
 #pragma once
 
 #include <string>
@@ -12,12 +12,13 @@ struct Outcome {
   std::string out, err;
 };
 
-// `interrupt` may be null; terminals are off unless `terminal`.
+// Runs the command. `interrupt` may be null. `terminal` makes all streams terminals.
 Outcome RunCommand(const Args& args, const std::string& input = "", Interrupt* interrupt = nullptr,
                    bool terminal = false);
 
-// A file of this content in a directory of the running test; returns its path.
+// Writes a file to a directory of the running test, and returns its path.
 std::string WriteFile(const std::string& name, const std::string& content);
+// Returns the content of a file.
 std::string ReadAll(const std::string& path);
 
 }  // namespace tessera::client

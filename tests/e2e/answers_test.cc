@@ -1,4 +1,4 @@
-// Real questions about real pictures, through the wire.
+// The demo model answers its questions over gRPC.
 #include <algorithm>
 #include <future>
 #include <set>
@@ -23,7 +23,7 @@ class AnswersTest : public testing::Test {
 std::unique_ptr<ChildServer> AnswersTest::server_;
 
 TEST_F(AnswersTest, EqualTheReference) {
-  // One question for each task and number of pictures, all in flight together.
+  // One question for each task and number of images, all in flight together.
   std::set<std::pair<std::string, size_t>> seen;
   std::vector<std::pair<std::string, std::future<Answer>>> asked;
   for (const auto& question : EvalLines("questions.jsonl")) {
@@ -74,7 +74,7 @@ TEST_F(AnswersTest, UsageIsWhatHappened) {
 
 TEST_F(AnswersTest, ThePolicyIsGrantedCommittedAndExplained) {
   const auto questions = EvalLines("questions.jsonl");
-  v1::GenerateRequest request = EvalRequest(questions[0]);  // one picture
+  v1::GenerateRequest request = EvalRequest(questions[0]);  // one image
   request.mutable_kv_policy()->set_text("random( keep=0.5,scope=visual ) + rtn( bits=4 )");
   request.mutable_kv_policy()->set_commit_at(v1::KvPolicy::COMMIT_AT_QUESTION);
   request.mutable_response()->set_explain(true);
@@ -95,7 +95,7 @@ TEST_F(AnswersTest, ThePolicyIsGrantedCommittedAndExplained) {
     ASSERT_EQ(static_cast<int>(layer.stored().size()), e.text_size());
     EXPECT_EQ(std::count(layer.stored().begin(), layer.stored().end(), 0), 32);
     EXPECT_EQ(e.formats(layer.stored()[0] - 1).name(), "token4");
-    EXPECT_EQ(e.formats(layer.stored().back() - 1).name(), "raw16");  // since the commit
+    EXPECT_EQ(e.formats(layer.stored().back() - 1).name(), "raw16");  // tokens after the commit
     bytes += layer.bytes();
   }
   EXPECT_EQ(bytes, usage.kv_bytes());
@@ -116,7 +116,7 @@ TEST_F(AnswersTest, TokenIdsInTokenIdsOut) {
     v1::GenerateRequest request;
     std::vector<int> ids = golden["input_ids"];
     int run = 0;
-    for (const int id : ids) {  // 64 image tokens in a row stand for one picture
+    for (const int id : ids) {  // 64 image tokens in a row stand for one image
       run = id == kImageToken ? run + 1 : 0;
       if (run % kTokensPerImage <= 1 && (run == 0 || run % kTokensPerImage == 1)) {
         request.mutable_tokenized()->add_ids(id);

@@ -1,4 +1,4 @@
-// Everything a client or an operator can get wrong: a clear error each, and a daemon that goes on.
+// Mistakes of clients and operators. Each gets a clear error, and the daemon continues.
 #include <unistd.h>
 
 #include <filesystem>
@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 std::string Png() { return ReadTestFile("tests/eval/images/01_00_00.png"); }
 
-// The demo picture with another width and height in its header.
+// The demo image with another width and height in its header.
 std::string PngClaiming(uint32_t width, uint32_t height) {
   std::string png = Png();
   const auto store = [&png](size_t at, uint32_t value) {
@@ -39,7 +39,7 @@ v1::GenerateRequest ShortRequest() {
 
 struct BadCase {
   const char* name;
-  void (*make)(v1::GenerateRequest*);  // from an empty request
+  void (*make)(v1::GenerateRequest*);  // changes an empty request
   grpc::StatusCode code;
   const char* field;
 };
@@ -118,7 +118,7 @@ const BadCase kBadCases[] = {
             },
             kInvalid, "content"}};
 
-// One daemon takes them all, one after the other, and still answers as it should.
+// One daemon gets all of them in turn, and still answers correctly.
 TEST(BadInputTest, IsRefusedByName) {
   ChildServer server({"--max_images=4", "--max_image_bytes=64KiB", "--max_image_pixels=1000000",
                       "--context_tokens=512"});
@@ -131,7 +131,7 @@ TEST(BadInputTest, IsRefusedByName) {
     EXPECT_EQ(error.code, bad.code) << error.message;
     EXPECT_EQ(error.field, bad.field) << error.message;
     EXPECT_EQ(error.domain, "tessera");
-    EXPECT_FALSE(answer.accepted.has_value());  // never OK, never an event
+    EXPECT_FALSE(answer.accepted.has_value());  // no OK status and no event
   }
   const auto question = EvalLines("questions.jsonl").front();
   const Answer answer = Generate(server.inference(), EvalRequest(question));
@@ -146,7 +146,7 @@ TEST(BadStartTest, MessagesAboveTheLimitAreRefused) {
   EXPECT_TRUE(Generate(server.inference(), ShortRequest()).status.ok());
 }
 
-// A copy of the demo model that the test may spoil.
+// A copy of the demo model that the test may damage.
 class ModelCopy {
  public:
   ModelCopy() : dir_(absl::StrCat(testing::TempDir(), "model.", getpid())) {

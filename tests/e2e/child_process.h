@@ -1,4 +1,4 @@
-// A program of the build as a child process. Threads: one.
+// Runs a program of the build as a child process. Threads: one.
 #pragma once
 
 #include <sys/types.h>
@@ -10,19 +10,19 @@ namespace tessera {
 
 class ChildProcess {
  public:
-  // `words`: a binary of the build, or a path, and what its command line begins with. Both its
-  // streams go to `output`, or to a file that goes with it.
+  // `words` are a binary of the build or a path, and the first arguments. Both output streams go to
+  // the file `output`, or to a temporary file.
   ChildProcess(std::vector<std::string> words, const std::vector<std::string>& flags,
                const std::string& output = "");
-  ~ChildProcess();  // SIGKILL if it still runs
+  ~ChildProcess();  // kills the process if it still runs
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
   pid_t pid() const { return pid_; }
-  std::string output() const;  // so far
+  std::string output() const;  // the output so far
   void Signal(int number);
-  bool ended();  // by itself
-  // The exit status, 128 + the signal that killed it, or -1 if it has not ended after 20 s.
+  bool ended();  // whether it has ended by itself
+  // Blocks for at most 20 s. Returns the exit status, 128 + the signal, or -1 if it still runs.
   int WaitForExit();
 
  private:
@@ -32,7 +32,7 @@ class ChildProcess {
   bool owns_output_;
 };
 
-// What a command prints and how it ends.
+// The output and the exit status of a command.
 struct RunResult {
   int status = -1;
   std::string output;

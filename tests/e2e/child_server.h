@@ -1,4 +1,4 @@
-// tesserad as users run it: a child process with flags, found by its own log.
+// Runs tesserad as a child process with flags, and finds its addresses in its log. Threads: one.
 #pragma once
 
 #include <memory>
@@ -15,9 +15,9 @@ namespace tessera {
 
 class ChildServer {
  public:
-  // Adds ports chosen by the system and a log file to `flags`, and waits until it serves or ends.
-  // `program`: another binary of the build and what its command line begins with; `until`: the
-  // log's message to wait for instead.
+  // Adds a log file and ports chosen by the system to `flags`, and waits until the server serves or
+  // ends. `program` is another binary of the build and its first arguments. `until` is another log
+  // message to wait for.
   explicit ChildServer(std::vector<std::string> flags = {},
                        std::vector<std::string> program = {"tesserad"},
                        const std::string& until = "serving");
@@ -41,7 +41,7 @@ class ChildServer {
   v1::GetCacheStatsResponse CacheStats();
 
  private:
-  bool FindAddresses(const std::string& until);  // in the log; true once it says `until`
+  bool FindAddresses(const std::string& until);  // reads the log; true once it says `until`
 
   ChildProcess process_;
   std::string listen_, admin_, metrics_, http_;
@@ -52,7 +52,7 @@ class ChildServer {
 
 RunResult RunTesserad(const std::vector<std::string>& flags);
 
-// A line of tests/eval/questions.jsonl as a request, the prompt split at its images.
+// Returns a line of tests/eval/questions.jsonl as a request, with the prompt split at its images.
 v1::GenerateRequest EvalRequest(const nlohmann::json& question);
 std::vector<nlohmann::json> EvalLines(const std::string& file);
 

@@ -1,5 +1,5 @@
-// The device fails, or hangs, while requests run: nobody waits for ever, nobody is told a word that
-// the device did not make, and the process ends with a line that says why.
+// The device fails or hangs while requests run. No client waits forever or gets a token that the
+// device did not compute, and the process ends with a line that says why.
 #include <signal.h>
 
 #include <future>
@@ -23,7 +23,7 @@ v1::GenerateRequest Question() {
   v1::GenerateRequest request = EvalRequest(EvalLines("questions.jsonl").front());
   request.mutable_stopping()->set_ignore_eos(true);
   request.mutable_stopping()->set_max_tokens(40);
-  request.mutable_kv_policy()->set_text("rtn(bits=4)");  // whose commit moves tokens
+  request.mutable_kv_policy()->set_text("rtn(bits=4)");  // its commit moves tokens
   return request;
 }
 
@@ -34,7 +34,7 @@ v1::GenerateRequest Story(int tokens) {
   return request;
 }
 
-// The connection may break before the status has come, or the call come when all is over: that is
+// The connection may break before the status has come, or the call may come after the end. Both are
 // UNAVAILABLE as well.
 void ExpectTold(const grpc::Status& status) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
@@ -49,7 +49,7 @@ void ExpectEnd(ChildServer& server, const std::string& why) {
   EXPECT_THAT(log, HasSubstr(absl::StrCat("\"cannot go on\",\"error\":\"", why)));
 }
 
-// One of each kind of operation, early or in the middle of the answer.
+// One operation of each kind fails, early or in the middle of the answer.
 struct Case {
   const char* op;
   int call;
@@ -109,7 +109,7 @@ TEST(FaultyDeviceTest, AFailureWhileTheModelLoadsEndsTheStart) {
   EXPECT_THAT(result.output, HasSubstr("tesserad: device error: MakeLinear: injected"));
 }
 
-// As a failed check of ours ends it, or a watchdog.
+// A failed check or a watchdog ends the process in this way.
 TEST(FaultyDeviceTest, AnAbortIsToldToo) {
   ChildServer server;
   auto call =
@@ -122,7 +122,7 @@ TEST(FaultyDeviceTest, AnAbortIsToldToo) {
   EXPECT_THAT(server.log(), HasSubstr("\"cannot go on\",\"error\":\"aborted"));
 }
 
-// What hangs cannot be told from what is slow but by time.
+// Only time tells a device that hangs from one that is slow.
 TEST(FaultyDeviceTest, AHungDeviceIsNotLiveAndDoesNotHoldTheProcess) {
   ChildServer server({"--liveness_timeout=1s", "--drain_timeout=100ms"},
                      {"faulty_tesserad", "SampleTokens:5:hang"});

@@ -1,4 +1,4 @@
-// The log cannot be written: the daemon serves all the same, and says so where it can.
+// The log cannot be written. The daemon still serves, and reports the failure where it can.
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -29,7 +29,7 @@ Answer Ask(const std::string& address) {
   return Generate(*stub, request, &context);
 }
 
-// Nobody can find its address in a log that is not there: it is a path.
+// Without a log the test cannot read the address, so the daemon listens at a path.
 struct Quiet {
   Quiet() : path(absl::StrCat(testing::TempDir(), "fault_log.", getpid())) {}
   ~Quiet() { unlink(path.c_str()); }
@@ -50,7 +50,7 @@ TEST(FaultLogTest, AFullDiskFromTheStart) {
   EXPECT_THAT(server.output(), HasSubstr("No space left on device"));
 }
 
-// Standard error itself: there is nowhere to say it.
+// Standard error itself fails, so there is no place to report it.
 TEST(FaultLogTest, AFullDiskBehindStandardError) {
   const Quiet quiet;
   ChildProcess server({"tesserad"}, quiet.Flags(""), "/dev/full");
@@ -59,11 +59,11 @@ TEST(FaultLogTest, AFullDiskBehindStandardError) {
   EXPECT_EQ(server.WaitForExit(), 0);
 }
 
-// A limit on the file's size stands for a disk that fills up and is emptied again.
+// A limit on the file's size simulates a disk that fills up and is emptied again.
 TEST(FaultLogTest, ADiskThatFillsUpAndIsEmptied) {
   const Quiet quiet;
   const std::string log = absl::StrCat(testing::TempDir(), "fault_log.", getpid(), ".log");
-  // Longer than what goes to standard error, which the limit is for as well.
+  // Longer than the output on standard error, because the limit also applies to that.
   constexpr int kBefore = 1 << 20;
   std::ofstream(log) << std::string(kBefore - 1, '-') << '\n';
   ChildProcess server({"tesserad"}, quiet.Flags(log));
@@ -85,7 +85,7 @@ TEST(FaultLogTest, ADiskThatFillsUpAndIsEmptied) {
   EXPECT_EQ(lines(), 1);
   ASSERT_EQ(prlimit(server.pid(), RLIMIT_FSIZE, &before, nullptr), 0);
   EXPECT_TRUE(Ask("unix:" + quiet.path).status.ok());
-  EXPECT_TRUE(Eventually([&] { return lines() >= 2; }));  // it goes on
+  EXPECT_TRUE(Eventually([&] { return lines() >= 2; }));  // logging continues
   server.Signal(SIGTERM);
   EXPECT_EQ(server.WaitForExit(), 0);
   unlink(log.c_str());

@@ -1,5 +1,6 @@
-// Memory runs out: a request that is too large for what is left is refused and harms nobody; where
-// nothing is left the process ends with a line that says so. Nobody waits for ever.
+// Memory runs out. A request that is too large for the remaining memory is refused and disturbs no
+// other request. If none is left, the process ends with a line that says so. No client waits
+// forever.
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -27,7 +28,7 @@ using testing::HasSubstr;
 
 constexpr int64_t kMiB = 1 << 20;
 
-// Address space that a process has taken.
+// Returns the address space that a process uses.
 int64_t VirtualBytes(pid_t pid) {
   std::ifstream in(absl::StrCat("/proc/", pid, "/statm"));
   int64_t pages = 0;
@@ -36,7 +37,7 @@ int64_t VirtualBytes(pid_t pid) {
   return pages * sysconf(_SC_PAGESIZE);
 }
 
-// From now on the process may take `more` beyond what it has.
+// Limits the process to `more` bytes beyond its present memory.
 void Limit(ChildServer& server, int64_t more) {
   const auto bytes = static_cast<rlim_t>(VirtualBytes(server.pid()) + more);
   const rlimit limit = {bytes, RLIM_INFINITY};
@@ -48,8 +49,8 @@ void Unlimit(ChildServer& server) {
   ASSERT_EQ(prlimit(server.pid(), RLIMIT_AS, &limit, nullptr), 0);
 }
 
-// A picture whose header says side x side: that is believed before its data is looked at, and the
-// data is short. So the memory is asked for and nothing else is done.
+// Makes an image whose header says side x side but whose data is short. A decoder allocates the
+// memory first, so such an image costs memory and no other work.
 std::string LargePicture(uint32_t side) {
   std::string png = ReadTestFile("models/demo/pictures/shapes.png");
   constexpr size_t kHeader = 12, kWidth = 16, kHeaderBytes = 17;  // "IHDR" and its 13 bytes
@@ -104,7 +105,7 @@ TEST_F(LimitedMemoryTest, ARequestTooLargeForWhatIsLeftIsRefusedAlone) {
   const Answer before = Generate(server.inference(), good);
   ASSERT_TRUE(before.status.ok()) << before.status.error_message();
   const auto large = Picture(LargePicture(8000));  // 183 MiB of pixels
-  // Memory is not what it fails by as long as there is some.
+  // While there is memory, the request fails for another reason.
   EXPECT_EQ(View(Generate(server.inference(), large).status).code,
             grpc::StatusCode::INVALID_ARGUMENT);
   Limit(server, 100 * kMiB);
@@ -126,7 +127,7 @@ TEST_F(LimitedMemoryTest, WhereNothingIsLeftNobodyHangs) {
   std::vector<std::future<grpc::Status>> calls;
   for (int i = 0; i < 8; ++i) {
     calls.push_back(std::async(std::launch::async, [&, i] {
-      // New caches, logits and output_queuees need memory at different moments.
+      // New caches, logits and output queues need memory at different moments.
       v1::GenerateRequest request = i % 2 == 0
                                         ? Picture(ReadTestFile("models/demo/pictures/shapes.png"))
                                         : TextRequest(std::string(100'000, 'a'));
@@ -138,9 +139,9 @@ TEST_F(LimitedMemoryTest, WhereNothingIsLeftNobodyHangs) {
     const grpc::Status status = call.get();
     EXPECT_NE(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED) << status.error_message();
   }
-  server.Signal(SIGTERM);  // if it still lives
+  server.Signal(SIGTERM);  // if it still runs
   const int status = server.WaitForExit();
-  // A drain; our end for want of memory; or a library's abort.
+  // A drain, the daemon's own end without memory, or a library's abort.
   EXPECT_THAT(status, AnyOf(0, CrashHandler::kExitFault, 128 + SIGABRT));
   if (status != 0) {
     EXPECT_THAT(server.log(), HasSubstr("\ntesserad: "));

@@ -1,4 +1,5 @@
-// Clients that are dead but have not said so: their connections and what they hold are let go.
+// Clients that vanish without closing their connections. The daemon frees the connections and what
+// they hold.
 #include <signal.h>
 
 #include "absl/strings/match.h"
@@ -15,8 +16,8 @@
 namespace tessera {
 namespace {
 
-// What the kernel says of the server's end of a connection: its timer, "02" while TCP waits to ask
-// a silent peer whether he lives.
+// Returns the kernel's timer of the server's end of a connection. "02" is the keep-alive timer of
+// TCP.
 std::string TimerOf(const std::string& server_address) {
   int port = 0;
   EXPECT_TRUE(absl::SimpleAtoi(server_address.substr(server_address.rfind(':') + 1), &port));
@@ -31,16 +32,16 @@ std::string TimerOf(const std::string& server_address) {
   return "no connection";
 }
 
-// It speaks HTTP/2 well enough to be a client, and never answers a ping.
+// Speaks enough HTTP/2 to be a client, and never answers a ping.
 TEST(DeadPeerTest, AGrpcConnectionThatAnswersNoPingIsClosed) {
   ChildServer server({"--keepalive_time=100ms", "--keepalive_timeout=100ms"});
   HttpClient client(server.listen());
   client.Send(absl::StrCat("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-                           absl::string_view("\0\0\0\4\0\0\0\0\0", 9)));  // no settings
+                           absl::string_view("\0\0\0\4\0\0\0\0\0", 9)));  // empty settings
   EXPECT_TRUE(client.ends_within(absl::Seconds(8)));
 }
 
-// A process that is stopped keeps its sockets: its kernel acknowledges, nobody answers.
+// A stopped process keeps its sockets. Its kernel acknowledges packets, but no answer comes.
 TEST(DeadPeerTest, AStoppedGrpcClientsRequestIsFreed) {
   ChildServer server({"--keepalive_time=100ms", "--keepalive_timeout=100ms", "--stall_timeout=1h"});
   ChildProcess client({"tessera"},
@@ -52,12 +53,12 @@ TEST(DeadPeerTest, AStoppedGrpcClientsRequestIsFreed) {
     const auto load = server.Load();
     return load.running() == 0 && load.kv_bytes_used() == 0;
   }));
-  EXPECT_TRUE(Eventually([&] {  // and not because the answer had come to its end
+  EXPECT_TRUE(Eventually([&] {  // and not because the answer was complete
     return absl::StrContains(server.log(), R"("code":"CANCELLED")");
   }));
 }
 
-// One whose machine is gone: only TCP's own questions can tell.
+// The client's machine is gone, and only TCP's keep-alive can tell.
 TEST(DeadPeerTest, AnHttpConnectionIsAskedWhetherItLives) {
   ChildServer server({"--keepalive_time=1s"});
   HttpClient client(server.http());

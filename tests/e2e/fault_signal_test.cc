@@ -1,4 +1,4 @@
-// SIGTERM in each stage of the daemon's life, and SIGKILL with a restart at the same addresses.
+// SIGTERM at each stage of the daemon's life, and SIGKILL with a restart at the same addresses.
 #include <signal.h>
 #include <unistd.h>
 
@@ -100,7 +100,7 @@ TEST(TermTest, AnHttpStreamThatOutlastsTheDrainIsToldSo) {
   EXPECT_THAT(server.log(), HasSubstr("\"calls_ended_early\":1"));
 }
 
-// A connection that only stands there does not hold the process.
+// An idle connection does not keep the process from ending.
 TEST(TermTest, WhileNothingRuns) {
   ChildServer server({"--drain_timeout=1h"});
   HttpClient idle(server.http());
@@ -126,7 +126,7 @@ TEST(KillTest, ARestartTakesTheSameAddressesAtOnce) {
     EXPECT_NE(LastEventOf(stream), "[DONE]");
     EXPECT_EQ(first.WaitForExit(), 128 + SIGKILL);
   }
-  ASSERT_EQ(access(path.c_str(), F_OK), 0);  // the dead one's socket is still there
+  ASSERT_EQ(access(path.c_str(), F_OK), 0);  // the killed process left its socket
   // A client that waits for a server finds the new one.
   auto patient = std::async(std::launch::async, [&] {
     const auto stub =
@@ -142,12 +142,12 @@ TEST(KillTest, ARestartTakesTheSameAddressesAtOnce) {
   ASSERT_TRUE(second.serving());
   EXPECT_EQ(second.listen(), listen);
   const grpc::Status status = patient.get();
-  // It may have met the new one while that was loading.
+  // The client may have reached the new process while it was loading.
   if (!status.ok()) {
     EXPECT_EQ(View(status).reason, "STARTING") << status.error_message();
   }
   EXPECT_TRUE(Generate(second.inference(), Story(3)).status.ok());
-  // Control answers at the path; the step that ends may be told of a moment after its answer.
+  // Control answers at the path. The end of the step may be published a moment after the answer.
   EXPECT_TRUE(Eventually([&] { return second.Load().running() == 0; }));
   second.Signal(SIGTERM);
   EXPECT_EQ(second.WaitForExit(), 0);

@@ -1,4 +1,4 @@
-// A backend that works until it does not: the n-th call of one operation fails as a device fails.
+// A backend in which the n-th call of one operation fails like a device.
 #pragma once
 
 #include <memory>
@@ -13,15 +13,15 @@ namespace tessera {
 struct Fault {
   enum Kind { kEnd, kHang, kSlow };  // ends the process; never returns; takes a second
   std::string op;                    // a method of Ops
-  int call = 1;                      // which call of it
+  int call = 1;                      // the call that fails
   Kind kind = kEnd;
-  bool from_start = false;  // count while the model loads too
+  bool from_start = false;  // also count calls while the model loads
 };
 
-// "MatMul:100:end", also hang or slow; with "+load" behind it, from_start.
+// Parses "MatMul:100:end"; the kind may also be hang or slow. A suffix "+load" sets from_start.
 absl::StatusOr<Fault> ParseFault(absl::string_view text);
 
-// `inner` with the fault. The count begins with the first step: the first Embed or Patchify.
+// Returns `inner` with the fault. Counts from the first step, which is the first Embed or Patchify.
 std::unique_ptr<Ops> MakeFaulty(std::unique_ptr<Ops> inner, const Fault& fault);
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-// tesserad on a device that fails: faulty_tesserad FAULT FLAGS... (faulty_ops.h).
+// tesserad on a device that fails. Usage: faulty_tesserad FAULT FLAGS... (faulty_ops.h).
 #include <cstdio>
 
 #include "server/load_model.h"

@@ -1,4 +1,4 @@
-// The real daemon fetches pictures over TLS, and answers as if they had been sent.
+// The real daemon fetches images over TLS, and answers as if the request had held them.
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -12,7 +12,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// "GET /3 ..." gives pictures[3]; "GET /r3 ..." leads there; anything else is not found.
+// "GET /3 ..." returns pictures[3], "GET /r3 ..." redirects to it, and other paths are not found.
 HttpsServer::Handler Serve(const std::vector<std::string>& pictures) {
   return [&pictures](const std::string& head, const HttpsServer::Write& write) {
     const std::string path = head.substr(5, head.find(' ', 5) - 5);
@@ -50,7 +50,7 @@ TEST(ImageFetchTest, AnswersAreThoseOfPicturesThatAreSent) {
   const Answer got = Generate(server.inference(), named);
   ASSERT_TRUE(got.finished.has_value()) << got.status.error_message();
   EXPECT_EQ(got.text, want.text);
-  // The caches know pictures by what they show, however they came.
+  // The caches identify images by content, so it does not matter how they came.
   EXPECT_GT(got.finished->usage().cached_tokens(), 0);
   EXPECT_THAT(server.HttpGet("/metrics"),
               HasSubstr(absl::StrCat("tessera_image_fetches_total{outcome=\"ok\"} ",
@@ -64,7 +64,7 @@ TEST(ImageFetchTest, AnswersAreThoseOfPicturesThatAreSent) {
   EXPECT_THAT(server.log(), testing::Not(HasSubstr("secret")));
 }
 
-// A listed name whose address is private.
+// The name is on the list, but its address is private.
 TEST(ImageFetchTest, PrivateAddressesAreRefusedByDefault) {
   const std::vector<std::string> pictures = {"x"};
   TestCertificates certificates;

@@ -1,4 +1,4 @@
-// The life of the process: signals, draining, configuration from a file and the environment.
+// Signals, draining, and configuration from a file and the environment.
 #include <signal.h>
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-// What an open stream costs the daemon while its request waits, over every door.
+// The memory that an open stream costs the daemon while its request waits, over every transport.
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -24,8 +24,8 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kMostBytes = 64 << 10;  // of resident memory, each, over plain HTTP
-constexpr int kMostTokens = 3000;         // an answer takes seconds, so all but the first wait
+constexpr int64_t kMostBytes = 64 << 10;  // resident memory of a stream over plain HTTP
+constexpr int kMostTokens = 3000;         // an answer takes seconds, so the others wait
 
 int64_t ResidentBytes(pid_t pid) {
   std::ifstream file(absl::StrCat("/proc/", pid, "/statm"));
@@ -34,7 +34,7 @@ int64_t ResidentBytes(pid_t pid) {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-// Requests that wait or run, as the metrics listener, which has no TLS, tells.
+// Returns the number of requests that wait or run, from the metrics listener, which has no TLS.
 int Requests(const ChildServer& server) {
   int sum = 0, value = 0;
   const std::string page = server.HttpGet("/metrics");
@@ -64,10 +64,10 @@ class OpenStreamsTest : public testing::Test {
     return more;
   }
 
-  // Bytes a stream: `open` opens one, `close` all.
-  int64_t Measure(const char* door, ChildServer& server, const std::function<void()>& open,
+  // Returns the bytes of a stream. `open` opens one, `close` closes all.
+  int64_t Measure(const char* transport, ChildServer& server, const std::function<void()>& open,
                   const std::function<void()>& close) {
-    constexpr int kAtOnce = 20;  // not more than there are places with the workers
+    constexpr int kAtOnce = 20;  // at most the queue of the workers
     EXPECT_TRUE(server.serving()) << server.log();
     int64_t before = 0;
     for (int opened = 0; opened < streams_;) {
@@ -75,17 +75,18 @@ class OpenStreamsTest : public testing::Test {
       for (; opened < next; ++opened) open();
       EXPECT_TRUE(Eventually([&] { return Requests(server) == opened; }));
       if (HasFailure()) return 0;
-      if (opened == kAtOnce) before = ResidentBytes(server.pid());  // no stream's: what begins
+      if (opened == kAtOnce)
+        before = ResidentBytes(server.pid());  // excludes memory of the first streams
     }
     const int64_t each = (ResidentBytes(server.pid()) - before) / (streams_ - kAtOnce);
-    std::printf("%d streams over %s: %.1f KiB each\n", streams_, door,
+    std::printf("%d streams over %s: %.1f KiB each\n", streams_, transport,
                 static_cast<double>(each) / 1024);
     close();
     EXPECT_TRUE(Eventually([&] { return Requests(server) == 0; }));
     return each;
   }
 
-  int64_t MeasureHttp(const char* door, ChildServer& server, const HttpTls* tls) {
+  int64_t MeasureHttp(const char* transport, ChildServer& server, const HttpTls* tls) {
     const std::string body = absl::StrCat(
         R"({"messages":[{"role":"user","content":"hello"}],"ignore_eos":true,"stream":true,)",
         R"("max_tokens":)", kMostTokens, "}");
@@ -98,10 +99,10 @@ class OpenStreamsTest : public testing::Test {
       ASSERT_TRUE(client.connected());
       client.Send(request);
     };
-    return Measure(door, server, open, [&] { clients.clear(); });
+    return Measure(transport, server, open, [&] { clients.clear(); });
   }
 
-  int64_t MeasureGrpc(const char* door, int streams_of_a_connection) {
+  int64_t MeasureGrpc(const char* transport, int streams_of_a_connection) {
     struct Call {
       std::unique_ptr<v1::Inference::Stub> stub;
       grpc::ClientContext context;
@@ -124,7 +125,7 @@ class OpenStreamsTest : public testing::Test {
       call.stub = v1::Inference::NewStub(channel);
       call.reader = call.stub->Generate(&call.context, request);
     };
-    return Measure(door, server, open, [&] {
+    return Measure(transport, server, open, [&] {
       for (Call& call : calls) call.context.TryCancel();
       for (Call& call : calls) call.reader->Finish();
     });
@@ -138,7 +139,8 @@ TEST_F(OpenStreamsTest, AThousandOverHttpCostLittle) {
   EXPECT_LE(MeasureHttp("plain HTTP", server, nullptr), kMostBytes);
 }
 
-// No bound was asked of these: OpenSSL and gRPC decide. They are told, and are freed at the end.
+// OpenSSL and gRPC decide the memory of these, so there is no bound. The test prints it, and checks
+// that it is freed at the end.
 TEST_F(OpenStreamsTest, OverTls) {
   TestCertificates files;
   const TestCertificates::Pair pair = files.Make("server");

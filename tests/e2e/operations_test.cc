@@ -1,4 +1,4 @@
-// What an operator does and sees while the real engine works.
+// An operator's view of the real engine: admin calls, metrics and logs.
 #include <future>
 #include <thread>
 
@@ -16,7 +16,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// Goes on for thousands of tokens.
+// Returns a request for an answer of thousands of tokens.
 v1::GenerateRequest LongRequest(const std::string& id = "") {
   v1::GenerateRequest request = TextRequest("Tell a long story.");
   request.set_request_id(id);
@@ -30,7 +30,7 @@ bool Idle(ChildServer& server) {
   return load.running() == 0 && load.waiting() == 0 && load.kv_bytes_used() == 0;
 }
 
-// Numbers follow the answer by a moment: the call is done, the step is published.
+// The numbers change a moment after the answer, when the call has ended and the step is published.
 bool Shows(ChildServer& server, const std::string& line) {
   return Eventually([&] { return server.HttpGet("/metrics").find(line) != std::string::npos; });
 }
@@ -149,7 +149,7 @@ TEST_F(OperationsTest, FlushEmptiesTheCaches) {
 
 TEST_F(OperationsTest, ReaderThatStopsIsGivenUp) {
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // a window of 64 KiB, for ever
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // keeps the window at 64 KiB
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   auto stub = v1::Inference::NewStub(
       grpc::CreateCustomChannel(server_->listen(), grpc::InsecureChannelCredentials(), arguments));

@@ -1,4 +1,4 @@
-// The real daemon with certificates and tokens, as its own client and curl see it.
+// The real daemon with certificates and tokens, tested with tessera and with curl.
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
@@ -21,7 +21,7 @@ std::string Line(absl::string_view token, absl::string_view rest) {
                       "\n");
 }
 
-// Of a shell command; what it prints, on either stream.
+// The exit status of a shell command, and its output on both streams.
 RunResult Shell(const std::string& command) {
   std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
   RunResult result;
@@ -61,7 +61,7 @@ class SecurityTest : public testing::Test {
     context.AddMetadata("authorization", "Bearer " + token);
     return Generate(*stub, request, &context);
   }
-  // Our client's command, with the client's certificate.
+  // Runs tessera with the client's certificate.
   static RunResult Tessera(const std::string& command, const std::string& address,
                            const std::string& more) {
     return Shell(absl::StrCat(BinaryPath("tessera"), " ", command, " --address=", address,
@@ -88,8 +88,8 @@ std::unique_ptr<TestCertificates> SecurityTest::files_;
 TestCertificates::Pair SecurityTest::server_pair_, SecurityTest::client_pair_;
 std::unique_ptr<ChildServer> SecurityTest::server_;
 
-// What one tenant asked must not be found in the cache by another: the time to the first token
-// would tell what somebody else has asked.
+// A tenant must not find another tenant's prompt in the cache: the time to the first token would
+// reveal what the other one has asked.
 TEST_F(SecurityTest, TenantsShareNoCache) {
   v1::GenerateRequest request = EvalRequest(EvalLines("questions.jsonl").front());
   request.mutable_cache()->set_salt("");
@@ -100,7 +100,7 @@ TEST_F(SecurityTest, TenantsShareNoCache) {
   ASSERT_TRUE(other.finished.has_value());
   EXPECT_EQ(other.finished->usage().cached_tokens(), 0);
   EXPECT_EQ(other.text, first.text);
-  // Nor does naming the other's salt help.
+  // Naming the other tenant's salt does not help either.
   request.mutable_cache()->set_salt("alice:");
   EXPECT_EQ(Ask("bobs-token", request).finished->usage().cached_tokens(), 0);
   const std::string kNoHit = "tessera_image_cache_hits_total 0\n";
@@ -109,7 +109,7 @@ TEST_F(SecurityTest, TenantsShareNoCache) {
   const Answer again = Ask("alices-token", request);
   ASSERT_TRUE(again.finished.has_value());
   EXPECT_GT(again.finished->usage().cached_tokens(), 0);
-  // Another beginning, so that the picture's tokens are computed again: its features are there.
+  // Another beginning, so that the image's tokens are computed again from its cached features.
   request.mutable_content(0)->set_text("Look. " + request.content(0).text());
   EXPECT_TRUE(Ask("alices-token", request).status.ok());
   EXPECT_THAT(server_->HttpGet("/metrics"), testing::Not(HasSubstr(kNoHit)));
@@ -169,7 +169,7 @@ TEST_F(SecurityTest, TheLogAndTheFlagsHaveNoToken) {
   v1::GenerateRequest request = TextRequest("Hello");
   request.mutable_stopping()->set_max_tokens(2);
   EXPECT_TRUE(Ask("alices-token", request).status.ok());
-  // The call's own line is written after its answer has gone out.
+  // The log line of a call is written after its answer has been sent.
   ASSERT_TRUE(
       Eventually([&] { return server_->log().find("\"tenant\":\"alice\"") != std::string::npos; }));
   for (const char* token : {"alices-token", "bobs-token", "operators"}) {

@@ -1,5 +1,5 @@
-// `tessera bench --soak` against the real daemon: it finds a clean server clean, and one that still
-// works for somebody not.
+// `tessera bench --soak` against the real daemon. It passes for a clean server, and fails for one
+// that still works for another client.
 #include <map>
 #include <string>
 
@@ -22,12 +22,12 @@ client::Args SoakArgs(const ChildServer& server, int requests, const std::string
           server.admin(), "--metrics_address", metrics, absl::StrCat("--requests=", requests),
           "--concurrency=16", "--image_side=64", "--prompt_tokens=16", "--output_tokens=8",
           "--cancel_share=" + cancel_share,
-          // The address sanitizer keeps what is freed for a while.
+          // The address sanitizer keeps freed memory for a while.
           absl::StrCat("--max_growth_mib=", 32 * kSlowness), "--slow_share=0.1",
           "--read_pause=3ms"};
 }
 
-// Small caches: full, or as full as they get, well before the second third of the requests.
+// Small caches reach their final size well before the second third of the requests.
 std::vector<std::string> SmallCaches() {
   return {"--kv_cache_bytes=16MiB", "--image_cache_bytes=1MiB"};
 }
@@ -40,11 +40,11 @@ TEST(Soak, FindsNothingLost) {
   const auto json = nlohmann::json::parse(outcome.out, nullptr, /*allow_exceptions=*/false);
   ASSERT_TRUE(json.is_object()) << outcome.out;
   EXPECT_EQ(json["answered"].get<int>() + json["cancelled"].get<int>(), 120);
-  // 24 are marked on average; those that ended before their moment count as answered.
+  // On average 24 are chosen. A request that ends before its cancellation counts as answered.
   EXPECT_GT(json["cancelled"].get<int>(), 0);
   EXPECT_GT(json["read_slowly"].get<int>(), 0);
-  EXPECT_EQ(json["samples"].size(), 120u);  // every request: fewer than 2 x 90
-  // The server saw both, and every policy that it offers.
+  EXPECT_EQ(json["samples"].size(), 120u);  // one for each of fewer than 2 x 90 requests
+  // The server saw both kinds, and every policy that it offers.
   const std::string page = server.HttpGet("/metrics");
   EXPECT_THAT(page, testing::Not(testing::HasSubstr("tessera_cancellations_total 0\n")));
   grpc::ClientContext context;
@@ -58,7 +58,7 @@ TEST(Soak, FindsNothingLost) {
   }
 }
 
-// Two minutes and more: long enough for a slow leak to show.
+// Runs for two minutes and more, so that a slow leak shows.
 TEST(Soak, FiveThousandRequestsLoseNothing) {
   if (kSlowness > 1) GTEST_SKIP() << "hours under a sanitizer: FindsNothingLost is the short one";
   ChildServer server(SmallCaches());
@@ -73,7 +73,7 @@ TEST(Soak, FiveThousandRequestsLoseNothing) {
 }
 
 TEST(Soak, NoticesARequestThatStays) {
-  ChildServer server;  // with a cache that the long answer fits into
+  ChildServer server;  // its cache holds the long answer
   ASSERT_TRUE(server.serving());
   v1::GenerateRequest request = TextRequest("Tell a long story.");
   request.mutable_stopping()->set_ignore_eos(true);

@@ -1,4 +1,4 @@
-// `tessera bench --compare_http` against the real daemon: the same work over both doors.
+// `tessera bench --compare_http` against the real daemon: the same work over both transports.
 #include <string>
 #include <vector>
 
@@ -51,7 +51,7 @@ TEST(TransportComparison, BothDoorsDoTheSameWorkAfresh) {
     EXPECT_LE(entry["ratio_low"], entry["ratio"]) << name;
     EXPECT_LE(entry["ratio"], entry["ratio_high"]) << name;
   }
-  // Seven rounds of eight over each, and neither found what the other had computed.
+  // Seven rounds of eight over each transport, and neither found cached results of the other.
   const std::string page = server.HttpGet("/metrics");
   EXPECT_TRUE(absl::StrContains(page, "tessera_request_generation_tokens_count 112\n"));
   EXPECT_TRUE(absl::StrContains(page, "tessera_prefix_cache_hit_tokens_total 0\n"));
@@ -63,13 +63,13 @@ TEST(TransportComparison, RefusalsAreErrors) {
   client::Args args = CompareArgs(server, server.http());
   args.push_back("--kv_policy=none");
   EXPECT_EQ(client::RunCommand(args).code, 0);
-  // The metrics listener speaks HTTP too, but not this.
+  // The metrics listener speaks HTTP, but has no such path.
   const client::Outcome outcome = client::RunCommand(CompareArgs(server, server.metrics()));
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("HTTP: HTTP status 404"));
 }
 
-// What goes over HTTP is what goes over gRPC.
+// The same request goes over HTTP and over gRPC.
 TEST(TransportComparison, TheBodyIsTheRequest) {
   client::BenchConfig config;
   config.images = 2;
@@ -96,8 +96,8 @@ TEST(TransportComparison, TheBodyIsTheRequest) {
   EXPECT_EQ(over_http.cache().salt(), "s");
 }
 
-// Greedy and drawn, with pictures: the same tokens, which on the CPU have the same probabilities to
-// the bit.
+// Greedy and sampled answers about images have the same tokens over both transports. On the CPU the
+// probabilities are equal bit by bit.
 TEST(TransportComparison, TheAnswersAreTheSame) {
   ChildServer server;
   ASSERT_TRUE(server.serving());

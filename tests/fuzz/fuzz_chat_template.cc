@@ -1,5 +1,5 @@
-// Foreign conversations: each byte pair is a role or a part; any order gives joined pieces in which
-// every special token is the template's own, or INVALID_ARGUMENT.
+// Fuzzes chat templates; each pair of bytes is a role or a part of a conversation. Any order gives
+// INVALID_ARGUMENT, or a prompt in which every special token comes from the template.
 #include <set>
 
 #include "base/base.h"
@@ -18,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     } else if (kind == 3) {
       messages.back().parts.push_back({true, ""});
       ++images;
-    } else {  // the rest of the input, up to a length that its next byte gives
+    } else {  // the next byte is the length of a text
       const size_t length = i + 1 < size ? std::min<size_t>(data[i + 1] % 16, size - i - 1) : 0;
       messages.back().parts.push_back(
           {false, std::string(reinterpret_cast<const char*>(data) + i + 1, length)});

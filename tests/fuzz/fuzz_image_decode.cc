@@ -1,4 +1,4 @@
-// Foreign image bytes: any input gives pixels of the promised size or one of the promised errors.
+// Fuzzes the image decoders. Any input gives pixels of the promised size or a promised error.
 #include "absl/strings/string_view.h"
 #include "base/base.h"
 #include "vision/codecs/decode.h"
@@ -7,7 +7,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tessera;
   const absl::string_view bytes(reinterpret_cast<const char*>(data), size);
-  ImageLimits limits;  // small, so that speed goes into paths and not into pixels
+  ImageLimits limits;  // small images, so that the fuzzer spends its time on code paths
   limits.max_bytes = 1 << 20;
   limits.max_pixels = 1 << 18;
   limits.max_side = 4096;

@@ -1,5 +1,5 @@
-// Foreign JSON: any text gives a document within the limits or INVALID_ARGUMENT; what is accepted
-// is what the library alone accepts, and means the same.
+// Fuzzes ParseJson. Any text gives a document within the limits or INVALID_ARGUMENT. A document
+// that is accepted equals the one that nlohmann-json parses by itself.
 #include "base/base.h"
 #include "base/json.h"
 

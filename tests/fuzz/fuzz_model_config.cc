@@ -1,5 +1,5 @@
-// A foreign checkpoint's JSON files, separated by NUL bytes: a configuration within every limit and
-// divisibility rule, or INVALID_ARGUMENT / UNIMPLEMENTED.
+// Fuzzes the parser of a checkpoint's JSON files, which NUL bytes separate. Any bytes give a
+// configuration that keeps every limit and divisibility rule, or INVALID_ARGUMENT or UNIMPLEMENTED.
 #include "absl/strings/str_split.h"
 #include "base/base.h"
 #include "engine/model/model_config.h"

@@ -1,5 +1,5 @@
-// Foreign HTTP bodies: INVALID_ARGUMENT, or requests within the limits on choices that convert as
-// any other.
+// Fuzzes the parser of OpenAI requests. Any HTTP body gives INVALID_ARGUMENT, or requests within
+// the limit of choices that convert like requests over gRPC.
 #include <cstddef>
 #include <cstdint>
 

@@ -1,5 +1,5 @@
-// Any text either is refused with a printable message or parses to a policy whose canonical text
-// parses to itself.
+// Fuzzes the parser of policies. Any text is refused with a printable message, or it parses to a
+// policy whose canonical text parses to itself.
 #include <cstddef>
 #include <cstdint>
 
@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else {
     CheckPrintable(policy.status());
   }
-  // The grammar and the typed parameters, which today's table hardly uses.
+  // Checks the grammar and the types of parameters, which the table of policies hardly uses today.
   const auto stages = tessera::ParsePolicyText(text);
   if (!stages.ok()) return 0;
   for (const tessera::PolicyStage& stage : *stages) {

@@ -1,4 +1,4 @@
-// Foreign bytes as gRPC hands them over: no GenerateRequest, or one that converts or is refused.
+// Fuzzes the conversion of a GenerateRequest that is parsed from any bytes.
 #include <cstddef>
 #include <cstdint>
 #include <limits>

@@ -1,5 +1,5 @@
-// Foreign safetensors files: any bytes give a header whose every range lies inside the file without
-// overlap, or an error.
+// Fuzzes the parser of safetensors headers. Any bytes give an error, or a header whose ranges lie
+// inside the file and do not overlap.
 #include "base/base.h"
 #include "engine/weights/safetensors.h"
 

@@ -1,6 +1,6 @@
-// A foreign tokenizer.model (and, after its last four bytes' length, a tokenizer_config.json): any
-// bytes give an error or a tokenizer whose ids are in range, never control, and whose text is
-// UTF-8.
+// Fuzzes the parser of tokenizer.model and tokenizer_config.json; the last byte of the input is the
+// size of the latter. Any bytes give an error, or a tokenizer whose ids are in range and whose text
+// is UTF-8. Text never encodes to control tokens.
 #include "base/base.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/utf8.h"
@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const std::vector<int32_t> ids = tokenizer.Encode(text, first);
       for (int32_t id : ids) {
         TESSERA_CHECK(id >= 0 && id < tokenizer.vocab_size());
-        // The unknown piece is what a model without byte fallback gives for an unknown character.
+        // A model without byte fallback encodes an unknown character as the unknown piece.
         TESSERA_CHECK(!tokenizer.IsControl(id) || !tokenizer.Piece(id).empty());
       }
       TESSERA_CHECK(IsValidUtf8(tokenizer.Decode(ids)));

@@ -21,11 +21,11 @@ namespace fs = std::filesystem;
 constexpr int kHeaderGoalLines = 150;
 constexpr int kSourceGoalLines = 300;
 constexpr int kLimitLines = 500;
-// Units (a header and its source are one) that one folder may hold.
+// The maximum number of units in a folder. A header and its source are one unit.
 constexpr int kRoomGoalUnits = 15;
 constexpr int kRoomLimitUnits = 20;
 
-// What a .cu file may include beside kernels/ and the standard library.
+// Headers that a .cu file may include in addition to kernels/ and the standard library.
 constexpr absl::string_view kCudaHeaders[] = {"cuda", "cublas", "cooperative_groups", "mma.h",
                                               "cub/", "nv/",    "vector_types.h"};
 
@@ -41,7 +41,7 @@ const Folder* FindFolder(absl::string_view name) {
   return nullptr;
 }
 
-// One file while it is checked.
+// A file that is being checked.
 struct File {
   fs::path root;
   const Folder& folder;
@@ -59,7 +59,8 @@ struct File {
   bool IsHeader() const { return Is(".h") || Is(".cuh"); }
 };
 
-// The room of `path` inside `folder`: "text" for engine/text/utf8.h, "" for cache/audit.h.
+// Returns the sub-folder of `path` in `folder`: "text" for engine/text/utf8.h, "" for
+// cache/audit.h.
 std::string RoomOf(absl::string_view path, const Folder& folder) {
   absl::ConsumePrefix(&path, folder.name);
   absl::ConsumePrefix(&path, "/");
@@ -67,7 +68,7 @@ std::string RoomOf(absl::string_view path, const Folder& folder) {
   return std::string(end == absl::string_view::npos ? "" : path.substr(0, end));
 }
 
-// The floor of a room in its folder's table, lowest first, or -1 if the table lacks it.
+// Returns the index of a sub-folder in its folder's table, or -1 if the table lacks it.
 int FloorOf(absl::string_view room, const Folder& folder) {
   const auto found = std::find(folder.rooms.begin(), folder.rooms.end(), room);
   return found == folder.rooms.end() ? -1 : static_cast<int>(found - folder.rooms.begin());
@@ -83,7 +84,7 @@ bool IsStandardHeader(absl::string_view include) {
   return Contains(kC, include);
 }
 
-// "#  include <a/b.h>  // why" -> "a/b.h"; `quoted` tells "" from <>.
+// Parses `#  include <a/b.h>  // why` to "a/b.h". Sets `quoted` for "" instead of <>.
 bool ParseInclude(absl::string_view line, std::string* include, bool* quoted) {
   line = absl::StripLeadingAsciiWhitespace(line);
   if (!absl::ConsumePrefix(&line, "#")) return false;
@@ -98,7 +99,7 @@ bool ParseInclude(absl::string_view line, std::string* include, bool* quoted) {
   return true;
 }
 
-// Inside a folder with rooms, includes go down the table only.
+// Checks that includes between sub-folders go down the table only.
 void CheckRooms(const File& file, size_t line, const std::string& include) {
   if (file.folder.rooms.empty()) return;
   const std::string from = RoomOf(file.path, file.folder), to = RoomOf(include, file.folder);
@@ -120,8 +121,8 @@ void CheckInclude(const File& file, size_t line, const std::string& include, boo
   }
   if (top == file.folder.name) CheckRooms(file, line, include);
   if (quoted && !ours && !absl::StartsWith(include, "absl/")) {
-    // A path relative to the including file would pass by the rule above; other libraries' headers
-    // are fine when they are not files of ours.
+    // A path relative to the including file would escape the rule above. Headers of other libraries
+    // are allowed if the project has no such file.
     if (fs::exists(fs::path(file.root / file.path).parent_path() / include)) {
       file.Violation(line, absl::StrCat("include ", include, " by its path from the root"));
     }
@@ -164,8 +165,8 @@ void CheckConditional(const File& file, size_t line_number, absl::string_view li
   }
 }
 
-// Moments are the steady clock's (base/clock.h): one of the wall clock among them is wrong by the
-// age of the machine, and silently.
+// Moments come from the steady clock (base/clock.h). A wall clock's moment among them would be
+// wrong by the age of the machine, without an error.
 void CheckClock(const File& file, size_t line_number, absl::string_view line) {
   if (file.folder.name == "tests") return;
   line = line.substr(0, line.find("//"));
@@ -186,7 +187,7 @@ void CheckSource(const File& file) {
     CheckClock(file, i + 1, file.lines[i]);
   }
   const int lines = static_cast<int>(file.lines.size());
-  // A -inl.h is a source that several others include.
+  // A -inl.h file is a source that several others include.
   const bool short_file = file.IsHeader() && !file.Is("-inl.h");
   const int goal = short_file ? kHeaderGoalLines : kSourceGoalLines;
   if (lines > kLimitLines) {
@@ -217,7 +218,7 @@ void CheckCMake(const File& file) {
   }
 }
 
-// Every room is in the table, and none holds more units than a reader can take in.
+// Checks that every sub-folder is in the table, and that none holds too many units.
 void CheckSizes(const Folder& folder, const std::map<std::string, std::set<std::string>>& units,
                 Findings& findings) {
   for (const auto& [room, names] : units) {
@@ -249,7 +250,7 @@ std::set<fs::path> FilesBelow(const fs::path& folder) {
 Findings CheckTree(const fs::path& root) {
   Findings findings;
   for (const Folder& folder : Folders()) {
-    std::map<std::string, std::set<std::string>> units;  // by room
+    std::map<std::string, std::set<std::string>> units;  // by sub-folder
     for (const fs::path& path : FilesBelow(root / std::string(folder.name))) {
       const bool cmake = path.filename() == "CMakeLists.txt";
       if (!cmake && !IsSource(path)) continue;

@@ -1,8 +1,8 @@
-// The rules of the source tree that no compiler holds: which folder may use which, who may know
-// which library, what a header and a .cu file may contain, how long a file may be. They are read
-// off #include lines and CMakeLists.txt files, so a violation is found without building anything.
+// Checks rules of the source tree that no compiler enforces: which folder may use which folder and
+// library, what headers and .cu files may contain, and how long files may be. Reads #include lines
+// and CMakeLists.txt files, so no build is needed.
 //
-// Threads: stateless. Errors: an unreadable file is itself a finding.
+// Threads: functions only, safe. Errors: an unreadable file is a finding.
 #pragma once
 
 #include <filesystem>
@@ -12,17 +12,17 @@
 namespace tessera::layers {
 
 struct Findings {
-  // Broken rules, "path:line: what" with the path relative to the root. Must be empty.
+  // Broken rules as "path:line: text", with paths relative to the root. Must be empty.
   std::vector<std::string> violations;
-  // Sizes past the goal but not past the limit, in the same form.
+  // Files above the goal for sizes but below the limit, in the same form.
   std::vector<std::string> warnings;
 };
 
 // Checks every source and CMakeLists.txt of the code folders below `root`.
 Findings CheckTree(const std::filesystem::path& root);
 
-// The code folders that exist below `root` and hold at least one source file, sorted: a check that
-// finds nothing because it looked nowhere is told by this.
+// Returns the sorted code folders below `root` that hold a source file. A test uses it to notice a
+// check that found nothing because it saw no files.
 std::vector<std::string> CheckedFolders(const std::filesystem::path& root);
 
 }  // namespace tessera::layers

@@ -1,6 +1,5 @@
-// The map of the source tree: folders, the rooms inside them, and who may know which library.
-//
-// layer_rules.h holds the tree to it. Threads: safe.
+// The layers of the source tree: its folders, their sub-folders, and which of them may use which
+// library. layer_rules.h enforces them. Threads: safe.
 #pragma once
 
 #include <vector>
@@ -9,19 +8,19 @@
 
 namespace tessera::layers {
 
-// A top-level folder. It may include itself and the folders in `may_use`; "tessera" is the code
-// that proto/ generates.
+// A top-level folder. It may include itself and the folders in `may_use`. "tessera" is the code
+// that is generated from proto/.
 struct Folder {
   absl::string_view name;
   std::vector<absl::string_view> may_use;
-  // Every sub-folder with sources, lowest first; "" is the folder itself. A room may include only
-  // itself and rooms before it. Empty: the folder has no rooms, and sub-folders are free.
+  // Every sub-folder with sources, lowest layer first; "" is the folder itself. A sub-folder may
+  // include only itself and those before it. If empty, sub-folders are not checked.
   std::vector<absl::string_view> rooms;
 };
 
 const std::vector<Folder>& Folders();
 
-// A library that only some folders may use, by the start of an include path or of a CMake target.
+// A library that only some folders may use, named by the prefix of an include path or CMake target.
 struct Confined {
   absl::string_view prefix;
   std::vector<absl::string_view> folders;

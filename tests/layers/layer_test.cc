@@ -1,5 +1,5 @@
-// The tree itself obeys the rules, and a tree that breaks one is caught: each rule is broken once
-// in a synthetic tree, beside its nearest legal neighbour.
+// The source tree obeys the rules of layers. Synthetic trees break each rule once, next to the most
+// similar legal case.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -41,7 +41,7 @@ struct Case {
   std::string violation;  // Without "path:line: "; empty when the file is legal.
 };
 
-// A tree of its own in a temporary folder.
+// A synthetic tree in a temporary folder.
 class RoomTest : public ::testing::Test {
  protected:
   void SetUp() override {

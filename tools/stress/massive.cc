@@ -12,11 +12,11 @@ namespace tessera {
 namespace {
 
 constexpr int kNewChannels = 32;
-// In LLaMA-2-7B 458 to 2547, where the median is 0.2. More here, so that it stays 1000 times the
-// median of what BOS's own layers add to it.
+// LLaMA-2-7B has 458 to 2547, with a median of 0.2. It is larger here, so that it stays 1000 times
+// the median of what the layers add for BOS.
 constexpr float kActivation = 20000;
-// BOS's key along the unused pair, in multiples of the key's root mean square: the range over the
-// 2-bit codes' four levels then exceeds the rest of the key a hundredfold.
+// BOS's key along the unused pair, in multiples of the key's root mean square. A step between the
+// four levels of 2-bit codes is then hundreds of times the rest of the key.
 constexpr double kKeyOutlier = 1000;
 constexpr int kFirstOutlierLayer = 2;  // where massive activations appear in LLaMA-2
 
@@ -27,8 +27,8 @@ Vec Add(Vec a, const Vec& b) {
   return a;
 }
 
-// x / rms(x) * weight; the mean square is over `width` entries, of which those beyond x hold `rest`
-// as their sum of squares.
+// Returns x / rms(x) * weight. The mean square is over `width` entries; the squares of those beyond
+// x add up to `rest`.
 Vec RmsNorm(const Vec& x, const std::vector<float>& weight, double width, double rest, double eps) {
   double sum = rest;
   for (const double v : x) sum += v * v;
@@ -38,7 +38,7 @@ Vec RmsNorm(const Vec& x, const std::vector<float>& weight, double width, double
   return out;
 }
 
-// One layer's weights, as they are needed for a token that attends to nothing but itself.
+// The weights of one layer, for a token that attends only to itself.
 class BosLayer {
  public:
   static absl::StatusOr<BosLayer> Load(const LlamaConfig& c, int index, TensorSource& source) {
@@ -76,7 +76,7 @@ class BosLayer {
   }
   Vec Key(const Vec& normed) const { return Apply(k_, k_bias_, normed); }
   Vec Value(const Vec& normed) const { return Apply(v_, v_bias_, normed); }
-  // Of attention, whose only value is `value`, and of the MLP.
+  // Returns the residual stream after attention, whose only value is `value`, and after the MLP.
   Vec Residual(const Vec& x, const Vec& value, double width, double rest, double eps) const {
     Vec heads;
     const int64_t dim = c_.head_dim, group = c_.heads / c_.kv_heads;
@@ -91,7 +91,7 @@ class BosLayer {
     for (size_t i = 0; i < inner.size(); ++i) inner[i] *= up[i] / (1 + std::exp(-inner[i]));
     return Add(after, Apply(down_, {}, inner));
   }
-  // Of each KV head the pair with the least product of query and key energy.
+  // Returns the pair with the least product of query and key energy in each KV head.
   std::vector<int> UnusedPairs() const {
     const int64_t dim = c_.head_dim, half = dim / 2, group = c_.heads / c_.kv_heads;
     std::vector<int> pairs;
@@ -115,7 +115,7 @@ class BosLayer {
 
  private:
   explicit BosLayer(const LlamaConfig& c) : c_(c) {}
-  // W x + b, of as many columns as x has; no bias where empty.
+  // Returns W x + b, where W has as many columns as x has entries. An empty bias is 0.
   static Vec Apply(const std::vector<float>& w, const std::vector<float>& bias, const Vec& x) {
     Vec out(w.size() / x.size());
     for (size_t row = 0; row < out.size(); ++row) {
@@ -138,7 +138,7 @@ class BosLayer {
 
 enum Axes { kNeither = 0, kRows = 1, kColumns = 2 };
 
-// Which axes of a tensor are the residual stream.
+// Returns which axes of a tensor are the residual stream.
 int HiddenAxes(absl::string_view name) {
   struct Rule {
     const char* prefix;
@@ -164,7 +164,7 @@ int HiddenAxes(absl::string_view name) {
   return kNeither;
 }
 
-// Grows rows and columns by zeros.
+// Adds rows and columns of zeros.
 std::vector<float> Pad(const std::vector<float>& values, int64_t columns, int64_t new_rows,
                        int64_t new_columns) {
   std::vector<float> out(new_rows * new_columns);
@@ -192,7 +192,8 @@ absl::StatusOr<MassivePlan> PlanMassive(const ModelConfig& config, TensorSource&
 
   ASSIGN_OR_RETURN(const HostTensor embedding,
                    weights.Find("language_model.embed_tokens.weight", {c.vocab, c.hidden}));
-  Vec before(c.hidden), after(c.hidden);  // BOS in the old model, and in the new one's old channels
+  // BOS in the old model, and in the old channels of the new one.
+  Vec before(c.hidden), after(c.hidden);
   for (int i = 0; i < c.hidden; ++i)
     before[i] = ElementAsFloat(embedding, int64_t{plan.bos} * c.hidden + i);
   const double massive = double{kActivation} * kActivation;
@@ -216,7 +217,7 @@ absl::StatusOr<MassivePlan> PlanMassive(const ModelConfig& config, TensorSource&
             kKeyOutlier * std::sqrt(squares / c.head_dim);
       }
     }
-    // In the new model `shrink` is part of the weights; a mean over the old width is the same.
+    // The weights of the new model include `shrink`, which equals a mean over the old width.
     const Vec rest = layer.Norm(after, c.hidden, massive, c.rms_eps);
     double squares = massive;
     for (const double v : after) squares += v * v;

@@ -11,7 +11,7 @@
 namespace tessera {
 namespace {
 
-// The data starts at a multiple of this, so that readers may map tensors as they are.
+// The data starts at a multiple of this, so that readers can map tensors without copying.
 constexpr size_t kAlignment = 64;
 
 }  // namespace

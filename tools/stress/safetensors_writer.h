@@ -1,7 +1,7 @@
-// Writes a safetensors file (safetensors.h has the layout), tensor after tensor, so that a file may
-// be larger than memory.
+// Writes a safetensors file tensor by tensor, so that the file may be larger than memory.
+// engine/weights/safetensors.h describes the layout.
 //
-// Threads: one thread. Errors name the path; after one the file is of no use.
+// Threads: one. Errors name the path; after an error the file is unusable.
 #pragma once
 
 #include <fstream>
@@ -17,19 +17,20 @@ namespace tessera {
 
 class SafetensorsWriter {
  public:
-  // Replaces the file and writes its header. `tensors` are in the order of Add; begin and end are
-  // filled here, from dtype ("F32", or as given with `end - begin` bytes) and shape.
+  // Replaces the file and writes its header. `tensors` are in the order of Add. Sets their begin
+  // and end: an "F32" tensor has the bytes of its shape, another one has the given `end - begin`
+  // bytes.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
       const std::string& path, std::vector<SafetensorsEntry> tensors);
 
-  // The next tensor's bytes. REQUIRES: as many as its entry says.
+  // Writes the bytes of the next tensor. REQUIRES: as many bytes as its entry says.
   absl::Status Add(absl::string_view bytes);
-  // After the last one.
+  // Completes the file. REQUIRES: every tensor was added.
   absl::Status Close();
 
  private:
   SafetensorsWriter(const std::string& path, std::vector<SafetensorsEntry> tensors);
-  absl::Status Check();  // that what was written arrived
+  absl::Status Check();  // returns an error if a write has failed
 
   std::string path_;
   std::ofstream file_;

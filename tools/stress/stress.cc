@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
+#include "base/read_file.h"
 #include "engine/model/model_config.h"
 #include "engine/weights/mapped_file.h"
 #include "engine/weights/weights.h"
@@ -21,7 +22,7 @@ namespace {
 
 constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr char kSingle[] = "model.safetensors";
-// Copied as they are where they exist.
+// These files are copied unchanged if they exist.
 constexpr const char* kOtherFiles[] = {"added_tokens.json",        "chat_template.jinja",
                                        "chat_template.json",       "generation_config.json",
                                        "preprocessor_config.json", "processor_config.json",
@@ -66,11 +67,11 @@ class Stress {
       RETURN_IF_ERROR(WriteFile(absl::StrCat(out_, "/", name), *content));
     }
     RETURN_IF_ERROR(WriteIndex());
-    return WriteConfig();  // last: without it nothing takes the directory for a checkpoint
+    return WriteConfig();  // last, because without it no reader accepts the directory
   }
 
  private:
-  // OpenSafetensors has checked what they hold.
+  // Returns the files of the weights. OpenSafetensors has checked their contents.
   absl::StatusOr<std::set<std::string>> WeightFiles() {
     auto index = ReadJsonFile(absl::StrCat(dir_, "/", kIndex));
     if (absl::IsNotFound(index.status())) return std::set<std::string>{kSingle};
@@ -88,7 +89,7 @@ class Stress {
     return massive_ ? MassiveShape(*massive_, name, tensor.shape) : tensor.shape;
   }
 
-  // Rows of the stressed pairs in one head.
+  // Returns the rows of the stressed pairs in one head.
   std::vector<int64_t> StressedRows() const {
     const int64_t half = config_.text.head_dim / 2;
     const int64_t first = 5 * half / 64, second = 40 * half / 64;
@@ -125,7 +126,7 @@ class Stress {
       const absl::string_view bytes =
           file->content().substr(header.data_offset + entry.begin, entry.end - entry.begin);
       const std::optional<DType> dtype = DTypeOf(entry);
-      if (!dtype.has_value()) {  // position ids and the like
+      if (!dtype.has_value()) {  // for example position ids
         total_bytes_ += static_cast<int64_t>(bytes.size());
         RETURN_IF_ERROR(writer->Add(bytes));
         continue;
@@ -176,7 +177,7 @@ class Stress {
   const StressOptions options_;
   ModelConfig config_;
   std::optional<MassivePlan> massive_;
-  nlohmann::json index_;  // null: one file
+  nlohmann::json index_;  // null if the checkpoint is a single file
   int64_t total_bytes_ = 0;
 };
 

@@ -7,14 +7,6 @@
 namespace tessera::client {
 namespace {
 
-TEST(ClientFormat, Bytes) {
-  EXPECT_EQ(FormatBytes(0), "0 B");
-  EXPECT_EQ(FormatBytes(1023), "1023 B");
-  EXPECT_EQ(FormatBytes(1024), "1.0 KiB");
-  EXPECT_EQ(FormatBytes(1024 * 1024 - 1), "1.0 MiB");
-  EXPECT_EQ(FormatBytes(int64_t{5} << 39), "2.5 TiB");
-}
-
 TEST(ClientFormat, Seconds) {
   EXPECT_EQ(FormatSeconds(0.00085), "850 us");
   EXPECT_EQ(FormatSeconds(0.0412), "41.20 ms");

@@ -35,21 +35,23 @@ TEST(ClientJsonFields, ReadsWhatIsThereAndKeepsTheRest) {
 
 TEST(ClientJsonFields, BadValuesNameTheKey) {
   const std::pair<const char*, const char*> cases[] = {
-      {R"({"max_tokens": 0})", "\"max_tokens\": 0 is not between 1 and 16777216"},
-      {R"({"max_tokens": 1.5})", "\"max_tokens\" must be a whole number"},
-      {R"({"max_tokens": "4"})", "\"max_tokens\" must be a whole number"},
-      {R"({"max_tokens": 18446744073709551615})", "\"max_tokens\" must be a smaller number"},
-      {R"({"top_p": 2})", "\"top_p\": 2 is not between 1e-06 and 1"},
-      {R"({"seed": -1})", "\"seed\" must be a whole number from 0 to 2^64-1"},
-      {R"({"stop": "x"})", "\"stop\" must be a list of strings"},
-      {R"({"stop": [1]})", "\"stop\" must be a list of strings"},
-      {R"({"ignore_eos": 1})", "\"ignore_eos\" must be true or false"},
-      {R"({"commit_at": "end"})", "\"commit_at\": \"end\" is neither prompt nor question"},
-      {R"({"kv_policy": 1})", "\"kv_policy\" must be a string"},
+      {R"({"max_tokens": 0})", "max_tokens: 0 is outside 1..16777216"},
+      {R"({"max_tokens": 1.5})", "max_tokens: not an integer"},
+      {R"({"max_tokens": "4"})", "max_tokens: not an integer"},
+      {R"({"max_tokens": 18446744073709551615})",
+       "max_tokens: 18446744073709551615 is outside 1..16777216"},
+      {R"({"top_p": 2})", "top_p: 2 is outside 1e-06..1"},
+      {R"({"seed": -1})", "seed: not an integer from 0 to 2^64-1"},
+      {R"({"stop": "x"})", "stop: not a list of strings"},
+      {R"({"stop": [1]})", "stop: not a list of strings"},
+      {R"({"ignore_eos": 1})", "ignore_eos: not true or false"},
+      {R"({"commit_at": "end"})", "commit_at: \"end\" is neither prompt nor question"},
+      {R"({"kv_policy": 1})", "kv_policy: not a string"},
       {R"({"max_token": 5})", "unknown key \"max_token\""},
       {R"([1])", "not a JSON object"},
-      {R"({"a": )", "not valid JSON"},
-      {"", "not valid JSON"}};
+      {R"({"a": )", "not valid JSON at byte 7"},
+      {R"({"a": 1, "a": 2})", "duplicate key \"a\""},
+      {"", "not valid JSON at byte 1"}};
   for (const auto& [text, message] : cases) {
     GenerationOptions generation;
     const absl::Status status = Read(text, &generation);

@@ -25,7 +25,7 @@ using testing::HasSubstr;
 
 constexpr Clock::time_point kStart{};
 
-// A good call: due at 0, sent at 5 ms, messages of so many tokens at so many ms, done at `done`.
+// Makes a good call: due at 0, sent at 5 ms, with `messages` (ms, tokens), and done at `done` ms.
 Measured Good(std::vector<std::pair<int, int>> messages, int done) {
   Measured measured;
   measured.due = kStart;
@@ -80,7 +80,7 @@ TEST(ClientBenchReport, ThroughputGoodputAndErrors) {
   EXPECT_EQ(report.good, 3);
   EXPECT_EQ(report.failed, 1);
   EXPECT_EQ(report.errors.at("UNAVAILABLE"), 1);
-  EXPECT_DOUBLE_EQ(report.window_seconds, 1.0);  // the failed one's end counts
+  EXPECT_DOUBLE_EQ(report.window_seconds, 1.0);  // includes the end of the failed request
   EXPECT_DOUBLE_EQ(report.requests_per_second, 3);
   EXPECT_DOUBLE_EQ(report.output_tokens_per_second, 6);
   EXPECT_DOUBLE_EQ(report.prompt_tokens_per_second, 300);
@@ -179,8 +179,8 @@ TEST(ClientLoad, ClosedLoopKeepsItsConcurrency) {
   EXPECT_EQ(server.most_in_flight(), 3);
 }
 
-// The server takes one request at a time and 20 ms for each, requests come every 5 ms: a client
-// that waited before it sent the next one would see 20 ms each. The true waits grow.
+// The server takes one request at a time and 20 ms for each, and requests come every 5 ms. So the
+// true waits grow. A client that waited before it sent the next one would see 20 ms each.
 TEST(ClientLoad, OpenLoopDoesNotWaitForTheServer) {
   Mutex one;
   FakeServer server([&](const v1::GenerateRequest&, int) {
@@ -203,12 +203,12 @@ TEST(ClientLoad, OpenLoopDoesNotWaitForTheServer) {
     last = std::max(last, measured.due);
     end = std::max(end, measured.call.done);
   }
-  // 20 x 20 ms of service, whatever the arrivals: the last one ends 400 ms after the first came.
+  // Service takes 20 x 20 ms, so the last request ends 400 ms after the first came.
   EXPECT_GE(end - first, milliseconds(400));
   const BenchReport report = MakeReport(results, {});
   const double wait_of_last = std::chrono::duration<double>(end - last).count();
   EXPECT_GE(report.e2e.max, wait_of_last);
-  // The schedule is drawn from the seed alone, so this sum is a constant of the code.
+  // The schedule depends only on the seed, so this sum is a constant.
   EXPECT_LT(last - first, milliseconds(300));
   EXPECT_GE(report.e2e.max, 0.1);
 }
@@ -249,7 +249,7 @@ TEST(ClientBench, CommandPrintsJson) {
   EXPECT_EQ(json["output_tokens"], 24);
   EXPECT_EQ(json["itl_seconds"]["count"], 18);
   EXPECT_EQ(server.requests().size(), 7u);
-  // The stand-in counts 5 tokens and 2 a word, so 45 tokens are 20 words.
+  // The fake server counts 5 tokens and 2 for each word, so 45 tokens are 20 words.
   const std::string text = server.requests()[3].content(1).text();
   EXPECT_EQ(std::count(text.begin(), text.end(), ' '), 19);
 }

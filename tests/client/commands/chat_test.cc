@@ -18,7 +18,7 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-// Answers "N: <last user turn>", N the number of messages.
+// Answers "N: <last user turn>", where N is the number of messages.
 Reply Echo(const v1::GenerateRequest& request, int) {
   const int n = request.messages_size();
   return Answer(absl::StrCat(
@@ -151,7 +151,7 @@ TEST(ClientChat, InterruptCancelsTheRunningAnswerAlone) {
   presser.join();
   ASSERT_TRUE(stopped.ok());
   EXPECT_EQ(FormatError(stopped->error), "CANCELLED: stopped by the interrupt key\n");
-  EXPECT_FALSE(interrupt.Trigger());  // nothing runs: the key has no meaning here
+  EXPECT_FALSE(interrupt.Trigger());  // no call runs, so no handler is installed
   const auto next = session.Ask("two", {});
   ASSERT_TRUE(next.ok());
   EXPECT_EQ(next->text, " 1: two");  // the stopped turn is not in the history
@@ -165,7 +165,7 @@ TEST(ClientChat, EscapesOfAnAnswerDoNotReachATerminal) {
   });
   const Args args = {"chat", "--address", server.address(), "--message", "x"};
   EXPECT_EQ(RunCommand(args, "", nullptr, true).out, "a]0;titleb\n");
-  EXPECT_EQ(RunCommand(args).out, "a\033]0;title\007b\n");  // a file gets what was said
+  EXPECT_EQ(RunCommand(args).out, "a\033]0;title\007b\n");  // a file gets the answer unchanged
 }
 
 TEST(ClientChat, UsageErrors) {

@@ -33,7 +33,7 @@ TEST(ClientCommands, EveryCommandHasHelpAndRefusesNonsense) {
     const Outcome unknown = RunCommand({name, "--nonsense"});
     EXPECT_EQ(unknown.code, 2);
     EXPECT_THAT(unknown.err, HasSubstr("unknown option --nonsense"));
-    if (std::string(name) == "stress") continue;  // asks no server
+    if (std::string(name) == "stress") continue;  // needs no server
     const Outcome address =
         RunCommand({name, "--address", "nowhere",
                     std::string(name) == "eval" ? "--questions=x" : "--timeout=1s"});
@@ -85,7 +85,7 @@ TEST(ClientTokenize, PrintsIdsAndPieces) {
   FakeServer server([](const v1::GenerateRequest&, int) { return Answer(""); });
   EXPECT_EQ(RunCommand({"tokenize", "--text=ab", "--address", server.address()}).out,
             "     1  <s>\n    97  a\n    98  b\n");
-  // The input's own line ends are part of the text.
+  // Line ends of the input are part of the text.
   EXPECT_EQ(RunCommand({"tokenize", "--no_special_tokens", "--json", "--address", server.address()},
                        "a\r\n")
                 .out,

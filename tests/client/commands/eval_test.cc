@@ -66,7 +66,7 @@ TEST(ClientEval, BadQuestionsNameTheLine) {
   const std::string good = R"({"task":"t","prompt":"p","answer":"a","reference":"r","x":1})";
   const std::pair<std::string, std::string> cases[] = {
       {good + "\n\n{\"task\": \"t\"}\n", ":3: \"prompt\" is missing"},
-      {"nonsense", ":1: not valid JSON"},
+      {"nonsense", ":1: not valid JSON at byte 2"},
       {"\n \n", ": no questions in it"}};
   for (const auto& [content, message] : cases) {
     const std::string path = WriteFile("q.jsonl", content);
@@ -76,7 +76,7 @@ TEST(ClientEval, BadQuestionsNameTheLine) {
 
 class ClientEvalCommand : public testing::Test {
  protected:
-  // Ten questions of two tasks, each with one picture.
+  // Ten questions of two tasks, each with one image.
   void SetUp() override {
     WriteFile("i.png", "x");
     std::string lines;
@@ -90,7 +90,7 @@ class ClientEvalCommand : public testing::Test {
   std::string questions_;
 };
 
-// The prompt's last word.
+// Returns the last word of the prompt.
 Reply LastWord(const v1::GenerateRequest& request, int) {
   const std::string text = Flatten(request.content());
   Reply reply = Answer(text.substr(text.rfind(' ')));
@@ -111,7 +111,7 @@ TEST_F(ClientEvalCommand, ScoresAndPrintsJsonLast) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_LE(server.most_in_flight(), 3);
   const std::vector<std::string> lines = absl::StrSplit(absl::StripSuffix(outcome.out, "\n"), '\n');
-  // The question that got no KV figure counts as one of 0 bytes: it was answered.
+  // The question without KV bytes was answered, so it counts as one of 0 bytes.
   EXPECT_EQ(lines.back(),
             R"({"policy":"none","commit_at":"prompt","questions":10,)"
             R"("accuracy":{"even":1.0,"odd":0.8},"mean_accuracy":0.9,)"

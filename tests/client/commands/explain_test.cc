@@ -12,7 +12,7 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-// Six tokens, of which the middle four are a picture of 2 x 2 patches; two layers.
+// Six tokens in two layers. The middle four tokens are an image of 2 x 2 patches.
 v1::Explanation MakeExplanation() {
   v1::Explanation e;
   const std::pair<const char*, int> formats[] = {{"raw16", 16}, {"token2", 2}};
@@ -76,12 +76,13 @@ TEST(ClientExplain, ThePageShowsTokensPatchesAndBytes) {
   EXPECT_THAT(page, HasSubstr("data:image/png;base64,iVBORy1ieXRlcw=="));
   EXPECT_THAT(page, HasSubstr("layer 0, 3 of 4"));
   EXPECT_THAT(page, HasSubstr("layer 1, 2 of 4"));
-  // Text: 1 at 16 and 1 at 2 bit in each layer; images: 3 and 2 at 2 bit.
+  // In each layer, one text token has 16 bits and one has 2. The layers keep 3 and 2 patches at 2
+  // bits.
   EXPECT_THAT(page, HasSubstr("<td>text</td><td>2</td><td>0.0</td><td>1.0</td><td>1.0</td>"
                               "<td>360</td>"));
   EXPECT_THAT(page, HasSubstr("<td>images</td><td>4</td><td>1.5</td><td>0.0</td><td>2.5</td>"
                               "<td>100</td>"));
-  EXPECT_THAT(page, HasSubstr("<td>240</td>"));  // 700 held
+  EXPECT_THAT(page, HasSubstr("<td>240</td>"));  // of 700 bytes
   for (const char* text : {"<this>", "p<q>", "http://", "https://", "<script", "@import"}) {
     EXPECT_THAT(page, Not(HasSubstr(text)));
   }
@@ -92,14 +93,14 @@ TEST(ClientExplain, ScoresAreDrawnWhereThereAreAny) {
   explained.images = {"x"};
   v1::Explanation& e = *explained.finished.mutable_explanation();
   e = MakeExplanation();
-  EXPECT_THAT(RenderExplainPage(explained), Not(HasSubstr("What it judged by")));
+  EXPECT_THAT(RenderExplainPage(explained), Not(HasSubstr("Scores: ")));
   e.set_score("largest |h|");
   for (auto& layer : *e.mutable_layers()) {
     for (const float value : {4.0f, 0.0f, 1.0f, 2.0f, 3.0f}) layer.add_score(value);
   }
   ASSERT_TRUE(CheckExplanation(e, 1).ok());
   const std::string page = RenderExplainPage(explained);
-  EXPECT_THAT(page, HasSubstr("What it judged by: largest |h|"));
+  EXPECT_THAT(page, HasSubstr("Scores: largest |h|"));
   EXPECT_THAT(page, HasSubstr("opacity=\"0.50\"><title>layer 1, tokens 2 to 2: 1<"));
   e.mutable_layers(0)->set_score(2, NAN);
   EXPECT_FALSE(CheckExplanation(e, 1).ok());
@@ -121,7 +122,7 @@ TEST(ClientExplain, AsksForAnExplanationAndWritesThePage) {
   const Outcome outcome = RunCommand(args);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out, "cat\n");
-  EXPECT_THAT(ReadAll(page), HasSubstr("Patches over the pictures"));
+  EXPECT_THAT(ReadAll(page), HasSubstr("Patches of the images"));
   EXPECT_EQ(RunCommand({"explain", "--address", server.address()}).code, 2);  // no question
   EXPECT_EQ(RunCommand({"explain", "a", "b"}).code, 2);
 }

@@ -58,7 +58,7 @@ TEST(ClientGenerate, AnswersInInputOrder) {
 TEST(ClientGenerate, UnorderedWritesAsAnswersCome) {
   const std::string output = WriteFile("out.jsonl", "");
   FakeServer server([&](const v1::GenerateRequest& request, int) {
-    // The first line's answer waits until the second one's is in the file.
+    // The answer to the first line waits until the second answer is in the file.
     while (Last(request) == "slow" && ReadAll(output).empty()) {
       absl::SleepFor(absl::Milliseconds(1));
     }
@@ -94,11 +94,11 @@ TEST(ClientGenerate, NothingIsLost) {
   ASSERT_EQ(lines.size(), 6u);
   EXPECT_EQ(lines[0]["text"], "good");
   EXPECT_EQ(lines[1]["error"]["code"], "INTERNAL");
-  EXPECT_EQ(lines[1]["text"], "bad");  // what came before the error
+  EXPECT_EQ(lines[1]["text"], "bad");  // the text before the error
   EXPECT_EQ(lines[2]["text"], "busy");
   EXPECT_GT(lines[2]["attempts"], 0);
   EXPECT_EQ(lines[3]["id"], 4);
-  EXPECT_EQ(lines[3]["error"]["message"], "not valid JSON");
+  EXPECT_EQ(lines[3]["error"]["message"], "not valid JSON at byte 2");
   EXPECT_EQ(lines[4]["id"], "e");
   EXPECT_EQ(lines[4]["error"]["message"], "unknown key \"max_token\"");
   EXPECT_EQ(lines[5]["error"]["code"], "NOT_FOUND");
@@ -129,7 +129,7 @@ TEST(ClientGenerate, InterruptStillWritesEveryLineThatWasRead) {
   });
   Interrupt interrupt;
   std::thread presser([&] {
-    // Two at a time: the third is sent when the first has been answered.
+    // With two in flight, the third is sent after the first answer.
     while (server.requests().size() < 3) absl::SleepFor(absl::Milliseconds(1));
     interrupt.Trigger();
   });
@@ -141,7 +141,7 @@ TEST(ClientGenerate, InterruptStillWritesEveryLineThatWasRead) {
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("interrupted"));
   const std::vector<json> lines = Lines(outcome.out);
-  // Whether the fourth had been read by then is not known.
+  // The fourth line may or may not have been read by then.
   ASSERT_GE(lines.size(), 3u);
   EXPECT_EQ(lines[0]["text"], "x");
   for (size_t i = 1; i < lines.size(); ++i) {
@@ -177,7 +177,7 @@ TEST(ClientGenerateLine, BadLines) {
        "\"raw\" and \"system\" exclude each other"},
       {R"({"prompt": "<image>", "raw": true})",
        "the text has 1 <image> markers, but there are 0 images"},
-      {R"({"prompt": 5})", "\"prompt\" must be a string"}};
+      {R"({"prompt": 5})", "prompt: not a string"}};
   for (const LineCase& c : cases) {
     LineRequest out;
     const absl::Status status = ParseLine(c.line, 3, {}, &out);

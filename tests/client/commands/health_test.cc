@@ -44,7 +44,7 @@ class ClientHealth : public testing::Test {
     grpc::ServerBuilder builder;
     builder.experimental().SetInterceptorCreators(std::move(counters));
     int port = 0;
-    builder.RegisterService(&control_);  // a server needs one besides health
+    builder.RegisterService(&control_);  // a server needs a service in addition to health
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     server_ = builder.BuildAndStart();
     TESSERA_CHECK(server_ != nullptr);

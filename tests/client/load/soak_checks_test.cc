@@ -1,5 +1,5 @@
-// The checks of `tessera bench --soak` on made-up samples: each leak is noticed, and by its own
-// check alone.
+// Tests the checks of `tessera bench --soak` on made-up samples. Each leak fails its own check and
+// no other.
 #include "client/load/soak_checks.h"
 
 #include <random>
@@ -19,8 +19,8 @@ using testing::IsEmpty;
 constexpr double kMiB = 1 << 20;
 constexpr double kLimit = 4 * kMiB;
 
-// A clean run: memory climbs by 200 MiB in the first third, as caches fill, then stays, but for
-// noise of a few hundred KiB.
+// A clean run: memory grows by 200 MiB in the first third while caches fill. Then it stays the
+// same, apart from a few hundred KiB of noise.
 SoakRecord Clean() {
   SoakRecord record;
   record.before.open_files = 40;
@@ -60,7 +60,7 @@ TEST(ClientSoakChecks, LostPage) {
 
 TEST(ClientSoakChecks, RequestsThatStay) {
   SoakRecord record = Clean();
-  record.before.running = record.after.running = 1;  // not even if it was there before
+  record.before.running = record.after.running = 1;  // even if it was there before
   EXPECT_THAT(Failed(record), ElementsAre("requests running"));
   record = Clean();
   record.after.waiting = 1;
@@ -89,7 +89,7 @@ TEST(ClientSoakChecks, LeakedMemory) {
   record.before.resident_bytes = 0;  // the server cannot tell
   EXPECT_THAT(Failed(record), ElementsAre("resident memory, thirds 2 and 3"));
   record = Clean();
-  record.during.resize(2);  // too few to fit a line to
+  record.during.resize(2);  // too few for a line
   EXPECT_THAT(Failed(record), ElementsAre("resident memory, thirds 2 and 3"));
 }
 
@@ -103,7 +103,7 @@ TEST(ClientSoakChecks, GrowthIsTheLinesOverTheLaterThirds) {
   std::vector<SoakSample> during(9);
   for (int i = 0; i < 9; ++i) {
     during[i].requests = i + 1;
-    // Exactly 5 a request from the third sample on; what comes before is left out.
+    // Grows by 5 per request from the third sample on; earlier samples are left out.
     during[i].resident_bytes = i < 2 ? -1e6 : 100 + 5 * i;
   }
   EXPECT_DOUBLE_EQ(*FittedGrowth(during, &SoakSample::resident_bytes), 5 * 6);

@@ -35,7 +35,7 @@ TEST(ClientMedian, BoundsAreTheSignTests) {
     EXPECT_EQ(median.low, c.low) << c.n;
     EXPECT_EQ(median.high, c.high) << c.n;
   }
-  // The chance of one outcome of 100,000 is below the smallest double.
+  // The probability of one outcome of 100,000 is below the smallest double.
   const Median many = MedianOf(Numbers(100'000));
   EXPECT_NEAR(many.low, 50'000 - 1.96 * 158, 2);
 }
@@ -61,7 +61,7 @@ TEST(ClientOpenAiStream, WhatIsNotWholeIsAnError) {
 }
 
 TEST(ClientTransports, ARoundIsItsMedianCall) {
-  // The last one has a single token: it counts for all but TPOT.
+  // The last answer has a single token, so it has no TPOT.
   const TransportRound round =
       SummarizeRound({{0.1, 1.1, 1.1, 5, 11}, {0.2, 2.2, 2.5, 5, 11}, {0.6, 0.6, 4.0, 5, 1}});
   EXPECT_DOUBLE_EQ(round.ttft_seconds, 0.2);
@@ -71,7 +71,7 @@ TEST(ClientTransports, ARoundIsItsMedianCall) {
   EXPECT_EQ(SummarizeRound({{0.1, 0.1, 0.1, 5, 1}}).tpot_seconds, 0);
 }
 
-// Rounds differ tenfold, each one's ratio is the same: the ratio of medians would hide it.
+// The rounds differ tenfold, but their ratios are equal. A ratio of medians would hide that.
 TEST(ClientTransports, RatiosAreOfRounds) {
   TransportComparison comparison;
   comparison.requests_per_round = 1;

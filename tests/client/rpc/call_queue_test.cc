@@ -44,7 +44,7 @@ TEST(ClientCallQueue, BringsTextUsageAndTimes) {
   EXPECT_EQ(result->finished.usage().kv_bytes(), 77);
   ASSERT_EQ(result->marks.size(), 3u);
   EXPECT_EQ(result->marks[0].tokens, 2);
-  // The server slept at least so long; what the machine adds has no upper bound.
+  // The server slept at least this long. A slow machine may add any time.
   EXPECT_GE(result->marks[0].at - result->sent, std::chrono::milliseconds(20));
   EXPECT_GE(result->done - result->sent, std::chrono::milliseconds(40));
   EXPECT_EQ(calls.in_flight(), 0);
@@ -136,7 +136,7 @@ TEST(ClientCallQueue, CancelEndsTheCallOfItsTagAlone) {
   });
   CallQueue calls(server.channel());
   for (int i = 0; i < 3; ++i) calls.Start(i, Text(""), absl::ZeroDuration());
-  calls.Cancel(7);  // none
+  calls.Cancel(7);  // no such call
   calls.Cancel(1);
   const auto result = calls.Next(kForever);
   EXPECT_EQ(result->tag, 1);
@@ -155,7 +155,7 @@ TEST(ClientCallQueue, SlowReaderPausesBeforeEachMessageAndCanBeCancelled) {
   EXPECT_GE(result->marks[2].at - result->sent, std::chrono::milliseconds(30));
   EXPECT_GE(result->done - result->sent, std::chrono::milliseconds(40));
   calls.Start(1, Text(""), absl::ZeroDuration(), absl::Milliseconds(300));
-  absl::SleepFor(absl::Milliseconds(20));  // most likely in its first pause
+  absl::SleepFor(absl::Milliseconds(20));  // the call is most likely in its first pause
   calls.Cancel(1);
   EXPECT_EQ(calls.Next(kForever)->tag, 1);
 }

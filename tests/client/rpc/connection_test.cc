@@ -89,7 +89,7 @@ TEST_F(ClientEndpoint, ShowsTheToken) {
               HasSubstr("Bearer abc\n"));
   setenv("TESSERA_TOKEN", "from-environment", 1);
   EXPECT_THAT(Tokenize({}).out, HasSubstr("Bearer from-environment\n"));
-  // The file is the nearer word.
+  // The option takes precedence over the environment.
   EXPECT_THAT(Tokenize({"--token_file=" + WriteFile("token", "abc")}).out,
               HasSubstr("Bearer abc\n"));
 }
@@ -103,7 +103,7 @@ TEST_F(ClientEndpoint, TokensDoNotTravelInTheClear) {
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.err, HasSubstr("would travel unencrypted to 192.0.2.1:1"));
   args.push_back("--allow_plaintext");
-  EXPECT_EQ(RunCommand(args).code, 1);  // tries, and finds nobody
+  EXPECT_EQ(RunCommand(args).code, 1);  // connects, and fails
   args = kRemote;
   args.push_back(file);
   args.push_back(ca());

@@ -1,5 +1,7 @@
 #include "client/rpc/prompt_parts.h"
 
+#include <filesystem>
+
 #include "gtest/gtest.h"
 #include "tests/client/fake_server.h"
 #include "tests/client/run_command.h"
@@ -36,7 +38,7 @@ TEST(ClientPromptParts, TurnPutsImagesFirstOrAtPlaceholders) {
   EXPECT_EQ(Flatten(*TurnParts("what?", Images(2))), "[1][2]what?");
   EXPECT_EQ(Flatten(*TurnParts("{image} or {image}?", Images(2))), "[1] or [2]?");
   EXPECT_EQ(Flatten(*TurnParts("the word {image}", {})), "the word {image}");
-  // <image> means nothing in a conversation: the server must not take it for a picture either.
+  // <image> has no meaning in a conversation, and the server does not take it for an image either.
   EXPECT_EQ(Flatten(*TurnParts("<image>", Images(1))), "[1]<image>");
   EXPECT_FALSE(TurnParts("{image}", Images(2)).ok());
 }
@@ -52,13 +54,15 @@ TEST(ClientPromptParts, Paths) {
 
 TEST(ClientPromptParts, FileErrorsNameThePath) {
   const std::string path = WriteFile("five", "12345");
-  EXPECT_EQ(*ReadFile(path), "12345");
-  EXPECT_EQ(ReadFile(path, 4).status().message(), path + ": 5 bytes, at most 4 are taken");
-  EXPECT_EQ(ReadFile(path + "x").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(ReadFile(DirectoryOf(path)).status().message(),
+  EXPECT_EQ(LoadImage(path)->data(), "12345");
+  EXPECT_EQ(LoadImage(path + "x").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(LoadImage(DirectoryOf(path)).status().message(),
             DirectoryOf(path) + ": not a regular file");
   const std::string empty = WriteFile("empty", "");
   EXPECT_EQ(LoadImage(empty).status().message(), empty + ": the file is empty");
+  const std::string huge = WriteFile("huge", "");
+  std::filesystem::resize_file(huge, kMaxFileBytes + 1);  // sparse: takes no space
+  EXPECT_EQ(LoadImage(huge).status().message(), huge + ": 268435457 bytes, more than 268435456");
 }
 
 }  // namespace

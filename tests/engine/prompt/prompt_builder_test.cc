@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/json.h"
+#include "base/read_file.h"
 #include "gmock/gmock.h"
 #include "tests/engine/field_matchers.h"
 #include "tests/support/paths.h"

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/json.h"
+#include "base/read_file.h"
 #include "engine/text/utf8.h"
 #include "gmock/gmock.h"
 #include "tests/support/paths.h"

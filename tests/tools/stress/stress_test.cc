@@ -1,4 +1,4 @@
-// Stress checkpoints answer as the model they were made from, and are what they claim to be.
+// Stress checkpoints answer like their source model, and have the promised outliers.
 #include "tools/stress/stress.h"
 
 #include <gtest/gtest.h>
@@ -53,8 +53,8 @@ EngineOptions Options() {
   return options;
 }
 
-// Committed before the question where there is a picture, so that all of an answer reads what the
-// policy left.
+// With an image the cache is committed before the question, so that the whole answer reads the
+// compressed cache.
 std::vector<Answer> AskAll(Engine& engine, const std::vector<Prompt>& prompts, int tokens,
                            const char* policy) {
   std::vector<Answer> answers;
@@ -114,7 +114,8 @@ TEST_F(StressTest, KeyOutliersChangeNoAnswerWithGroupedQueriesAndBiases) {
   EXPECT_EQ(Equal(got, expected), static_cast<int>(prompts.size()));
 }
 
-// Right answers of 16 to questions of the tasks that the model has learned, four pictures each.
+// Returns the number of right answers to 16 questions about four images each, of tasks that the
+// model has learned.
 std::map<std::string, int> RightAnswers(Checkpoint c, const std::vector<const char*>& policies) {
   const auto lines = testing::ReadLines(SourcePath("tests/eval/questions.jsonl"));
   std::vector<size_t> chosen;
@@ -137,7 +138,7 @@ std::map<std::string, int> RightAnswers(Checkpoint c, const std::vector<const ch
   return right;
 }
 
-// What the outliers are for: rounding to 2 bit loses most answers, and rotation keeps them.
+// The purpose of key outliers: rounding to 2 bits loses most answers, and rotation keeps them.
 TEST_F(StressTest, KeyOutliersSeparateTheMethods) {
   auto right =
       RightAnswers(testing::LoadCheckpoint(Write(kDemo, {.factor = 20})),
@@ -148,8 +149,8 @@ TEST_F(StressTest, KeyOutliersSeparateTheMethods) {
   EXPECT_GE(right["kivi(residual=32)"], right["none"] - 2);
 }
 
-// What the massive activations are for: without pivots AKVQ, as published, loses answers, with them
-// it does not. (A real offset fits BOS's large key without their help.)
+// The purpose of massive activations: AKVQ as published loses answers without pivots, and keeps
+// them with pivots. A real offset would fit BOS's large key even without pivots.
 TEST_F(StressTest, MassiveActivationsNeedPivots) {
   auto right = RightAnswers(
       testing::LoadCheckpoint(Write(kDemo, {.massive = true})),
@@ -161,7 +162,8 @@ TEST_F(StressTest, MassiveActivationsNeedPivots) {
   EXPECT_GE(right["akvq(window=32, offset=integer, pivot_rule=threshold)"], right["none"] - 2);
 }
 
-// The pairs of the first head of the demo model's first layer, and what is not to change.
+// Checks the pairs of the first head in the demo model's first layer, and that nothing else
+// changed.
 TEST_F(StressTest, RowsAreScaledInFloat32) {
   const auto before = OpenSafetensors(SourcePath(kDemo)),
              after = OpenSafetensors(Write(kDemo, {.factor = 20}));
@@ -183,8 +185,8 @@ TEST_F(StressTest, RowsAreScaledInFloat32) {
   EXPECT_EQ(config->dtype, DType::kF32);
 }
 
-// A source of weights that takes the planned RoPE pairs out of the queries: all that massive
-// activations may change.
+// A source of weights that removes the planned RoPE pairs from the queries. Massive activations may
+// change nothing else.
 class WithoutPairs : public TensorSource {
  public:
   WithoutPairs(TensorSource* base, const MassivePlan* plan, const LlamaConfig& c)
