@@ -5,8 +5,9 @@
 #   ./test.sh --clients   official clients and checkers against the built binaries: openai, gRPC and
 #                         its health stubs, kubectl, kubernetes-validate, hadolint, promtool,
 #                         Prometheus. They are installed into build/clients.
+#   ./test.sh --lint      clang-format, clang's thread-safety analysis, and clang-tidy on what changed
 #   ./test.sh --packages  both commands in a minimal Debian 12 made by debootstrap (root; slow)
-#   ./test.sh --all       core, clients, packages, the address, undefined-behaviour and thread
+#   ./test.sh --all       core, clients, lint, packages, the address, undefined-behaviour and thread
 #                         sanitizers, and each fuzz target for 30 seconds
 #   ./test.sh -- ARGS     passes ARGS to ctest, as in ./test.sh -- -R Scheduler
 #
@@ -17,14 +18,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=cmake/prepare.sh
 source cmake/prepare.sh
 
-core=false clients=false packages=false deep=false strict=false
+core=false clients=false lint=false packages=false deep=false strict=false
 ctest_arguments=()
 while (($# > 0)); do
   case $1 in
     --core) core=true ;;
     --clients) clients=true ;;
+    --lint) lint=true ;;
     --packages) packages=true ;;
-    --all) core=true clients=true packages=true deep=true ;;
+    --all) core=true clients=true lint=true packages=true deep=true ;;
     --strict) strict=true ;;
     --) shift && ctest_arguments=("$@") && break ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;;
@@ -32,7 +34,7 @@ while (($# > 0)); do
   esac
   shift
 done
-if ! $core && ! $clients && ! $packages; then core=true; fi
+if ! $core && ! $clients && ! $lint && ! $packages; then core=true; fi
 
 # Failures are told at the end, so that one tier does not keep the others from running.
 failed=()
@@ -93,6 +95,7 @@ sanitizers_and_fuzzing() {
 
 needed=("${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}")
 if $clients; then needed+=("${CLIENT_PACKAGES[@]}"); fi
+if $lint; then needed+=("${LINT_PACKAGES[@]}"); fi
 if $packages; then needed+=(debootstrap); fi
 if $deep; then needed+=("${FUZZ_PACKAGES[@]}"); fi
 install_packages "${needed[@]}"
@@ -103,6 +106,10 @@ if $core; then run_tests core "$preset" -LE clients; fi
 if $clients; then
   heading "Installing clients and checkers"
   PATH=$(tests/clients/install.sh):$PATH run_tests clients "$preset" -L clients
+fi
+if $lint; then
+  heading "Linting"
+  tests/lint/lint.sh --budget 900 || failed+=(lint)
 fi
 if $deep; then sanitizers_and_fuzzing; fi
 if $packages; then

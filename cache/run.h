@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "cache/policy/storage.h"
 #include "kernels/layout/page_layout.h"
 
 namespace tessera {
@@ -33,5 +35,11 @@ struct Run {
     return positions;
   }
 };
+
+inline constexpr QuantRule kCopyRule;  // RAW16 to RAW16 has no parameters
+
+// Appends the tokens of the open run at `indices` to `to`, and their moves to `batch`. The pages of
+// `to` must have room for them.
+void AppendMoves(const Run& open, absl::Span<const int32_t> indices, Run* to, MoveBatch* batch);
 
 }  // namespace tessera

@@ -116,6 +116,13 @@ class SequenceCache {
   // Appends `count` pages of `format` to `pages`. Returns false if the arena fills up; some pages
   // may then have been appended.
   bool AllocatePages(Format format, int64_t count, std::vector<PageId>* pages);
+  // Steps of Commit. AllocateRuns returns false if the arena fills up; `fresh` then has the runs
+  // that got pages.
+  struct Division;
+  static Division Divide(absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision,
+                         const LayerStorage& storage, absl::Span<const int32_t> pivots);
+  bool AllocateRuns(const Division& division, std::vector<Run>* fresh);
+  void CountEvicted(int layer, absl::Span<const int32_t> kept, absl::Span<const uint8_t> vision);
   void UnrefAll(const std::vector<PageId>& pages);
   void ReleaseRun(const Run& run);
   // Returns the format of a token that is older than the window.

@@ -1,10 +1,10 @@
 # A mostly static link: third-party code comes from archives, so that a binary can be copied to
 # another machine together with the few libraries that have no archive (bin/lib).
 #
-# The distributions' CMake packages name .so files even where the archive lies beside them. This
+# The distributions' CMake packages name .so files even where the archive lies next to them. This
 # file points those imported targets at the archives; where there is none the shared library stays,
 # a message says so, and cmake/CopySharedLibraries.cmake ships it. libc, libm, libstdc++ and
-# libgcc_s always come from the machine that runs the binary: a static libstdc++ beside shared
+# libgcc_s always come from the machine that runs the binary: a static libstdc++ next to shared
 # C++ libraries would put two copies into one process.
 
 set(static_default ON)
@@ -14,7 +14,7 @@ endif()
 option(TESSERA_STATIC "Link third-party archives where they exist, ship the rest in bin/lib"
        ${static_default})
 
-# The archive beside a shared library, or the path itself.
+# The archive next to a shared library, or the path itself.
 function(tessera_archive_of path out)
   string(REGEX REPLACE "\\.so[.0-9]*$" ".a" archive "${path}")
   if(NOT archive STREQUAL path AND EXISTS "${archive}")
@@ -55,7 +55,7 @@ function(tessera_use_archives)
   set(shared "${shared}" PARENT_SCOPE)
 endfunction()
 
-# TRUE if each of the imported libraries lies beside its archive.
+# TRUE if each of the imported libraries lies next to its archive.
 function(tessera_have_archives out)
   set(${out} TRUE PARENT_SCOPE)
   foreach(target IN LISTS ARGN)
@@ -112,7 +112,7 @@ function(tessera_prefer_archives)
   set(shared)
 
   # gRPC, protobuf and Abseil hold state of the process and call each other: all are archives or
-  # all are shared, lest a shared one bring a second copy of another.
+  # all are shared, so that a shared one does not bring a second copy of another.
   set(family ${libraries})
   list(FILTER family INCLUDE REGEX
        "^(gRPC::(grpc|grpc\\+\\+|grpc\\+\\+_reflection|gpr|upb|address_sorting)|protobuf::libprotobuf|absl::.*)$")
@@ -128,7 +128,7 @@ function(tessera_prefer_archives)
        "^(c-ares|re2|OpenSSL|ZLIB|JPEG|PNG)::|^prometheus-cpp::(core|pull)$|^civetweb::civetweb")
   tessera_use_archives(${others})
   tessera_prefer_pkgconfig_archive(PkgConfig::WEBP WEBP)
-  # Where re2 has no CMake package, gRPC's find module makes a bare "-lre2" of it.
+  # Without a CMake package of re2, gRPC's find module makes a bare "-lre2" of it.
   if(TARGET re2::re2 AND NOT re2::re2 IN_LIST libraries)
     pkg_check_modules(TESSERA_RE2 QUIET re2)
     tessera_prefer_pkgconfig_archive(re2::re2 TESSERA_RE2)

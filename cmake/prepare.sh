@@ -1,4 +1,4 @@
-# What ./demo.sh and ./test.sh share: packages, presets, small helpers. Sourced by bash, at the
+# Packages, presets and small helpers of ./demo.sh and ./test.sh. Sourced by bash, at the
 # repository's root, with `set -euo pipefail` on. The names hold for Debian 12 and Ubuntu 24.04.
 # shellcheck shell=bash disable=SC2034  # Used where this is sourced.
 
@@ -12,6 +12,7 @@ BUILD_PACKAGES=(
 TEST_PACKAGES=(libgtest-dev libgmock-dev python3 curl openssl)
 # tests/clients/install.sh brings the rest. systemd: for systemd-analyze.
 CLIENT_PACKAGES=(python3 python3-venv doxygen openssl systemd dpkg apt)
+LINT_PACKAGES=(git clang clang-format clang-tidy)
 FUZZ_PACKAGES=(clang libclang-rt-dev)
 
 if [[ -t 1 ]]; then

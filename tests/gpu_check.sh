@@ -5,7 +5,7 @@
 #
 # BIN_DIR holds tessera_tests and tessera_bench (default: build/release/bin). The binaries may have
 # been built elsewhere; the repository around this script gives the test data. Needs the CUDA
-# driver and libcublasLt. Logs go to $GPU_CHECK_LOGS (default: gpu_check.logs beside BIN_DIR).
+# driver and libcublasLt. Logs go to $GPU_CHECK_LOGS (default: gpu_check.logs next to BIN_DIR).
 set -uo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -62,8 +62,8 @@ if $sanitizer; then
   products='Cuda/GraphTest.*:Cuda/LowPassTest.*/cuda:Cuda/MatMulTest.DTypes/cuda:Cuda/MatMulTest.Gl*/cuda:Cuda/MatMulTest.Prol*/cuda'
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
-      # cublasLt's kernels write by bulk copies of the tensor memory unit, which initcheck misses. Of
-      # those that split a long sum, racecheck reports races: the long prompt of LowPassTest.
+      # initcheck misses cublasLt's writes by bulk copies of the tensor memory unit. racecheck finds
+      # races in its kernels that split a long sum: the long prompt of LowPassTest.
       filter=$own
       if [[ $tool != initcheck ]]; then filter+=:$products; fi
       if [[ $tool == racecheck ]]; then filter+=:-Cuda/LowPassTest.NothingIsLeft*; fi

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 cat <<'HEAD'
-# Made from deploy/prometheus/rules.yaml by make_prometheusrule.sh beside it: edit there.
+# Made from deploy/prometheus/rules.yaml by make_prometheusrule.sh next to it: edit there.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:

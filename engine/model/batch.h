@@ -42,7 +42,8 @@ struct Batch {
   std::vector<int32_t> sampled_rows;         // rows of which a token is sampled, ascending
   std::vector<SampleRule> sample_rules;      // [sampled_rows], or empty: the most likely of each
   LogitEdits edits;                          // of sampled rows' logits; edit.row counts those
-  // Of sampled rows' logits without edits; `sampled` ascends. Places: as for Ops::Logprobs.
+  // Log-probabilities of sampled rows, without edits; `sampled` ascends. Ops::Logprobs has the
+  // places.
   std::vector<LogprobJob> logprobs;
   int logprob_places = 0;
   std::vector<int32_t> logit_rows;  // others whose logits are wanted, ascending

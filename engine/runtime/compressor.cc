@@ -8,8 +8,8 @@
 namespace tessera {
 namespace {
 
-// The layers of a commit are moved in so many parts. Only one part's new pages stand beside the old
-// ones at a time.
+// A commit moves the layers in this number of parts. Only one part's new pages exist next to the
+// old ones at a time.
 constexpr int kCommitParts = 8;
 
 int64_t TokensOf(const std::vector<MoveBatch>& batches) {

@@ -36,7 +36,7 @@ class Compressor {
 
  private:
   enum class Kind { kNone, kCommit, kEvict, kExit };
-  // What one sequence's tokens become.
+  // The outcome for one sequence's tokens.
   struct Change {
     Kind kind = Kind::kNone;
     Selection kept;    // kCommit: tokens that stay; kEvict: their indices; by layer

@@ -17,7 +17,7 @@ uint64_t SeedOf(const Request& request) {
   return seed;
 }
 
-// What is not sampled before min_tokens.
+// Returns the tokens that are not sampled before min_tokens.
 std::vector<int32_t> EndsOf(const Request& request, const GenerationRules& rules) {
   std::vector<int32_t> ends = request.stop.token_ids;
   ends.insert(ends.end(), rules.eos.begin(), rules.eos.end());

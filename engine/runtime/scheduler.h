@@ -3,7 +3,7 @@
 //
 // Rank is (priority, then age). Decodes are scheduled first, so that a long prompt does not stall
 // answers; the rest of the token budget goes to prefill chunks, by rank. A sequence is admitted
-// when all its known tokens fit beside those that running sequences still need. If pages run out
+// when all its known tokens fit next to those that running sequences still need. If pages run out
 // nevertheless, the lowest-ranked running sequence is preempted: it gives its pages back and waits
 // to be recomputed. Its full blocks stay in the prefix cache until their pages are needed.
 // Asynchronous scheduling: a step may be scheduled before the tokens of the step before are known

@@ -71,7 +71,7 @@ struct Sequence {
   int computed = 0;
   bool committed = false;  // the policy has decided: the pages of those tokens are compressed
   bool running = false;    // set by the scheduler
-  int64_t next_exit = 0;   // once committed: tokens leave the window at so many computed tokens
+  int64_t next_exit = 0;   // once committed: tokens leave the window at this computed count
   bool use_prefix = false;
   Digest prefix_root{};  // when use_prefix
 
@@ -91,7 +91,7 @@ struct Sequence {
 };
 
 // Marks image tokens: [prompt tokens], 0 for text, and for an image's tokens a number that differs
-// from those of the images beside it.
+// from those of the neighbouring images.
 std::vector<uint8_t> VisionFlags(const Prompt& prompt);
 
 // Returns tokens [first, last) as the prefix cache hashes them: ids, and for an image's tokens its

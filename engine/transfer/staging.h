@@ -23,8 +23,8 @@ class Staging {
   // the end of that step, for which this waits.
   void Begin();
 
-  // Where `values` will lie on the device (64-byte aligned), once Upload was called, until the step
-  // after the next begins.
+  // Returns the device address of `values` (64-byte aligned). It is valid from the call of Upload
+  // until the step after the next begins.
   template <class T>
   T* Add(const std::vector<T>& values) {
     const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));

@@ -18,7 +18,7 @@ if [[ ! -e $folder/complete ]]; then
   "$python" -m venv "$folder" >&2
   "$bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps \
     --only-binary=:all: -r "$requirements" >&2
-  # Installed as a package, Prometheus would run as a service that nobody asked for.
+  # Installed as a package, Prometheus would also start its service.
   (
     cd "$folder"
     apt-get -qq download prometheus >&2

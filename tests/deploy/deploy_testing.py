@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: paths, tools, a running tesserad and what it says of itself.
+"""Shared parts of the tests of deploy/: paths, tools, a running tesserad and its own reports.
 
 Each test file is a program. It exits with SKIPPED, and says why, when a tool that all of it needs
 is not installed.
@@ -48,7 +48,7 @@ def run(*command, **more):
 
 
 def kubectl_version():
-    """What kubectl says of itself; empty without one."""
+    """Returns the version text of kubectl; empty without one."""
     return "" if shutil.which("kubectl") is None else run("kubectl", "version", "--client").stdout
 
 
@@ -81,7 +81,7 @@ def filled(query):
 
 
 def seconds(text):
-    """Of a duration as flags and systemd write it."""
+    """Returns the seconds of a duration as flags and systemd write it."""
     units = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600}
     parts = re.findall(r"([\d.]+)(ms|min|s|m|h)", text)
     assert "".join(number + unit for number, unit in parts) == text, text
@@ -89,7 +89,7 @@ def seconds(text):
 
 
 def num_bytes(text):
-    """Of a size as flags (1GiB) and Kubernetes (1Gi) write it."""
+    """Returns the bytes of a size as flags (1GiB) and Kubernetes (1Gi) write it."""
     number, unit = re.fullmatch(r"(\d+)(?:([KMGT])iB?)?", text).groups()
     return int(number) << {None: 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
 
@@ -137,7 +137,7 @@ class Server:
 
 
 class MetricTable:
-    """What a scrape says exists: kinds by name, and values by name and label."""
+    """The metrics in a scrape: kinds by name, and values by name and label."""
 
     def __init__(self, text):
         self.kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.M))

@@ -7,7 +7,7 @@ import deploy_testing as dt  # first: it says what is missing
 import yaml
 import names_test
 
-# Of other programs that the documents run.
+# Flags of other programs that the documents run.
 FOREIGN_FLAGS = {
     "read-only", "cap-drop", "security-opt", "gpus", "tmpfs", "env", "stop-timeout", "rm",
     "health-cmd",  # docker

@@ -16,7 +16,7 @@ OVERLAYS = sorted(path.name for path in (KUSTOMIZE / "overlays").iterdir())
 SHUTDOWN_SECONDS = 2  # server/daemon.cc: two grace periods of one second each
 NAME = {"app.kubernetes.io/name": "tesserad"}
 OLDEST_KUBERNETES = "1.27"  # deploy/README.md, "Kubernetes"
-# Of other projects, whose schemas come with them.
+# Kinds of other projects, whose schemas come with them.
 FOREIGN_KINDS = {"HTTPRoute", "InferencePool", "PodMonitor", "PrometheusRule", "ScaledObject"}
 
 

@@ -8,7 +8,7 @@ import unittest
 import deploy_testing as dt  # first: it says what is missing
 import yaml
 
-# What Prometheus, the operator and histograms add.
+# Labels that Prometheus, the operator and histograms add.
 TARGET_LABELS = {"job", "instance", "namespace", "pod", "le"}
 NAME = re.compile(r"\b(?:tessera|process)_\w+")
 SELECTOR = re.compile(r"\b((?:tessera|process)_\w+)(?:\{([^}]*)\})?")
@@ -54,7 +54,7 @@ class Names(unittest.TestCase):
             cls.table = dt.MetricTable(server.metrics_text())
 
     def problems(self, expression):
-        """What `expression` names that does not exist."""
+        """Returns the names in `expression` that do not exist."""
         found = []
         labels_in_use = set(TARGET_LABELS)
         for name, matchers in SELECTOR.findall(expression):

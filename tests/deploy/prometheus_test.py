@@ -67,7 +67,7 @@ class Prometheus:
             raise AssertionError(f"{arguments}: {error.read().decode()}") from error
 
     def wait(self, what, good):
-        """What good() returns, once that is true."""
+        """Waits until good() is true, and returns its value."""
         end = time.monotonic() + dt.START_LIMIT_SECONDS
         while time.monotonic() < end:
             if self.process.poll() is not None:

@@ -44,7 +44,7 @@ def prose(source):
 
 
 def problems(path, source):
-    """What is wrong with the links and paths of one Markdown file."""
+    """Returns the faults in the links and paths of one Markdown file."""
     found = []
     for number, line in prose(source):
         without_code = re.sub(r"`[^`]*`", "``", line)

@@ -69,7 +69,7 @@ def reflection_messages():
 
 
 def learn_protocol(channel, *symbols):
-    """What the server says of `symbols`: a function from a message's name to its class."""
+    """Asks the server for `symbols`; returns a function from a message's name to its class."""
     request, response = reflection_messages()
     ask = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
                                 request_serializer=request.SerializeToString,

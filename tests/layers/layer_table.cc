@@ -60,4 +60,9 @@ const std::vector<Confined>& ConfinedTargets() {
   return *confined;
 }
 
+const std::vector<absl::string_view>& LongTables() {
+  static const std::vector<absl::string_view> tables = {"server/observability/metrics_table.cc"};
+  return tables;
+}
+
 }  // namespace tessera::layers

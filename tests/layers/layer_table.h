@@ -29,4 +29,7 @@ struct Confined {
 const std::vector<Confined>& ConfinedIncludes();
 const std::vector<Confined>& ConfinedTargets();
 
+// Sources that may be longer than the limit, because each is one table.
+const std::vector<absl::string_view>& LongTables();
+
 }  // namespace tessera::layers

@@ -4,9 +4,11 @@
 #   tests/lint/lint.sh              clang-tidy on the files that differ from the base
 #   tests/lint/lint.sh --base REF   the base is where this branch left REF
 #   tests/lint/lint.sh --all        clang-tidy on every file (most of an hour on two cores)
+#   tests/lint/lint.sh --budget N   clang-tidy starts no file after N seconds, and says how many it left
 #
 # Without --base the base is where this branch left main or origin/main. If it has not left them, as
 # in a fresh clone, the base is the last commit's first parent. Uncommitted files count as changed.
+# Without any earlier commit clang-tidy reads nothing, and says so.
 # clang-format reads every file, and the thread-safety analysis every file that locks something:
 # neither depends on the base.
 #
@@ -26,11 +28,12 @@ fail() {
   exit 2
 }
 
-all=false base=''
+all=false base='' budget=86400
 while (($# > 0)); do
   case $1 in
     --all) all=true ;;
     --base) base=${2:?--base needs a commit} && shift ;;
+    --budget) budget=${2:?--budget needs seconds} && shift ;;
     -h | --help) usage && exit 0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
@@ -69,8 +72,7 @@ changed() {
   local found=()
   mapfile -t found < <(find_base)
   if ((${#found[@]} == 0)); then
-    echo "No base: every file counts as changed" >&2
-    git ls-files
+    echo "No earlier commit: clang-tidy reads no file; --all reads every one" >&2
     return
   fi
   echo "Base: ${found[0]:0:12}, ${found[1]}" >&2
@@ -78,8 +80,8 @@ changed() {
   git ls-files --others --exclude-standard
 }
 
-# Of the files named on standard input, those that the preset compiles; a header stands for its
-# source or, without one, for the first source that includes it.
+# Prints the files named on standard input that the preset compiles. A header stands for its source
+# or, without one, for the first source that includes it.
 compiled() {
   local name source
   while read -r name; do
@@ -97,9 +99,16 @@ compiled() {
     "$build/compile_commands.json") | grep -vE "$not_ours" || true
 }
 
-# tidy ARGUMENT...: clang-tidy over the files named on standard input, a process for each core.
+# tidy SECONDS ARGUMENT...: clang-tidy over the files named on standard input, a process for each
+# core. It starts no file after SECONDS; their names go to build/lint.left.
 tidy() {
-  xargs -r -d '\n' -n 2 -P "$(nproc)" clang-tidy -p "$build" --quiet "$@" 2>&1 |
+  local deadline=$(($(date +%s) + $1))
+  shift
+  : >build/lint.left
+  # shellcheck disable=SC2016  # The inner shell expands these.
+  grep . | xargs -r -d '\n' -I FILE -P "$(nproc)" bash -c '
+    if (($(date +%s) >= $1)); then echo "$2" >>build/lint.left; else clang-tidy "${@:2}"; fi' \
+    tidy "$deadline" FILE -p "$build" --quiet "$@" 2>&1 |
     grep -vE '^[0-9]+ (warning|error)s?( and [0-9]+ errors?)? (generated|treated as errors)' || true
 }
 
@@ -128,11 +137,14 @@ cmake --build "$build" --target tessera_generated >"build/lint.log" 2>&1 || {
 
 files=$(changed | compiled)
 echo "clang-tidy: $(grep -c . <<<"$files") files"
-stage "clang-tidy" "$(tidy <<<"$files")"
+stage "clang-tidy" "$(tidy "$budget" <<<"$files")"
+if [[ -s build/lint.left ]]; then
+  echo "clang-tidy: $budget s are over; not read: $(wc -l <build/lint.left) files"
+fi
 
 files=$(git grep -lE --untracked "$locks" -- '*.cc' '*.h' | compiled)
 echo "thread safety: $(grep -c . <<<"$files") files"
 # A diagnostic of the compiler is no check: clang-tidy wants one more.
-stage "thread safety" "$(tidy --checks='-*,clang-diagnostic-*,misc-static-assert' <<<"$files")"
+stage "thread safety" "$(tidy 86400 --checks='-*,clang-diagnostic-*,misc-static-assert' <<<"$files")"
 
 ! $findings

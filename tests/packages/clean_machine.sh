@@ -63,7 +63,7 @@ mount --rbind --make-rslave /dev "$root/dev"
 
 git clone -q --no-hardlinks . "$root/src"
 
-# What the network needs, and nothing else of this environment.
+# The commands see the variables that the network needs, and nothing else of this environment.
 environment=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI="${CI:-}")
 while IFS= read -r line; do environment+=("$line"); done \
   < <(env | grep -E '^(PIP_|SSL_CERT|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)' || true)

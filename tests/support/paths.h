@@ -1,4 +1,4 @@
-// Where the repository and its binaries lie, for tests that read files or start programs.
+// Locations of the repository and its binaries, for tests that read files or start programs.
 //
 // Threads: safe.
 #pragma once

@@ -277,8 +277,8 @@ TEST(AsyncSchedulingTest, MorePromptsToMeasureThanThereIsRoomFor) {
   }
 }
 
-// All are found in the prefix index and completed by one step, and there is no room beside them for
-// what the first commits write: the last ones are preempted while they wait for their turn.
+// All are found in the prefix index and completed by one step, and there is no room next to them
+// for what the first commits write: the last ones are preempted while they wait for their turn.
 TEST(AsyncSchedulingTest, PromptsArePreemptedBeforeTheyAreMeasured) {
   constexpr int kPrompts = 17;
   const auto prompt = [](int i) {
@@ -324,7 +324,7 @@ TEST(AsyncSchedulingTest, PromptsArePreemptedBeforeTheyAreMeasured) {
   EXPECT_GE(preemptions, 1);
 }
 
-// What a prompt's policy decides by may come while others run on: only that prompt waits.
+// Other sequences run on while a prompt's statistics are measured: only that prompt waits.
 TEST(AsyncSchedulingTest, OthersRunWhileAPromptIsMeasured) {
   const char* policies[] = {"akvq(window=16)", "snapkv(keep=0.5)", "flashcache(keep=0.5)"};
   for (const bool ahead : {false, true}) {

@@ -31,7 +31,7 @@ Prompt MakePrompt() {
   return prompt;
 }
 
-// What a forward pass would have found: some tokens' peaks are larger than others'.
+// Statistics as a forward pass finds them: some tokens' peaks are larger than others'.
 void SetStats(Sequence& s) {
   if (!s.policy->needs().any()) return;
   s.statistics.Begin(s.policy->needs(), {.layers = kDemo.layers, .hidden = 256}, s.commit_tokens);

@@ -69,8 +69,8 @@ std::vector<Event> Answers(const std::string& device, const std::string& policy_
   return all;
 }
 
-// Where answers part, the CPU's two best tokens lie so near to each other that what the backends
-// differ by elsewhere can exchange them: each of the two moves by as much at most.
+// At the first token that differs, the CPU's two best logits are close. The backends' usual
+// difference, added to both, can exchange them.
 TEST_P(DevicePolicyTest, AnswersAgreeWithTheCpus) {
   const std::vector<Event> cpu = Answers("cpu", GetParam());
   for (const std::string device : {"cuda", "cuda_precise"}) {

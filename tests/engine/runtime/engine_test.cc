@@ -143,7 +143,7 @@ TEST(EnginePropertyTest, AnswersDoNotDependOnTheSchedule) {
   EXPECT_GT(cached, 0) << "prefix hits were meant to happen";
 }
 
-// Rows that are only sampled from beside rows that are edited or told about.
+// Rows that are only sampled, next to rows with logit edits or log-probabilities.
 TEST(EngineTest, GreedyAnswersDoNotDependOnWhatElseIsAsked) {
   auto engine = TinyEngine(Options());
   std::vector<Reader> readers(24);

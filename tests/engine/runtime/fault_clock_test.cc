@@ -37,7 +37,7 @@ TEST(WallClockJumpTest, IsSeenByWhoReadsTheWallClockOnly) {
   EXPECT_LT(system_clock::now() - wall, hours(1));
 }
 
-// Whose requests are still running when the clock jumps, however fast the machine.
+// A model whose requests still run when the clock jumps, however fast the machine is.
 class Slow final : public testing::WrappedModel {
  public:
   using WrappedModel::WrappedModel;

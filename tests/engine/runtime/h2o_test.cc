@@ -57,8 +57,8 @@ TEST(H2oTest, KeepsAllAndIsNoneOrStaysBelowItsBytes) {
   EXPECT_GT(ask("none", 100).last.usage.kv_bytes, 2097152);
 }
 
-// What attention gave in the prompt and in steps after the commit is one sum: tokens that leave
-// after some steps are those that a commit at that moment would have evicted.
+// The prompt and the steps after the commit add attention to one sum: the tokens that leave after
+// some steps are those that a commit at that moment would have evicted.
 TEST(H2oTest, EvictsBetweenStepsAsItDoesAtTheCommit) {
   Checkpoint c = testing::LoadCheckpoint(SourcePath("models/demo"));
   Prompt prompt = Question(c, 60);

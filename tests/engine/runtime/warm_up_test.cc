@@ -81,7 +81,7 @@ TEST(WarmUpTest, StepsAreAsLargeAsTheyCanBe) {
   EXPECT_THAT(model->low_pass, IsEmpty());
 }
 
-// Of prompts as long as the context, or the arena, lets them be: as many as are measured at once.
+// The longest prompts that the context or the arena allows: as many as are measured at once.
 TEST(WarmUpTest, LowPassResidualsAreRehearsedWhereTheyMayBeAskedFor) {
   const auto model = Load();
   const KvGeometry geometry = model->config().text.kv_geometry();

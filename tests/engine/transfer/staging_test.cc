@@ -31,7 +31,7 @@ TEST(StagingTest, ArraysArriveWhereTheyWerePromised) {
         added.emplace_back(at, std::move(values));
       }
       staging.Upload();
-      // What the device makes of an array stays when others are sent.
+      // The device's own changes to an array stay when others are sent.
       if (part == 0) *added[2].first = added[2].second[0] = -1;
     }
     for (const auto& [at, expected] : added) {
